@@ -1,0 +1,1 @@
+//! The admin socket: what the command line asks the daemon.

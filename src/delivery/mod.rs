@@ -1,0 +1,1 @@
+//! Story 2: mail out.

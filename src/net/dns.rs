@@ -1,0 +1,70 @@
+//! DNS questions, each answer with its DNSSEC status. The only file that names hickory.
+
+use std::net::IpAddr;
+use std::time::Duration;
+
+use futures_util::future::BoxFuture;
+
+use crate::mail::Domain;
+use crate::route::DnssecStatus;
+
+/// What a lookup said.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Lookup<T> {
+    /// Records of the type asked for.
+    Found(Answer<T>),
+    /// The name exists, without this type.
+    NoData(DnssecStatus),
+    /// The name does not exist.
+    NxDomain(DnssecStatus),
+    /// SERVFAIL, time-out, bogus, malformed: nothing is known (RFC 7672 §2.1.1).
+    Failed(LookupFailure),
+}
+
+/// Records with their status.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Answer<T> {
+    /// In the order of the answer; never empty.
+    pub records: Vec<T>,
+    /// What DNSSEC says of the whole answer, CNAMEs included.
+    pub status: DnssecStatus,
+    /// The name at the end of the CNAME chain; the name asked for without one.
+    pub name: Domain,
+    /// How long the answer may be kept.
+    pub ttl: Duration,
+}
+
+/// Why nothing is known.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("DNS lookup of {name} {kind} failed: {text}")]
+pub struct LookupFailure {
+    /// What was asked for.
+    pub name: String,
+    /// The record type, e.g. `MX`.
+    pub kind: &'static str,
+    /// DNSSEC validation said bogus.
+    pub bogus: bool,
+    /// SERVFAIL, time-out, ...
+    pub text: String,
+}
+
+/// One MX record.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct MxRecord {
+    /// Lower first.
+    pub preference: u16,
+    /// The exchange as given, without final dot; empty for `.` (RFC 7505). Not yet checked to be a
+    /// name: RDATA may hold an address or worse (RFC 5321 §5.1).
+    pub exchange: String,
+}
+
+/// The DNS door. Absolute names only: no search list is ever applied (RFC 5321 §2.3.5).
+pub trait Dns: Send + Sync {
+    /// MX records; a CNAME is followed.
+    fn mx<'a>(&'a self, domain: &'a Domain) -> BoxFuture<'a, Lookup<MxRecord>>;
+    /// TXT records, character-strings of each joined without separators; a CNAME is followed.
+    fn txt<'a>(&'a self, name: &'a Domain) -> BoxFuture<'a, Lookup<Vec<u8>>>;
+    /// A and AAAA together, IPv6 and IPv4 interleaved in the order to try. Found when either is;
+    /// failed only when nothing was found and a lookup failed.
+    fn addresses<'a>(&'a self, host: &'a Domain) -> BoxFuture<'a, Lookup<IpAddr>>;
+}

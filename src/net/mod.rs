@@ -1,0 +1,11 @@
+//! One door per dependency: DNS, HTTPS, TLS, TCP. The stories get them as a [`World`], the real ones
+//! in production, a small Internet in tests.
+
+pub mod dns;
+pub mod guard;
+pub mod https;
+pub mod tcp;
+pub mod tls;
+pub mod world;
+
+pub use world::{Clock, SystemClock, World};

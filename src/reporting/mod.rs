@@ -1,0 +1,1 @@
+//! Story 3: the daily TLS-RPT reports.

@@ -1,0 +1,101 @@
+//! The state of outgoing TLS-RPT reports: what was sent, to whom, with what result. A report is
+//! never sent twice by us and never forgotten, whatever crashes.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use jiff::Timestamp;
+use jiff::civil::Date;
+use serde::{Deserialize, Serialize};
+
+use super::queue::QueueError;
+use crate::mail::Domain;
+use crate::queue::QueueId;
+
+/// The reports. Cheap to clone; reads are from memory.
+#[derive(Clone)]
+pub struct Reports {
+    inner: Arc<()>,
+}
+
+/// One report: a day and a report domain.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ReportEntry {
+    /// The UTC day it covers.
+    pub day: Date,
+    /// Whose `_smtp._tls` record it goes to.
+    pub domain: Domain,
+    /// Unique; the same in every retry and for every rua.
+    pub report_id: String,
+    /// When it was first due.
+    pub started_at: Timestamp,
+    /// One per target named in the record, in its order; empty when the record was gone.
+    pub targets: Vec<RuaState>,
+    /// Why nothing is sent, if so: record gone, no usable target.
+    pub note: Option<String>,
+    /// The report text as sent (JSON), for `report show`.
+    pub json: String,
+}
+
+/// How it stands with one target.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RuaState {
+    /// `mailto:` or `https:` URI as published.
+    pub rua: String,
+    /// How it stands.
+    pub status: RuaStatus,
+    /// Tries so far.
+    pub attempts: u32,
+    /// The last thing that happened, one sentence.
+    pub last: Option<String>,
+}
+
+/// How it stands with one target.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum RuaStatus {
+    /// To be tried at this instant.
+    Waiting(Timestamp),
+    /// Handed to our own queue under this id; delivery is the queue's business now.
+    Queued(QueueId),
+    /// The endpoint answered 2xx.
+    Accepted,
+    /// 24 hours over (RFC 8460 §5.5), or the target can never work.
+    GivenUp,
+}
+
+impl Reports {
+    /// Opens or creates `reports` below `data_dir`; returns what was repaired. Blocking.
+    ///
+    /// # Errors
+    /// [`QueueError::Storage`].
+    pub fn open(data_dir: &Path) -> Result<(Self, Vec<String>), QueueError> {
+        todo!()
+    }
+
+    /// Keeps an entry (by day and domain); durable when it returns.
+    ///
+    /// # Errors
+    /// [`QueueError`].
+    pub async fn put(&self, entry: ReportEntry) -> Result<(), QueueError> {
+        todo!()
+    }
+
+    /// One report.
+    pub fn get(&self, day: Date, domain: &Domain) -> Option<Arc<ReportEntry>> {
+        todo!()
+    }
+
+    /// All reports, latest day first, then by domain.
+    pub fn list(&self) -> Vec<Arc<ReportEntry>> {
+        todo!()
+    }
+
+    /// Forgets days before `day`.
+    ///
+    /// # Errors
+    /// [`QueueError`].
+    pub async fn forget_before(&self, day: Date) -> Result<(), QueueError> {
+        todo!()
+    }
+}

@@ -1,0 +1,11 @@
+//! MTA-STS knowledge (RFC 8461): the TXT record, the policy, and how long one may be trusted.
+//!
+//! Pure. `net` brings the bytes, `store::policies` keeps what was learnt, `delivery::gather` asks.
+
+pub mod freshness;
+pub mod policy;
+pub mod record;
+
+pub use freshness::{CachedPolicy, FetchTrouble};
+pub use policy::{Mode, MxPattern, PolicyError, StsPolicy};
+pub use record::{RecordError, StsRecord};

@@ -1,0 +1,222 @@
+//! Decides what one MX host must prove before it gets mail.
+//!
+//! Pure: no DNS, no clock. Called once per host by `delivery::attempt`.
+//! Total: every combination of facts has one row in the table below.
+//! Never downgrades: a failed TLSA lookup skips the host (RFC 7672 §2.1.2).
+//! See also: `delivery::gather` (the facts), `net::tls` (where proof is checked), [`failure`].
+
+pub mod failure;
+
+use std::fmt;
+use std::sync::Arc;
+
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+
+use crate::dane::{Tlsa, TlsaAnswer};
+use crate::mail::{Domain, TlsRequest};
+use crate::sts::StsPolicy;
+use crate::tlsrpt::AppliedPolicy;
+
+pub use failure::{CertificateFailure, TlsFailure};
+
+/// Everything known about one host when it is decided on.
+#[derive(Debug, Clone)]
+pub struct HostFacts {
+    /// The MX record's name: matched against `mx` patterns, SNI, and the name to verify.
+    pub mx: Domain,
+    /// Recipient domain or next-hop domain: whose policy this is.
+    pub policy_domain: Domain,
+    /// The live or cached policy that applies now; `None` without one.
+    pub sts: Option<Arc<StsPolicy>>,
+    /// What the TLSA lookup for this host said.
+    pub tlsa: TlsaAnswer,
+    /// What the message asks (RFC 8689); report mail says [`TlsRequest::NotRequired`].
+    pub request: TlsRequest,
+    /// The local rule in force for this host, expired ones already left out.
+    pub local: LocalRule,
+    /// How `enforce` and usable DANE combine (`policy.dane_with_sts`).
+    pub dane_with_sts: DaneWithSts,
+}
+
+/// `[[policy.override]] require`, from weakest to strongest, and the one exception.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum LocalRule {
+    /// No rule.
+    #[default]
+    None,
+    /// TLS is mandatory, unauthenticated.
+    Encrypt,
+    /// TLS with a PKIX certificate for the MX host is mandatory.
+    Verify,
+    /// MTA-STS of this domain is not applied; logged at every use.
+    IgnoreSts,
+}
+
+/// `policy.dane_with_sts`
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum DaneWithSts {
+    /// Both must pass.
+    #[default]
+    Both,
+    /// DANE is enough where it is usable.
+    Dane,
+}
+
+/// May this host be used, and on what terms.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Verdict {
+    /// Yes, once the plan is met.
+    Use(TlsPlan),
+    /// No: try the next host, defer when none is left.
+    Skip(SkipReason),
+}
+
+/// What must be proven on the connection, and whom to tell.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TlsPlan {
+    /// What must be proven before MAIL FROM (invariant I4).
+    pub require: Requirement,
+    /// The MX host name: SNI, and the reference identity that is checked (and recorded) even where
+    /// nothing is required, so that testing policies can be reported.
+    pub name: Domain,
+    /// The policies this session counts under, with what each needs to count as met. Empty for
+    /// report mail (RFC 8460 §5).
+    pub report_on: Vec<ReportOn>,
+    /// The rule that decided.
+    pub rule: Rule,
+}
+
+/// One policy a session is counted under.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ReportOn {
+    /// As it will stand in the report.
+    pub policy: AppliedPolicy,
+    /// What the session must show to count as successful under this policy.
+    pub expects: Expectation,
+}
+
+/// What makes a session count as successful under a policy (RFC 8460 §4.2.1).
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Expectation {
+    /// Any completed TLS handshake.
+    Tls,
+    /// TLS and a PKIX-valid certificate for the MX host.
+    Pkix,
+    /// TLS and a TLSA match.
+    Tlsa,
+    /// Cannot be met whatever the session shows: the host is not in the policy (testing mode), with
+    /// the reason to report.
+    Never(String),
+}
+
+/// What a connection must prove before any envelope data is sent.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub enum Requirement {
+    /// TLSA authentication (RFC 7672 §2.2).
+    Dane {
+        /// The usable records.
+        records: Vec<Tlsa>,
+        /// Reference identities for usage 2.
+        names: Vec<Domain>,
+    },
+    /// TLSA authentication and PKIX for the name, both.
+    DaneAndPkix {
+        /// The usable records.
+        records: Vec<Tlsa>,
+        /// Reference identities for usage 2.
+        names: Vec<Domain>,
+        /// The MX host name to verify.
+        name: Domain,
+    },
+    /// TLS, unauthenticated (RFC 7672 §2.2: unusable records; local rule `encrypt`).
+    Encrypt,
+    /// TLS with a PKIX-valid certificate for this name (RFC 8461 §4.2).
+    Pkix {
+        /// The MX host name to verify.
+        name: Domain,
+    },
+    /// TLS if it works, clear otherwise (RFC 7435).
+    Opportunistic,
+}
+
+impl Requirement {
+    /// Whether a session in clear may carry the message.
+    pub fn allows_cleartext(&self) -> bool {
+        matches!(self, Self::Opportunistic)
+    }
+}
+
+/// Why a host may not be used.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SkipReason {
+    /// The rule that decided.
+    pub rule: Rule,
+    /// One sentence for logs, warnings and bounces.
+    pub text: String,
+    /// What to count: `(policy, result type, reason)`; empty for report mail.
+    pub report: Vec<(AppliedPolicy, crate::tlsrpt::ResultType, String)>,
+}
+
+/// The rule that decided, as logs, evidence and bounces name it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Rule {
+    /// No policy: TLS if it works.
+    Opportunistic,
+    /// MTA-STS in enforce mode.
+    StsEnforce,
+    /// MTA-STS in testing mode.
+    StsTesting,
+    /// Usable TLSA records.
+    Dane,
+    /// Usable TLSA records and MTA-STS enforce.
+    DaneAndSts,
+    /// Only unusable TLSA records.
+    DaneUnusable,
+    /// The TLSA lookup failed.
+    DaneLookupFailed,
+    /// A local override.
+    LocalOverride,
+    /// REQUIRETLS.
+    RequireTls,
+    /// `TLS-Required: No`, or our own report mail.
+    TlsNotRequired,
+}
+
+impl fmt::Display for Rule {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Opportunistic => "opportunistic",
+            Self::StsEnforce => "mta-sts enforce",
+            Self::StsTesting => "mta-sts testing",
+            Self::Dane => "dane",
+            Self::DaneAndSts => "dane and mta-sts enforce",
+            Self::DaneUnusable => "dane with unusable records",
+            Self::DaneLookupFailed => "dane lookup failed",
+            Self::LocalOverride => "local override",
+            Self::RequireTls => "requiretls",
+            Self::TlsNotRequired => "tls not required",
+        })
+    }
+}
+
+/// A local override as configured (`[[policy.override]]`).
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Override {
+    /// The recipient domain it is for.
+    pub domain: Domain,
+    /// What it demands.
+    pub require: LocalRule,
+    /// In force before this instant; `None` for ever.
+    pub until: Option<Timestamp>,
+    /// Why, for the log.
+    pub reason: String,
+}
+
+/// The verdict on one host: the outcome matrix, row by row.
+pub fn decide(facts: &HostFacts) -> Verdict {
+    todo!()
+}

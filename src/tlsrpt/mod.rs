@@ -1,0 +1,11 @@
+//! TLS reporting knowledge (RFC 8460): the record, one session's result, a day's report.
+//!
+//! Pure. `store::results` keeps the tallies, `reporting` sends.
+
+pub mod record;
+pub mod report;
+pub mod result;
+
+pub use record::{Rua, TlsrptRecord};
+pub use report::Report;
+pub use result::{AppliedPolicy, FailureDetail, PolicyType, ResultType, SessionResult};
