@@ -1,1 +1,3 @@
 //! Story 2: mail out.
+
+pub mod gather;
