@@ -127,7 +127,9 @@ impl Delivery {
             let facts = HostFacts {
                 mx: host.name.clone(),
                 policy_domain: domain.clone(),
+                mx_status: route.status,
                 sts: sts.policy.clone(),
+                sts_id: sts.id.clone(),
                 tlsa: TlsaAnswer::Absent,
                 request,
                 local,
@@ -420,7 +422,9 @@ fn summary(outcomes: &[(usize, Outcome)]) -> String {
                 delivered += 1;
                 last.get_or_insert_with(|| format!("delivered: {reply}"));
             }
-            Outcome::Deferred(failure) => last = Some(format!("deferred: {} {}", failure.status, failure.text)),
+            Outcome::Deferred(failure) => {
+                last = Some(format!("deferred: {} {}", failure.status, failure.text))
+            }
             Outcome::Failed(failure) => last = Some(format!("failed: {} {}", failure.status, failure.text)),
         }
     }
