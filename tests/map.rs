@@ -7,7 +7,8 @@ use std::path::{Path, PathBuf};
 fn rows() -> Vec<Vec<String>> {
     let lib = fs::read_to_string(source().join("lib.rs")).expect("src/lib.rs is readable");
     let table = lib.split("//! # Who may import whom").nth(1).expect("lib.rs has the table");
-    let block = table.split("```text").nth(1).and_then(|rest| rest.split("```").next()).expect("a text block");
+    let block =
+        table.split("```text").nth(1).and_then(|rest| rest.split("```").next()).expect("a text block");
     block
         .lines()
         .map(|line| line.trim_start_matches("//!").trim())
