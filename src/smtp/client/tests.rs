@@ -223,6 +223,21 @@ fn tls_needs_a_handshake_that_was_asked_for() {
 }
 
 #[test]
+fn nothing_said_before_the_handshake_is_known_after_it() {
+    let mut session = session(TlsUse::IfOffered);
+    session.handle_bytes(b"220 other.example\r\n");
+    sent(&mut session);
+    session.handle_bytes(b"250-other.example\r\n250-SIZE 10\r\n250 STARTTLS\r\n");
+    sent(&mut session);
+    session.handle_bytes(b"220 go\r\n");
+    assert!(matches!(session.next_action(), Action::StartTls { .. }));
+    assert!(session.extensions().size.is_some() && !session.is_tls());
+    session.handle_tls(Ok(()));
+    assert_eq!((session.extensions(), session.server_name()), (&Default::default(), None));
+    assert!(session.is_tls());
+}
+
+#[test]
 fn calls_out_of_order_end_the_session() {
     type Call = fn(&mut Session);
     let wrong: [(&str, Call); 6] = [
@@ -397,8 +412,7 @@ fn tls_use() -> impl Strategy<Value = TlsUse> {
 
 /// Greeting and EHLO of a server that is worth talking to, then whatever comes.
 fn likely_turns() -> impl Strategy<Value = Vec<Vec<u8>>> {
-    let start =
-        vec![b"220 mx.example.net\r\n".to_vec(), b"250-mx.example.net\r\n250 PIPELINING\r\n".to_vec()];
+    let start = [b"220 mx.example.net\r\n".to_vec(), b"250-mx.example.net\r\n250 PIPELINING\r\n".to_vec()];
     turns().prop_map(move |rest| start.iter().cloned().chain(rest).collect())
 }
 
