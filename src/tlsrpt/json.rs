@@ -74,14 +74,15 @@ struct Detail<'a> {
 
 /// The report on one line.
 pub(super) fn render(report: &Report) -> String {
+    let label = &report.label;
     let document = Document {
-        organization_name: &report.organization_name,
+        organization_name: &label.organization_name,
         date_range: DateRange {
-            start_datetime: report.start.to_string(),
-            end_datetime: report.end.to_string(),
+            start_datetime: label.start.to_string(),
+            end_datetime: label.end.to_string(),
         },
-        contact_info: report.contact_info.to_string(),
-        report_id: &report.report_id,
+        contact_info: label.contact_info.to_string(),
+        report_id: &label.report_id,
         policies: report.tally.policies.iter().map(policy).collect(),
     };
     serde_json::to_string(&document).expect("strings and integers always have a JSON form")

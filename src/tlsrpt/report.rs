@@ -156,6 +156,17 @@ fn bounded(failure: &FailureDetail) -> FailureDetail {
 /// A report as sent: every form of it is made from this.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Report {
+    /// Who reports, about whom, when.
+    pub label: Label,
+    /// What is reported.
+    pub tally: Tally,
+}
+
+/// What a report is known by; its file name and Subject are made from this (RFC 8460 §5.6).
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Label {
+    /// The domain the report is about.
+    pub report_domain: Domain,
     /// `organization-name`
     pub organization_name: String,
     /// `contact-info`: the bare address. Its domain is the submitter (RFC 8460 §5.3).
@@ -166,8 +177,6 @@ pub struct Report {
     pub start: Timestamp,
     /// Last second covered, UTC.
     pub end: Timestamp,
-    /// What is reported, and the domain it is about.
-    pub tally: Tally,
 }
 
 /// The instant a UTC day begins.
@@ -201,31 +210,35 @@ impl Report {
         contact_info: &Mailbox,
         report_id: String,
     ) -> Self {
-        Self {
+        let label = Label {
+            report_domain: tally.report_domain.clone(),
             organization_name: organization_name.to_owned(),
             contact_info: contact_info.clone(),
             report_id,
             start: day_start(day),
             end: day_end(day),
-            tally,
-        }
+        };
+        Self { label, tally }
     }
 
     /// The same for the part of the day before `now`, for a day that is not over.
     #[must_use]
-    pub fn until(self, now: Timestamp) -> Self {
-        let end = self.end.min(now).max(self.start);
-        Self { end: Timestamp::from_second(end.as_second()).unwrap_or(end), ..self }
-    }
-
-    /// The domain part of `contact-info`: `TLS-Report-Submitter` (RFC 8460 §5.3).
-    pub fn submitter(&self) -> String {
-        self.contact_info.domain().to_string()
+    pub fn until(mut self, now: Timestamp) -> Self {
+        let end = self.label.end.min(now).max(self.label.start);
+        self.label.end = Timestamp::from_second(end.as_second()).unwrap_or(end);
+        self
     }
 
     /// The report text (RFC 8460 §4.4), on one line.
     pub fn render(&self) -> String {
         json::render(self)
+    }
+}
+
+impl Label {
+    /// The domain part of `contact-info`: `TLS-Report-Submitter` (RFC 8460 §5.3).
+    pub fn submitter(&self) -> String {
+        self.contact_info.domain().to_string()
     }
 
     /// The name of the compressed text (RFC 8460 §5.1).
@@ -233,7 +246,7 @@ impl Report {
         format!(
             "{}!{}!{}!{}.json.gz",
             self.submitter(),
-            self.tally.report_domain,
+            self.report_domain,
             self.start.as_second(),
             self.end.as_second()
         )
@@ -243,7 +256,7 @@ impl Report {
     pub fn subject(&self) -> String {
         format!(
             "Report Domain: {} Submitter: {} Report-ID: <{}>",
-            self.tally.report_domain,
+            self.report_domain,
             self.submitter(),
             self.report_id
         )
