@@ -133,5 +133,11 @@ impl fmt::Debug for Signer {
     }
 }
 
+/// A signer with a key of this moment.
 #[cfg(test)]
-mod tests;
+pub(crate) fn test_signer(domain: &str) -> Signer {
+    tests::made(domain)
+}
+
+#[cfg(test)]
+pub(crate) mod tests;

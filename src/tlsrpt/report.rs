@@ -179,6 +179,15 @@ pub struct Label {
     pub end: Timestamp,
 }
 
+/// Sessions of a report, all policies together.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Totals {
+    /// Met their policy.
+    pub successful: u64,
+    /// Did not.
+    pub failed: u64,
+}
+
 /// The instant a UTC day begins.
 pub fn day_start(day: Date) -> Timestamp {
     day.to_zoned(TimeZone::UTC).map_or(Timestamp::MAX, |zoned| zoned.timestamp())
@@ -236,6 +245,15 @@ impl Report {
 }
 
 impl Label {
+    /// Reads label and totals back from the text of a report of ours, so that a mail made after a
+    /// restart says what its text says.
+    ///
+    /// # Errors
+    /// What is wrong with the text.
+    pub fn read(report_domain: &Domain, json: &str) -> Result<(Self, Totals), String> {
+        json::read_label(report_domain, json).map_err(|error| error.to_string())
+    }
+
     /// The domain part of `contact-info`: `TLS-Report-Submitter` (RFC 8460 §5.3).
     pub fn submitter(&self) -> String {
         self.contact_info.domain().to_string()

@@ -19,6 +19,12 @@ fn pem(der: &[u8]) -> Vec<u8> {
         .into_bytes()
 }
 
+pub(crate) fn made(domain: &str) -> Signer {
+    let pair = Ed25519KeyPair::generate().unwrap();
+    let pem = pem(AsDer::<Pkcs8V1Der<'_>>::as_der(&pair).unwrap().as_ref());
+    Signer::from_pem(Domain::parse(domain).unwrap(), "tlsrpt", &pem).unwrap()
+}
+
 fn signer(pem: &[u8]) -> Result<Signer, String> {
     Signer::from_pem(Domain::parse("sender.example").unwrap(), "tlsrpt", pem)
 }

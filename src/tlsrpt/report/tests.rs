@@ -106,6 +106,16 @@ fn the_report_is_exactly_the_json_of_the_rfc() {
 }
 
 #[test]
+fn label_and_totals_are_read_back_from_the_text() {
+    let bad = vec![failure(ResultType::ValidationFailure, "x")];
+    let made = report(tally(&[session(sts("1"), vec![]), session(sts("2"), vec![]), session(sts("2"), bad)]));
+    let (label, totals) = Label::read(&domain("example.org"), &made.render()).unwrap();
+    assert_eq!(label, made.label);
+    assert_eq!(totals, Totals { successful: 2, failed: 1 });
+    assert!(Label::read(&domain("example.org"), "{}").is_err());
+}
+
+#[test]
 fn all_result_types_have_their_registered_names() {
     let names = [
         (ResultType::StarttlsNotSupported, "starttls-not-supported"),
