@@ -44,7 +44,7 @@ impl World {
             dns.address(name, web.address.ip());
         }
         let farm = Farm::start(hosts).await;
-        let mut daemon = Daemon::configure(&pki, &dns, &web, &farm, extra);
+        let mut daemon = Daemon::configure(&pki, &dns, &web, farm.port, extra);
         daemon.start().await;
         Self { pki, dns, web, farm, daemon }
     }
@@ -83,7 +83,8 @@ fn free_address() -> SocketAddr {
 }
 
 impl Daemon {
-    fn configure(pki: &Pki, dns: &Dns, web: &Web, farm: &Farm, extra: &str) -> Self {
+    /// A daemon configured for this world, not yet started.
+    pub fn configure(pki: &Pki, dns: &Dns, web: &Web, mx_port: u16, extra: &str) -> Self {
         let dir = TempDir::new().expect("a temporary directory");
         let path = |name: &str| dir.path().join(name);
         let leaf = pki.leaf(&[HOSTNAME], Kind::Good);
@@ -146,7 +147,6 @@ allow_private_destinations = ["127.0.0.0/8"]
 socket = "{root}/admin.sock"
 "#,
             dns = dns.address,
-            mx_port = farm.port,
             https_port = web.address.port(),
         );
         fs::write(path("stsrelay.toml"), config).expect("writable");
@@ -250,6 +250,11 @@ socket = "{root}/admin.sock"
             String::from_utf8_lossy(&output.stderr)
         );
         String::from_utf8_lossy(&output.stdout).into_owned()
+    }
+
+    /// Its process id.
+    pub fn pid(&self) -> u32 {
+        self.child.as_ref().expect("running").id()
     }
 
     /// Where its data is.

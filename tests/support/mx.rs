@@ -253,7 +253,12 @@ impl Session {
             let line = String::from_utf8_lossy(&line).trim_end().to_owned();
             self.log.lock().expect("no panic").commands.push(line.clone());
             let upper = line.to_ascii_uppercase();
-            if self.behaviour.drop_at.as_ref().is_some_and(|start| upper.starts_with(&start.to_ascii_uppercase())) {
+            if self
+                .behaviour
+                .drop_at
+                .as_ref()
+                .is_some_and(|start| upper.starts_with(&start.to_ascii_uppercase()))
+            {
                 return Ok(false);
             }
             let scripted = self
@@ -338,7 +343,11 @@ fn unstuff(content: &[u8]) -> Vec<u8> {
     out
 }
 
-async fn until<S: AsyncRead + Unpin>(stream: &mut S, buffer: &mut Vec<u8>, end: &[u8]) -> std::io::Result<Vec<u8>> {
+async fn until<S: AsyncRead + Unpin>(
+    stream: &mut S,
+    buffer: &mut Vec<u8>,
+    end: &[u8],
+) -> std::io::Result<Vec<u8>> {
     loop {
         if let Some(at) = memchr::memmem::find(buffer, end) {
             let rest = buffer.split_off(at + end.len());
