@@ -294,8 +294,7 @@ impl Gather {
         if !inner.applies_sts(domain) {
             return StsState::default();
         }
-        inner.txts.renew(domain, RECHECK_WAIT);
-        let txt = inner.txt_fact(domain).await;
+        let txt = inner.txt_fact_anew(domain, RECHECK_WAIT).await;
         let now = inner.clock.now();
         let entry = inner.entry(domain, now).await;
         let live = entry.as_ref().and_then(|entry| entry.live(now));
@@ -323,8 +322,7 @@ impl Gather {
     /// The operator's `policy refresh`: asks TXT and HTTPS anew.
     pub async fn refresh(&self, domain: &Domain) -> Refreshed {
         let inner = &self.inner;
-        inner.txts.renew(domain, Duration::ZERO);
-        let txt = inner.txt_fact(domain).await;
+        let txt = inner.txt_fact_anew(domain, Duration::ZERO).await;
         let record = match &txt {
             TxtFact::Record(id) => Ok(id.clone()),
             TxtFact::Unusable(error) => Err(format!("_mta-sts.{domain}: {error}")),
@@ -383,25 +381,24 @@ impl Inner {
     /// What `_mta-sts` TXT says, asked or remembered.
     async fn txt_fact(&self, domain: &Domain) -> TxtFact {
         let question = || async {
-            // RFC 8461 §3.1: `_mta-sts.` and the policy domain. A name too long for DNS does not exist.
-            match domain.prefixed("_mta-sts") {
+            match sts_name(domain) {
                 Ok(name) => self.dns.txt(&name).await,
-                Err(_) => Lookup::NxDomain(DnssecStatus::Insecure),
+                Err(absent) => absent,
             }
         };
-        let known = self.txts.ask(domain, question).await;
-        let (records, status) = match &known.lookup {
-            Lookup::Found(answer) => (answer.records.as_slice(), answer.status),
-            Lookup::NoData(status) | Lookup::NxDomain(status) => (&[][..], *status),
-            Lookup::Failed(failure) => return TxtFact::Failed(failure.to_string()),
+        txt_fact(domain, &self.txts.ask(domain, question).await.lookup)
+    }
+
+    /// The same, past every cache but for an answer at most `age` old.
+    async fn txt_fact_anew(&self, domain: &Domain, age: Duration) -> TxtFact {
+        self.txts.renew(domain, age);
+        let question = || async {
+            match sts_name(domain) {
+                Ok(name) => self.dns.txt_fresh(&name).await,
+                Err(absent) => absent,
+            }
         };
-        if let Err(failure) = check_status(|| format!("_mta-sts.{domain}"), "TXT", status) {
-            return TxtFact::Failed(failure.to_string());
-        }
-        match record::parse(records) {
-            Ok(record) => TxtFact::Record(record.id),
-            Err(error) => TxtFact::Unusable(error),
-        }
+        txt_fact(domain, &self.txts.ask(domain, question).await.lookup)
     }
 
     /// The cache's entry, put right if the clock was set back.
@@ -446,6 +443,26 @@ impl Inner {
             }
         };
         StsState { trouble: Some(trouble), ..StsState::default() }
+    }
+}
+
+/// RFC 8461 §3.1: `_mta-sts.` and the policy domain. A name too long for DNS does not exist.
+fn sts_name(domain: &Domain) -> Result<Domain, Lookup<Vec<u8>>> {
+    domain.prefixed("_mta-sts").map_err(|_| Lookup::NxDomain(DnssecStatus::Insecure))
+}
+
+fn txt_fact(domain: &Domain, lookup: &Lookup<Vec<u8>>) -> TxtFact {
+    let (records, status) = match lookup {
+        Lookup::Found(answer) => (answer.records.as_slice(), answer.status),
+        Lookup::NoData(status) | Lookup::NxDomain(status) => (&[][..], *status),
+        Lookup::Failed(failure) => return TxtFact::Failed(failure.to_string()),
+    };
+    if let Err(failure) = check_status(|| format!("_mta-sts.{domain}"), "TXT", status) {
+        return TxtFact::Failed(failure.to_string());
+    }
+    match record::parse(records) {
+        Ok(record) => TxtFact::Record(record.id),
+        Err(error) => TxtFact::Unusable(error),
     }
 }
 

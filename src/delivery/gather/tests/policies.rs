@@ -292,6 +292,8 @@ async fn before_a_bounce_record_and_policy_are_asked_anew_once_for_all() {
     let org = domain("example.org");
     let states = futures_util::future::join_all((0..20).map(|_| world.gather.recheck(&org))).await;
     assert!(states.iter().all(|state| state.id.as_deref() == Some("2")));
+    let asked = world.dns.asked.lock().unwrap().clone();
+    assert_eq!(asked, ["TXT _mta-sts.example.org", "fresh TXT _mta-sts.example.org"]);
     assert_eq!(world.fetches(), 2);
     for _ in 0..20 {
         world.gather.recheck(&org).await;

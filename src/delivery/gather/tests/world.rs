@@ -82,6 +82,9 @@ impl Dns for FakeDns {
     fn txt<'a>(&'a self, name: &'a Domain) -> BoxFuture<'a, Lookup<Vec<u8>>> {
         self.answer("TXT", name, &self.txt)
     }
+    fn txt_fresh<'a>(&'a self, name: &'a Domain) -> BoxFuture<'a, Lookup<Vec<u8>>> {
+        self.answer("fresh TXT", name, &self.txt)
+    }
     fn addresses<'a>(&'a self, host: &'a Domain) -> BoxFuture<'a, Lookup<IpAddr>> {
         self.answer("A", host, &self.hosts)
     }
