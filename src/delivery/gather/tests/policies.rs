@@ -1,9 +1,18 @@
 //! Which policy applies while DNS, HTTPS, time and operators do their worst.
 
 use std::sync::Arc;
+use std::time::Duration;
 
-use super::super::*;
+use tokio_util::sync::CancellationToken;
+
+use super::super::{Options, PREFETCHES_MAX, StsState, fetch};
 use super::world::{DAY, Host, domain, found, pass, policy_text, world};
+use crate::mail::{Permanence, Scope};
+use crate::net::dns::Lookup;
+use crate::net::world::Clock;
+use crate::route::DnssecStatus;
+use crate::sts::freshness::TroubleKind;
+use crate::tlspolicy::{LocalRule, Override};
 use crate::tlsrpt::{PolicyType, ResultType};
 
 const WEEK: u32 = 604_800;
