@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 
-use super::fetch::{Fetched, trouble_result};
+use super::fetch::{FIRST_FETCH_WAIT_MAX, Fetched, NEWER_FETCH_WAIT_MAX, trouble_result};
 use super::routes::{check_status, failure};
 use super::{Gather, Inner, Refreshed, StsState};
 use crate::mail::{Domain, EnhancedStatus, Failure, Permanence, Scope};
@@ -36,6 +36,9 @@ impl Gather {
     pub async fn sts(&self, domain: &Domain, waiting_since: Duration) -> Result<StsState, Failure> {
         let inner = &self.inner;
         if !inner.applies_sts(domain) {
+            if inner.options().mta_sts {
+                tracing::info!(%domain, "MTA-STS is not applied: a local override says ignore-sts");
+            }
             return Ok(StsState::default());
         }
         let txt = inner.txt_fact(domain).await;
@@ -49,9 +52,14 @@ impl Gather {
                 None
             }
             // RFC 8461 §5.1 allows to fetch behind the first message's back; waiting closes the window.
-            Fetch::Now => match (inner.fetch_and_wait(domain, txt.id()).await, assessment.standing) {
-                (None, Standing::NoPolicy | Standing::Unknown) => return Err(too_many_fetches(domain)),
-                (fetched, _) => fetched,
+            Fetch::Now => match assessment.standing {
+                Standing::Policy(_) => inner.fetch_and_wait(domain, txt.id(), NEWER_FETCH_WAIT_MAX).await,
+                Standing::NoPolicy | Standing::Unknown => Some(
+                    inner
+                        .fetch_and_wait(domain, txt.id(), FIRST_FETCH_WAIT_MAX)
+                        .await
+                        .ok_or_else(|| too_many_fetches(domain))?,
+                ),
             },
         };
         let trouble = entry.as_ref().and_then(|entry| entry.trouble.clone());
@@ -109,7 +117,7 @@ impl Gather {
         {
             None
         } else {
-            inner.fetch_and_wait(domain, txt.id()).await
+            inner.fetch_and_wait(domain, txt.id(), FIRST_FETCH_WAIT_MAX).await
         };
         match fetched {
             Some(Fetched::Policy(policy, id)) => {
@@ -137,7 +145,11 @@ impl Gather {
         let now = inner.clock.now();
         let entry = inner.entry(domain, now).await;
         let called_for = record.is_ok() || entry.is_some_and(|entry| entry.live(now).is_some());
-        let fetch = if called_for { inner.fetch_and_wait(domain, txt.id()).await } else { None };
+        let fetch = if called_for {
+            inner.fetch_and_wait(domain, txt.id(), FIRST_FETCH_WAIT_MAX).await
+        } else {
+            None
+        };
         let fetch = fetch.map(|fetched| match fetched {
             Fetched::Policy(policy, _) => Ok(policy),
             Fetched::Trouble(trouble) => Err(trouble),
