@@ -1,10 +1,13 @@
-//! Decides what one MX host must prove before it gets mail.
+//! Decides what one MX host must prove before it gets mail: the facts, the verdict, and the words.
 //!
-//! Pure: no DNS, no clock. Called once per host by `delivery::attempt`.
-//! Total: every combination of facts has one row in the table below.
+//! Pure: no DNS, no clock. [`decide`](decide()) is called once per host by `delivery::attempt`.
+//! Total: every combination of facts has one row in the table of [`mod@decide`].
 //! Never downgrades: a failed TLSA lookup skips the host (RFC 7672 §2.1.2).
-//! See also: `delivery::gather` (the facts), `net::tls` (where proof is checked), [`failure`].
+//! See also: `delivery::gather` (the facts), `net::tls` (where proof is checked), [`failure`] (what to
+//! report of a failed proof), [`applied`] (how a policy stands in a report).
 
+pub mod applied;
+pub mod decide;
 pub mod failure;
 
 use std::fmt;
@@ -15,9 +18,11 @@ use serde::{Deserialize, Serialize};
 
 use crate::dane::{Tlsa, TlsaAnswer};
 use crate::mail::{Domain, TlsRequest};
+use crate::route::DnssecStatus;
 use crate::sts::StsPolicy;
 use crate::tlsrpt::AppliedPolicy;
 
+pub use decide::{decide, override_for};
 pub use failure::{CertificateFailure, TlsFailure};
 
 /// Everything known about one host when it is decided on.
@@ -27,8 +32,12 @@ pub struct HostFacts {
     pub mx: Domain,
     /// Recipient domain or next-hop domain: whose policy this is.
     pub policy_domain: Domain,
+    /// What DNSSEC says of the MX answer that named the host ([`Route::status`](crate::route::Route)).
+    pub mx_status: DnssecStatus,
     /// The live or cached policy that applies now; `None` without one.
     pub sts: Option<Arc<StsPolicy>>,
+    /// The TXT id of that policy, for texts.
+    pub sts_id: Option<String>,
     /// What the TLSA lookup for this host said.
     pub tlsa: TlsaAnswer,
     /// What the message asks (RFC 8689); report mail says [`TlsRequest::NotRequired`].
@@ -214,9 +223,4 @@ pub struct Override {
     pub until: Option<Timestamp>,
     /// Why, for the log.
     pub reason: String,
-}
-
-/// The verdict on one host: the outcome matrix, row by row.
-pub fn decide(facts: &HostFacts) -> Verdict {
-    todo!()
 }
