@@ -8,7 +8,7 @@ use flate2::read::GzDecoder;
 use futures_util::future::BoxFuture;
 use tempfile::TempDir;
 
-use super::work::{Mode, NOTES_PER_DAY_MAX, REPORTS_PER_RUA_MAX};
+use super::work::{Mode, NOTES_PER_DAY_MAX, REPORTS_PER_RUA_MAX, Worked};
 use super::*;
 use crate::mail::mime::reader::Entity;
 use crate::mail::{Mailbox, TlsRequest};
@@ -382,6 +382,63 @@ async fn without_a_record_nothing_is_sent_and_the_data_is_let_go() {
     let entry = house.entry("none.example");
     assert!(entry.targets.is_empty() && entry.json.is_empty());
     assert_eq!(entry.note.as_deref(), Some("no TXT record at _smtp._tls.none.example"));
+
+    assert_eq!(house.due("none.example").await, None);
+    house.record("none.example", "https://rua.example/");
+    assert_eq!(house.due("none.example").await, None, "what is let go is let go");
+    assert!(house.posts().is_empty());
+    let asked = house.reporting.send(None, Some(domain("none.example")), false).await;
+    assert_eq!(outcomes(&asked), ["none.example https://rua.example/ accepted"]);
+}
+
+/// Notes that a future wants to be polled again.
+#[derive(Default)]
+struct Woken(std::sync::atomic::AtomicBool);
+
+impl std::task::Wake for Woken {
+    fn wake(self: Arc<Self>) {
+        self.0.store(true, std::sync::atomic::Ordering::SeqCst);
+    }
+}
+
+/// Runs `future` to its `nth` await point and drops it there; `true` when it ended before.
+async fn cut_at(nth: usize, future: impl Future<Output = Worked>) -> bool {
+    let mut future = std::pin::pin!(future);
+    for _ in 0..=nth {
+        let woken = Arc::new(Woken::default());
+        let waker = std::task::Waker::from(woken.clone());
+        if future.as_mut().poll(&mut std::task::Context::from_waker(&waker)).is_ready() {
+            return true;
+        }
+        until("a wake-up", async || woken.0.load(std::sync::atomic::Ordering::SeqCst)).await;
+    }
+    false
+}
+
+#[tokio::test]
+async fn wherever_the_process_dies_each_target_gets_the_report_and_the_mail_is_queued_once() {
+    for nth in 0.. {
+        let house = House::new(NOON);
+        house.session("example.org", DURING);
+        house.record("example.org", "mailto:a@rua.example,https://rua.example/");
+        let (of, on) = (domain("example.org"), day("2026-11-21"));
+        let ended = cut_at(nth, house.reporting.work(on, &of, Mode::Due)).await;
+        let house = house.restart().await;
+        assert_eq!(house.due("example.org").await, None, "cut at {nth}");
+        let queued = house.queued().await;
+        assert_eq!(queued.len(), 1, "cut at {nth}");
+        let entry = house.entry("example.org");
+        let mail = house.mail(queued[0].item.id.queue_id).await;
+        assert_eq!(gunzip(&mail.parts[1].body), entry.json, "cut at {nth}");
+        // A post whose answer was not kept is repeated: the same report under the same id.
+        let posts = house.https.posts.lock().unwrap().clone();
+        assert!((1..=2).contains(&posts.len()), "cut at {nth}: {} posts", posts.len());
+        assert!(posts.iter().all(|(_, _, body)| gunzip(body) == entry.json), "cut at {nth}");
+        if ended {
+            assert!(nth >= 5, "{nth} await points");
+            break;
+        }
+    }
 }
 
 #[tokio::test]

@@ -103,6 +103,8 @@ impl Reporting {
         let today = day_of(now);
         let kept = self.reports().get(day, domain);
         match kept.as_deref() {
+            // A record that was not there may be there by now, when an operator asks.
+            Some(kept) if mode != Mode::Due && kept.targets.is_empty() => {}
             Some(kept) if entry::is_begun(Some(kept), day, today) => {
                 let cut_short = kept.targets.iter().any(|target| entry::unconfirmed(target).is_some());
                 let mut kept = kept.clone();
@@ -237,8 +239,11 @@ impl Reporting {
         index: usize,
         url: &str,
     ) -> Result<(), Stop> {
-        let body = gzip(entry.json.as_bytes());
-        let outcome = self.https().post_report(url, GZIP_TYPE, body).await;
+        let json = entry.json.clone();
+        let outcome = match tokio::task::spawn_blocking(move || gzip(json.as_bytes())).await {
+            Ok(body) => self.https().post_report(url, GZIP_TYPE, body).await,
+            Err(error) => PostOutcome::Refused(format!("the report could not be compressed: {error}")),
+        };
         let (now, started_at) = (self.now(), entry.started_at);
         let (day, domain) = (entry.day, entry.domain.clone());
         let target = &mut entry.targets[index];
