@@ -127,18 +127,9 @@ impl Loaded {
             .then(|| metadata.name.clone().into_owned())
     }
 
-    /// Where to look for a key that is missing: the place of its section, or the main file.
+    /// Where to look for a key: the place of its value, or the main file while it has its default.
     pub fn place(&self, key: &str) -> String {
-        let mut key = key;
-        loop {
-            if let Some(origin) = self.origin(key) {
-                return origin;
-            }
-            match key.rsplit_once('.') {
-                Some((section, _)) => key = section,
-                None => return self.file.display().to_string(),
-            }
-        }
+        self.origin(key).unwrap_or_else(|| self.file.display().to_string())
     }
 
     /// An error about `key`, placed where its value came from.
@@ -370,7 +361,6 @@ mod tests {
             ("delivery.timeouts.greting=1s", "delivery.timeouts.greeting"),
             ("policy.mtasts=true", "policy.mta_sts"),
             ("tlsrtp.from=a@b.example", "tlsrpt"),
-            ("smtp.concurrency=1", "mta_sts"),
             ("delivery.message_size=1MB", "limits.message_size"),
         ] {
             let error = set(&[given]).unwrap_err().to_string();

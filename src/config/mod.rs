@@ -5,10 +5,13 @@
 //! Nothing below sees this module; nothing is started from a configuration with errors.
 //! Called by `cli` (every verb finds the daemon's socket here) and by `daemon`.
 
+pub mod check;
+mod files;
 pub mod load;
 mod sections;
 pub mod value;
 
+pub use check::{Findings, check};
 pub use load::{ConfigError, DEFAULT_FILE, Loaded, Sources};
 pub use sections::{
     Admin, Auth, Config, Delivery, Dns, Dnssec, Limits, Listener, ListenerAuth, ListenerTls, Log, LogFormat,

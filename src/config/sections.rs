@@ -254,7 +254,7 @@ pub struct Tlsrpt {
     /// `organization-name` of the reports; our hostname without it.
     pub organization_name: Option<String>,
     /// `contact-info` of the reports; `from` without it.
-    pub contact_info: Option<String>,
+    pub contact_info: Option<Mailbox>,
     /// Sender of mailed reports.
     pub from: Option<Mailbox>,
     /// `d=` of their DKIM signature.
