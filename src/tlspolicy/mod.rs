@@ -15,6 +15,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::dane::{Tlsa, TlsaAnswer};
 use crate::mail::{Domain, TlsRequest};
+use crate::route::DnssecStatus;
 use crate::sts::StsPolicy;
 use crate::tlsrpt::AppliedPolicy;
 
@@ -27,8 +28,12 @@ pub struct HostFacts {
     pub mx: Domain,
     /// Recipient domain or next-hop domain: whose policy this is.
     pub policy_domain: Domain,
+    /// What DNSSEC says of the MX answer that named the host ([`Route::status`](crate::route::Route)).
+    pub mx_status: DnssecStatus,
     /// The live or cached policy that applies now; `None` without one.
     pub sts: Option<Arc<StsPolicy>>,
+    /// The TXT id of that policy, for texts.
+    pub sts_id: Option<String>,
     /// What the TLSA lookup for this host said.
     pub tlsa: TlsaAnswer,
     /// What the message asks (RFC 8689); report mail says [`TlsRequest::NotRequired`].
@@ -214,6 +219,12 @@ pub struct Override {
     pub until: Option<Timestamp>,
     /// Why, for the log.
     pub reason: String,
+}
+
+/// The local rule for `domain` at `now`: the strongest one in force.
+pub fn override_for(overrides: &[Override], domain: &Domain, now: Timestamp) -> LocalRule {
+    let _ = (overrides, domain, now);
+    todo!()
 }
 
 /// The verdict on one host: the outcome matrix, row by row.

@@ -1,0 +1,281 @@
+//! One SMTP connection: the driver loop around `smtp::client::Session`, from greeting to QUIT.
+//!
+//! Does what the session asks, tells it what happened, and keeps the facts of the TLS handshake.
+//! Never decides: the plan comes in, ends go out. Invariant I4 lives here: `handle_tls(Ok)` is said
+//! only when [`TlsFacts::verify`] passed, and [`Conversation::meets`] is asked before every message.
+//! Called by `delivery::attempt` and `delivery::pool`.
+
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::time::{Instant, timeout};
+
+use crate::mail::Domain;
+use crate::net::tcp::{Connection, Stream};
+use crate::net::tls::{ClientTls, TlsFacts};
+use crate::smtp::body::Stuffer;
+use crate::smtp::client::{Action, Phase, Session, SessionEnd, Timeouts, TlsUse, Transaction, TransactionEnd};
+use crate::store::Body;
+use crate::tlspolicy::{TlsFailure, TlsPlan};
+
+/// Octets read at once; replies are short.
+const READ_BYTES: usize = 4096;
+/// Octets of stuffed content written at once.
+const BLOCK_BYTES: usize = 64 * 1024;
+/// Time for QUIT and its answer (RFC 5321 §4.1.1.10: say it, but wait for nobody long).
+const QUIT_WITHIN: Duration = Duration::from_secs(5);
+
+/// What was seen of TLS on a connection; what TLS-RPT counts.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum TlsSeen {
+    /// The session ended before a STARTTLS decision, or TLS was not even wanted.
+    NotReached,
+    /// The server had no STARTTLS and the session went on, or ended, in clear.
+    Clear(TlsFailure),
+    /// The handshake did not complete.
+    Failed(TlsFailure),
+    /// The handshake completed; the facts say what it proved.
+    Established(TlsFacts),
+}
+
+/// An open SMTP session on a connection.
+pub struct Conversation {
+    session: Session,
+    stream: Option<Box<dyn Stream>>,
+    tls: Arc<ClientTls>,
+    name: Domain,
+    /// What was seen of TLS.
+    pub seen: TlsSeen,
+    /// Our address.
+    pub local: Option<IpAddr>,
+    /// Their address.
+    pub remote: SocketAddr,
+    /// When the connection was made.
+    pub opened_at: Instant,
+    /// Transactions carried so far.
+    pub carried: u32,
+    /// Report domains this session has been counted for.
+    counted: Vec<Domain>,
+}
+
+enum Stop {
+    Idle,
+    Closed,
+}
+
+impl Conversation {
+    /// Takes a fresh connection through greeting, EHLO and STARTTLS until it is ready for mail.
+    ///
+    /// # Errors
+    /// The session's end; `seen` of the returned conversation still tells what TLS showed.
+    pub async fn open(
+        connection: Connection,
+        tls: Arc<ClientTls>,
+        plan: &TlsPlan,
+        tls_use: TlsUse,
+        ehlo_name: &Domain,
+        timeouts: Timeouts,
+    ) -> (Self, Result<(), SessionEnd>) {
+        let mut conversation = Self {
+            session: Session::new(ehlo_name.as_str(), tls_use, timeouts),
+            stream: Some(connection.stream),
+            tls,
+            name: plan.name.clone(),
+            seen: TlsSeen::NotReached,
+            local: connection.local,
+            remote: connection.remote,
+            opened_at: Instant::now(),
+            carried: 0,
+            counted: Vec::new(),
+        };
+        let stop = conversation.drive(Some(plan), None).await;
+        let end = match stop {
+            Stop::Idle => Ok(()),
+            Stop::Closed => Err(conversation.end()),
+        };
+        if conversation.seen == TlsSeen::NotReached && tls_use != TlsUse::Never {
+            match &end {
+                Err(SessionEnd::Tls(failure)) => conversation.seen = TlsSeen::Clear(failure.clone()),
+                Ok(()) => {
+                    let text = "the host does not offer it".to_owned();
+                    conversation.seen = TlsSeen::Clear(TlsFailure::NotOffered(text));
+                }
+                Err(_) => {}
+            }
+        }
+        (conversation, end)
+    }
+
+    /// Whether this connection may carry a message with this plan (invariants I4, I10).
+    pub fn meets(&self, plan: &TlsPlan) -> bool {
+        match &self.seen {
+            TlsSeen::Established(facts) => facts.name == plan.name && facts.verify(&plan.require).is_ok(),
+            _ => self.name == plan.name && plan.require.allows_cleartext(),
+        }
+    }
+
+    /// Carries one transaction; the session is idle or over afterwards.
+    pub async fn carry(&mut self, transaction: Transaction, body: &Body) -> TransactionEnd {
+        let recipients = transaction.recipients.len();
+        self.session.begin(transaction);
+        self.carried = self.carried.saturating_add(1);
+        self.drive(None, Some(body)).await;
+        self.session
+            .take_result()
+            .unwrap_or(TransactionEnd::Broken { replies: vec![None; recipients], uncertain: false })
+    }
+
+    /// Whether this session has not yet been counted for a report domain; it is from now on.
+    pub fn first_use_by(&mut self, report_domain: &Domain) -> bool {
+        let first = !self.counted.contains(report_domain);
+        if first {
+            self.counted.push(report_domain.clone());
+        }
+        first
+    }
+
+    /// Whether another transaction can be begun.
+    pub fn is_open(&self) -> bool {
+        self.stream.is_some() && self.session.end().is_none()
+    }
+
+    /// Why the session is over.
+    pub fn end(&self) -> SessionEnd {
+        self.session.end().cloned().unwrap_or_else(|| SessionEnd::Lost {
+            phase: Phase::Quit,
+            text: "the session stopped early".to_owned(),
+        })
+    }
+
+    /// The name the server gave in its banner or EHLO reply.
+    pub fn server_name(&self) -> Option<&str> {
+        self.session.server_name()
+    }
+
+    /// Whether the server passes DSN parameters on (RFC 3461 §5.2.2).
+    pub fn offers_dsn(&self) -> bool {
+        self.session.extensions().dsn
+    }
+
+    /// `TLSv1.3 TLS13_AES_256_GCM_SHA384`, if inside TLS.
+    pub fn tls_text(&self) -> Option<String> {
+        match &self.seen {
+            TlsSeen::Established(facts) => Some(format!("{} {}", facts.version, facts.cipher)),
+            _ => None,
+        }
+    }
+
+    /// What is proven about the peer: `pkix`, `none` inside unauthenticated TLS, absent in clear.
+    pub fn verified_text(&self) -> Option<&'static str> {
+        match &self.seen {
+            TlsSeen::Established(facts) => Some(if facts.pkix.is_ok() { "pkix" } else { "none" }),
+            _ => None,
+        }
+    }
+
+    /// Says QUIT and closes, within a few seconds.
+    pub async fn quit(mut self) {
+        if self.is_open() {
+            self.session.quit();
+            // Nothing depends on the answer; the connection is dropped either way.
+            let _ = timeout(QUIT_WITHIN, self.drive(None, None)).await;
+        }
+        if let Some(mut stream) = self.stream.take() {
+            let _ = timeout(QUIT_WITHIN, stream.shutdown()).await;
+        }
+    }
+
+    async fn drive(&mut self, plan: Option<&TlsPlan>, body: Option<&Body>) -> Stop {
+        let mut buffer = [0u8; READ_BYTES];
+        loop {
+            let action = self.session.next_action();
+            let Some(stream) = self.stream.as_mut() else {
+                self.session.handle_closed("the connection is gone");
+                return Stop::Closed;
+            };
+            match action {
+                Action::Send { bytes, within } => {
+                    let sent = send(stream, &bytes, within).await;
+                    self.session.handle_sent(sent);
+                }
+                Action::Read { within } => match timeout(within, stream.read(&mut buffer)).await {
+                    Err(_) => self.session.handle_timeout(),
+                    Ok(Ok(0)) => self.session.handle_closed("the host closed the connection"),
+                    Ok(Ok(read)) => self.session.handle_bytes(&buffer[..read]),
+                    Ok(Err(error)) => self.session.handle_closed(&error.to_string()),
+                },
+                Action::StartTls { within } => {
+                    let result = self.start_tls(plan, within).await;
+                    self.session.handle_tls(result);
+                }
+                Action::SendBody { within } => {
+                    let sent = match body {
+                        Some(body) => send_body(stream, body, within).await,
+                        None => Err("no content to send".to_owned()),
+                    };
+                    self.session.handle_sent(sent);
+                }
+                Action::Idle => return Stop::Idle,
+                Action::Close => {
+                    if let Some(mut stream) = self.stream.take() {
+                        let _ = timeout(QUIT_WITHIN, stream.shutdown()).await;
+                    }
+                    return Stop::Closed;
+                }
+            }
+        }
+    }
+
+    async fn start_tls(&mut self, plan: Option<&TlsPlan>, within: Duration) -> Result<(), TlsFailure> {
+        let (Some(stream), Some(plan)) = (self.stream.take(), plan) else {
+            return Err(TlsFailure::Lost("no connection to secure".to_owned()));
+        };
+        let handshake = match timeout(within, self.tls.handshake(stream, &self.name)).await {
+            Ok(handshake) => handshake,
+            Err(_) => Err(TlsFailure::Lost("timed out".to_owned())),
+        };
+        match handshake {
+            Ok((stream, facts)) => {
+                self.stream = Some(stream);
+                let verified = facts.verify(&plan.require);
+                self.seen = TlsSeen::Established(facts);
+                verified
+            }
+            Err(failure) => {
+                self.seen = TlsSeen::Failed(failure.clone());
+                Err(failure)
+            }
+        }
+    }
+}
+
+async fn send(stream: &mut Box<dyn Stream>, bytes: &[u8], within: Duration) -> Result<(), String> {
+    let write = async {
+        stream.write_all(bytes).await?;
+        stream.flush().await
+    };
+    match timeout(within, write).await {
+        Ok(Ok(())) => Ok(()),
+        Ok(Err(error)) => Err(error.to_string()),
+        Err(_) => Err("timed out".to_owned()),
+    }
+}
+
+async fn send_body(stream: &mut Box<dyn Stream>, body: &Body, within: Duration) -> Result<(), String> {
+    let mut stuffer = Stuffer::default();
+    let mut out = Vec::with_capacity(BLOCK_BYTES.min(usize::try_from(body.len()).unwrap_or(BLOCK_BYTES)) + 1024);
+    let mut reader = body.reader().await.map_err(|error| error.to_string())?;
+    while let Some(piece) = reader.next().await.map_err(|error| error.to_string())? {
+        for block in piece.chunks(BLOCK_BYTES) {
+            stuffer.feed(block, &mut out);
+            if out.len() >= BLOCK_BYTES {
+                send(stream, &out, within).await?;
+                out.clear();
+            }
+        }
+    }
+    stuffer.finish(&mut out);
+    send(stream, &out, within).await
+}

@@ -1,0 +1,353 @@
+//! What the end of a conversation means for each recipient: finished, same session again, or next host.
+//!
+//! Pure, and the only place that decides consequences. Policy failures are always transient
+//! (RFC 8461 §5, RFC 7672 §2.2); only a host's own 5yz words or a missing capability are permanent.
+//! Called by `delivery::attempt`; `QueueItem::settle` makes a transient failure final at expiry.
+
+use crate::mail::{EnhancedStatus, Failure, Outcome, Permanence, Reply, Scope, header};
+use crate::smtp::client::{Missing, Phase, SessionEnd, TransactionEnd};
+use crate::tlspolicy::{Rule, SkipReason, TlsFailure};
+
+/// What one transaction at one host decided. Recipients are named by their position in the envelope.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Judgement {
+    /// Finished in this attempt.
+    pub outcomes: Vec<(usize, Outcome)>,
+    /// Refused as one too many (RFC 5321 §4.5.3.1.10): another transaction in the same session.
+    pub again: Vec<usize>,
+    /// Another host may do; with the failure here.
+    pub next_host: Vec<(usize, Failure)>,
+}
+
+/// Reads a transaction's end. `recipients` are the positions given to the transaction, in its order.
+pub fn judge(
+    end: &TransactionEnd,
+    session: Option<&SessionEnd>,
+    recipients: &[usize],
+    host: &str,
+    rule: Rule,
+) -> Judgement {
+    match end {
+        TransactionEnd::Answered(replies) => judge_replies(recipients, replies, host),
+        TransactionEnd::Unsupported(missing) => {
+            let failure = missing_failure(*missing, host);
+            Judgement {
+                next_host: recipients.iter().map(|index| (*index, failure.clone())).collect(),
+                ..Judgement::default()
+            }
+        }
+        TransactionEnd::Broken { replies, uncertain } => {
+            let mut judgement = Judgement::default();
+            let lost = match session {
+                Some(end) => session_failure(end, host, rule),
+                None => lost_failure("the connection broke", host),
+            };
+            for (position, index) in recipients.iter().enumerate() {
+                match replies.get(position).and_then(Option::as_ref) {
+                    Some(reply) => judgement.outcomes.push((*index, outcome(reply, host, Scope::Recipient))),
+                    // I9: the content may have arrived; another host now would surely make it two.
+                    None if *uncertain => {
+                        let text = format!("{}; it may have been delivered and is sent again", lost.text);
+                        let failure = Failure { text, ..lost.clone() };
+                        judgement.outcomes.push((*index, Outcome::Deferred(transient(failure))));
+                    }
+                    None => judgement.next_host.push((*index, lost.clone())),
+                }
+            }
+            judgement
+        }
+    }
+}
+
+fn judge_replies(recipients: &[usize], replies: &[Reply], host: &str) -> Judgement {
+    let mut judgement = Judgement::default();
+    let some_accepted = replies.iter().any(Reply::is_positive);
+    // The same transient words for everybody are the host's trouble: another one may do.
+    let host_trouble = replies.first().is_some_and(|first| {
+        first.is_transient() && replies.len() == recipients.len() && replies.iter().all(|reply| reply == first)
+    });
+    for (position, index) in recipients.iter().enumerate() {
+        let Some(reply) = replies.get(position) else {
+            judgement.next_host.push((*index, lost_failure("no reply for this recipient", host)));
+            continue;
+        };
+        // RFC 5321 §4.5.3.1.10: 452, or 552 of old, to RCPT after accepted ones = too many.
+        if some_accepted && matches!(reply.code, 452 | 552) {
+            judgement.again.push(*index);
+            continue;
+        }
+        match outcome(reply, host, if host_trouble { Scope::Host } else { Scope::Recipient }) {
+            Outcome::Deferred(failure) if host_trouble => judgement.next_host.push((*index, failure)),
+            other => judgement.outcomes.push((*index, other)),
+        }
+    }
+    judgement
+}
+
+/// RFC 5321 §4.2: the first digit decides.
+fn outcome(reply: &Reply, host: &str, scope: Scope) -> Outcome {
+    let failure = |permanence| reply_failure(reply, host, scope, permanence, "");
+    match reply.code / 100 {
+        2 => Outcome::Delivered(reply.clone()),
+        5 => Outcome::Failed(failure(Permanence::Permanent)),
+        _ => Outcome::Deferred(failure(Permanence::Transient)),
+    }
+}
+
+fn reply_failure(reply: &Reply, host: &str, scope: Scope, permanence: Permanence, during: &str) -> Failure {
+    let class = match permanence {
+        Permanence::Permanent => 5,
+        Permanence::Transient => 4,
+    };
+    Failure {
+        scope,
+        permanence,
+        status: reply
+            .enhanced
+            .filter(|status| status.class == class)
+            .unwrap_or(EnhancedStatus::new(class, 0, 0)),
+        text: format!("host {host} said{during}: {reply}"),
+        host: Some(host.to_owned()),
+        reply: Some(reply.clone()),
+        rule: None,
+    }
+}
+
+/// What the end of a session before any transaction means: always the host's failure.
+pub fn session_failure(end: &SessionEnd, host: &str, rule: Rule) -> Failure {
+    match end {
+        SessionEnd::Refused { phase, reply } => {
+            // RFC 7504 §4, RFC 5321 §3.1: a refusal to talk at all is permanent for this host only.
+            let permanence = match phase {
+                Phase::Greeting | Phase::Hello if reply.is_permanent() => Permanence::Permanent,
+                _ => Permanence::Transient,
+            };
+            let during = format!(" in reply to {}", phase_name(*phase));
+            reply_failure(reply, host, Scope::Host, permanence, &during)
+        }
+        SessionEnd::Tls(failure) => tls_failure(failure, host, rule),
+        SessionEnd::Lost { phase, text } => {
+            lost_failure(&format!("{text} (while {})", phase_phrase(*phase)), host)
+        }
+        SessionEnd::Quit => lost_failure("the session was closed", host),
+    }
+}
+
+fn phase_name(phase: Phase) -> &'static str {
+    match phase {
+        Phase::Greeting => "the connection",
+        Phase::Hello => "EHLO",
+        Phase::StartTls => "STARTTLS",
+        Phase::Mail => "MAIL FROM",
+        Phase::Rcpt => "RCPT TO",
+        Phase::Data => "DATA",
+        Phase::Body | Phase::Dot => "the end of data",
+        Phase::Reset => "RSET",
+        Phase::Quit => "QUIT",
+    }
+}
+
+fn phase_phrase(phase: Phase) -> &'static str {
+    match phase {
+        Phase::Greeting => "waiting for the greeting",
+        Phase::Hello => "performing the EHLO handshake",
+        Phase::StartTls => "performing the TLS handshake",
+        Phase::Mail => "sending MAIL FROM",
+        Phase::Rcpt => "sending RCPT TO",
+        Phase::Data => "sending DATA",
+        Phase::Body => "sending the message",
+        Phase::Dot => "sending end of data",
+        Phase::Reset => "sending RSET",
+        Phase::Quit => "sending QUIT",
+    }
+}
+
+/// A TLS failure. Under a policy it is the policy's (named by its rule), always transient: RFC 8461 §5.
+fn tls_failure(failure: &TlsFailure, host: &str, rule: Rule) -> Failure {
+    // RFC 3463 X.7.10: encryption needed; X.7.5: cryptographic failure.
+    let status = match failure {
+        TlsFailure::NotOffered(_) => EnhancedStatus::new(4, 7, 10),
+        _ => EnhancedStatus::new(4, 7, 5),
+    };
+    let by_policy = !matches!(rule, Rule::Opportunistic | Rule::StsTesting | Rule::TlsNotRequired);
+    let text = if by_policy {
+        format!("host {host} may not get this mail under the rule \"{rule}\": {failure}")
+    } else {
+        format!("host {host}: {failure}")
+    };
+    Failure {
+        scope: Scope::Host,
+        permanence: Permanence::Transient,
+        status,
+        text: header::sanitize(&text),
+        host: Some(host.to_owned()),
+        reply: None,
+        rule: by_policy.then(|| rule.to_string()),
+    }
+}
+
+/// A host that the policy forbids before any connection is made.
+pub fn skip_failure(reason: &SkipReason, host: &str) -> Failure {
+    Failure {
+        scope: Scope::Host,
+        permanence: Permanence::Transient,
+        status: EnhancedStatus::new(4, 7, 5),
+        text: header::sanitize(&reason.text),
+        host: Some(host.to_owned()),
+        reply: None,
+        rule: Some(reason.rule.to_string()),
+    }
+}
+
+/// A connection that did not come about, or broke (RFC 3463 X.4.1, X.4.2).
+pub fn dial_failure(text: &str, host: &str) -> Failure {
+    Failure { status: EnhancedStatus::new(4, 4, 1), ..lost_failure(text, host) }
+}
+
+fn lost_failure(text: &str, host: &str) -> Failure {
+    Failure {
+        scope: Scope::Host,
+        permanence: Permanence::Transient,
+        status: EnhancedStatus::new(4, 4, 2),
+        text: header::sanitize(&format!("host {host}: {text}")),
+        host: Some(host.to_owned()),
+        reply: None,
+        rule: None,
+    }
+}
+
+fn missing_failure(missing: Missing, host: &str) -> Failure {
+    let (status, text) = match missing {
+        // RFC 6531 §3.5
+        Missing::SmtpUtf8 => (EnhancedStatus::new(5, 6, 7), "does not offer SMTPUTF8, which the message needs".into()),
+        // RFC 6152 §3: never 8-bit content to a host without 8BITMIME.
+        Missing::EightBitMime => (EnhancedStatus::new(5, 6, 3), "does not offer 8BITMIME, which the message needs".into()),
+        // RFC 8689 §4.2.1
+        Missing::RequireTls => (EnhancedStatus::new(5, 7, 30), "does not offer REQUIRETLS, which the message asks for".into()),
+        // RFC 1870 §6.1
+        Missing::Size(limit) => {
+            (EnhancedStatus::new(5, 3, 4), format!("takes messages of at most {limit} octets; this one is larger"))
+        }
+    };
+    Failure {
+        scope: Scope::Host,
+        permanence: Permanence::Permanent,
+        status,
+        text: format!("host {host} {text}"),
+        host: Some(host.to_owned()),
+        reply: None,
+        rule: None,
+    }
+}
+
+fn transient(failure: Failure) -> Failure {
+    Failure { permanence: Permanence::Transient, status: failure.status.with_class(4), ..failure }
+}
+
+/// The outcome for a recipient whose hosts are all exhausted: the failures in the order met.
+///
+/// One transient failure is enough to try again; among the transient ones a policy's is the most
+/// telling, then the last.
+pub fn exhausted(failures: &[Failure]) -> Outcome {
+    let of = |wanted: &dyn Fn(&&Failure) -> bool| failures.iter().rev().find(wanted).cloned();
+    let is_transient = |failure: &&Failure| failure.permanence == Permanence::Transient;
+    if let Some(failure) = of(&|failure| is_transient(failure) && failure.rule.is_some()).or_else(|| of(&is_transient)) {
+        return Outcome::Deferred(failure);
+    }
+    match failures.last() {
+        Some(failure) => Outcome::Failed(failure.clone()),
+        None => Outcome::Deferred(lost_failure("no host was tried", "(none)")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::tlspolicy::CertificateFailure;
+
+    const HOST: &str = "mx1.example.test";
+
+    fn reply(code: u16, enhanced: Option<(u16, u16)>) -> Reply {
+        let enhanced = enhanced.map(|(subject, detail)| EnhancedStatus::new((code / 100) as u8, subject, detail));
+        Reply { code, enhanced, lines: vec!["words".into()] }
+    }
+
+    fn answered(replies: Vec<Reply>) -> Judgement {
+        let recipients: Vec<usize> = (0..replies.len()).collect();
+        judge(&TransactionEnd::Answered(replies), None, &recipients, HOST, Rule::StsEnforce)
+    }
+
+    #[test]
+    fn each_recipient_gets_its_own_reply() {
+        let judgement = answered(vec![reply(250, None), reply(550, Some((1, 1))), reply(450, Some((2, 1)))]);
+        assert!(matches!(&judgement.outcomes[0], (0, Outcome::Delivered(_))));
+        assert!(matches!(&judgement.outcomes[1], (1, Outcome::Failed(f)) if f.status.to_string() == "5.1.1"));
+        assert!(matches!(&judgement.outcomes[2], (2, Outcome::Deferred(f)) if f.status.to_string() == "4.2.1"));
+        assert!(judgement.again.is_empty() && judgement.next_host.is_empty());
+    }
+
+    #[test]
+    fn too_many_recipients_go_again_in_the_same_session_only_when_some_were_accepted() {
+        for code in [452, 552] {
+            assert_eq!(answered(vec![reply(250, None), reply(code, None)]).again, [1], "{code}");
+        }
+        let alone = answered(vec![reply(552, None)]);
+        assert!(matches!(&alone.outcomes[..], [(0, Outcome::Failed(_))]));
+    }
+
+    #[test]
+    fn the_same_transient_answer_for_all_is_the_hosts_and_another_may_do() {
+        let judgement = answered(vec![reply(451, None), reply(451, None)]);
+        assert_eq!(judgement.next_host.iter().map(|(index, _)| *index).collect::<Vec<_>>(), [0, 1]);
+        assert_eq!(judgement.next_host[0].1.scope, Scope::Host);
+    }
+
+    #[test]
+    fn an_enhanced_code_of_another_class_is_not_believed() {
+        let odd = Reply { enhanced: Some(EnhancedStatus::new(2, 0, 0)), ..reply(550, None) };
+        assert!(matches!(&answered(vec![odd]).outcomes[0].1, Outcome::Failed(f) if f.status.to_string() == "5.0.0"));
+    }
+
+    #[test]
+    fn a_break_after_the_final_dot_is_deferred_and_never_sent_to_another_host_at_once() {
+        let lost = SessionEnd::Lost { phase: Phase::Dot, text: "timed out".into() };
+        let end = TransactionEnd::Broken { replies: vec![None, Some(reply(550, None))], uncertain: true };
+        let judgement = judge(&end, Some(&lost), &[4, 7], HOST, Rule::Opportunistic);
+        assert!(judgement.next_host.is_empty());
+        assert!(matches!(&judgement.outcomes[0], (4, Outcome::Deferred(f)) if f.text.contains("sent again")));
+        assert!(matches!(&judgement.outcomes[1], (7, Outcome::Failed(_))));
+        let end = TransactionEnd::Broken { replies: vec![None], uncertain: false };
+        assert_eq!(judge(&end, Some(&lost), &[4], HOST, Rule::Opportunistic).next_host.len(), 1);
+    }
+
+    #[test]
+    fn a_policy_failure_is_transient_and_names_its_rule() {
+        let end = SessionEnd::Tls(TlsFailure::Certificate(CertificateFailure::Expired("2020-01-01".into())));
+        let failure = session_failure(&end, HOST, Rule::StsEnforce);
+        assert_eq!(failure.permanence, Permanence::Transient);
+        assert_eq!(failure.status.to_string(), "4.7.5");
+        assert_eq!(failure.rule.as_deref(), Some("mta-sts enforce"));
+        assert!(failure.text.contains(HOST) && failure.text.contains("expired"), "{}", failure.text);
+        let stripped = SessionEnd::Tls(TlsFailure::NotOffered("EHLO lacks it".into()));
+        assert_eq!(session_failure(&stripped, HOST, Rule::StsEnforce).status.to_string(), "4.7.10");
+    }
+
+    #[test]
+    fn a_refused_greeting_is_permanent_for_the_host_and_421_never_is() {
+        let refused = |phase, code| SessionEnd::Refused { phase, reply: reply(code, None) };
+        let permanence = |end| session_failure(&end, HOST, Rule::Opportunistic).permanence;
+        assert_eq!(permanence(refused(Phase::Greeting, 554)), Permanence::Permanent);
+        assert_eq!(permanence(refused(Phase::Greeting, 421)), Permanence::Transient);
+        assert_eq!(permanence(refused(Phase::Mail, 421)), Permanence::Transient);
+    }
+
+    #[test]
+    fn one_transient_host_is_enough_to_try_again_and_a_policys_words_win() {
+        let permanent = missing_failure(Missing::SmtpUtf8, HOST);
+        let down = dial_failure("connection refused", HOST);
+        let policy = session_failure(&SessionEnd::Tls(TlsFailure::TlsaMismatch), HOST, Rule::Dane);
+        assert!(matches!(exhausted(&[permanent.clone()]), Outcome::Failed(_)));
+        assert!(matches!(exhausted(&[down.clone(), permanent.clone()]), Outcome::Deferred(_)));
+        assert!(matches!(exhausted(&[policy, down]), Outcome::Deferred(f) if f.rule.is_some()));
+    }
+}

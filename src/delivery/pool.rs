@@ -1,0 +1,108 @@
+//! Open, idle connections, kept for the next message to the same host.
+//!
+//! Keyed by MX host name; whether a connection may carry a message is asked of what was verified on
+//! it ([`Conversation::meets`], invariant I10), never of what some other message needed. Bounded in
+//! number, age, idle time and messages. Called by `delivery::attempt`.
+
+use std::collections::HashMap;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use super::conversation::Conversation;
+use crate::mail::Domain;
+use crate::tlspolicy::TlsPlan;
+
+/// Idle connections in all; each costs a socket and some 50 KB.
+const IDLE_MAX: usize = 500;
+/// Idle connections to one host.
+const IDLE_PER_HOST_MAX: usize = 20;
+/// Time without use; shorter than what servers wait for a command (RFC 5321 §4.5.3.2.7: 5 minutes).
+pub const IDLE_TIME: Duration = Duration::from_secs(20);
+/// Age from which a connection is not used again: certificates and policies are looked at afresh.
+const AGE_MAX: Duration = Duration::from_secs(300);
+/// Messages on one connection; servers have such limits too and answer 421 beyond.
+const MESSAGES_MAX: u32 = 1000;
+
+/// The pool.
+#[derive(Default)]
+pub struct Pool {
+    hosts: Mutex<Hosts>,
+}
+
+#[derive(Default)]
+struct Hosts {
+    idle: HashMap<Domain, Vec<Idle>>,
+    total: usize,
+}
+
+struct Idle {
+    conversation: Conversation,
+    since: Instant,
+}
+
+impl Idle {
+    fn is_usable(&self, now: Instant) -> bool {
+        now.duration_since(self.since) < IDLE_TIME
+            && now.duration_since(self.conversation.opened_at) < AGE_MAX
+            && self.conversation.carried < MESSAGES_MAX
+    }
+}
+
+impl Pool {
+    fn lock(&self) -> MutexGuard<'_, Hosts> {
+        // A panic elsewhere leaves at worst a wrong count, never a wrong connection.
+        self.hosts.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// A connection to `mx` that meets the plan, the most recently used first.
+    pub fn take(&self, mx: &Domain, plan: &TlsPlan) -> Option<Conversation> {
+        let now = Instant::now();
+        let mut hosts = self.lock();
+        let idle = hosts.idle.get_mut(mx)?;
+        let position = idle.iter().rposition(|idle| idle.is_usable(now) && idle.conversation.meets(plan))?;
+        let taken = idle.remove(position);
+        if idle.is_empty() {
+            hosts.idle.remove(mx);
+        }
+        hosts.total -= 1;
+        Some(taken.conversation)
+    }
+
+    /// Keeps an idle connection, or gives it back when there is no room or it is too old.
+    pub fn keep(&self, mx: &Domain, conversation: Conversation) -> Option<Conversation> {
+        let idle = Idle { conversation, since: Instant::now() };
+        let mut hosts = self.lock();
+        let kept_here = hosts.idle.get(mx).map_or(0, Vec::len);
+        let room = hosts.total < IDLE_MAX && kept_here < IDLE_PER_HOST_MAX;
+        if !room || !idle.conversation.is_open() || !idle.is_usable(idle.since) {
+            return Some(idle.conversation);
+        }
+        hosts.idle.entry(mx.clone()).or_default().push(idle);
+        hosts.total += 1;
+        None
+    }
+
+    /// Takes out what must not be used any more, to be closed properly.
+    pub fn expired(&self) -> Vec<Conversation> {
+        let now = Instant::now();
+        self.drain(|idle| !idle.is_usable(now))
+    }
+
+    /// Takes out everything, at shutdown.
+    pub fn all(&self) -> Vec<Conversation> {
+        self.drain(|_| true)
+    }
+
+    fn drain(&self, leave: impl Fn(&Idle) -> bool) -> Vec<Conversation> {
+        let mut hosts = self.lock();
+        let mut out = Vec::new();
+        for idle in hosts.idle.values_mut() {
+            out.extend(idle.extract_if(.., |idle| leave(idle)).map(|idle| idle.conversation));
+        }
+        hosts.idle.retain(|_, idle| !idle.is_empty());
+        hosts.total -= out.len();
+        out
+    }
+}

@@ -1,0 +1,56 @@
+//! What an operator sets about reports (`[tlsrpt]`).
+
+use std::time::Duration;
+
+use super::dkim::Signer;
+use crate::mail::{Domain, Mailbox};
+
+/// The settings of story 3.
+#[derive(Debug, Clone)]
+pub struct Options {
+    /// `tlsrpt.enabled`: whether reports are made and sent. Default true.
+    pub enabled: bool,
+    /// `server.hostname`: Message-ID of report mail.
+    pub hostname: Domain,
+    /// `tlsrpt.organization_name`: who reports, free text, never empty.
+    pub organization_name: String,
+    /// `tlsrpt.contact_info`: whom to ask about reports. Its domain is the submitter (RFC 8460 §5.3).
+    pub contact_info: Mailbox,
+    /// `tlsrpt.from`: From and reverse-path of report mail; should be read by someone.
+    pub from: Mailbox,
+    /// `tlsrpt.dkim_domain`, `dkim_selector`, `dkim_key_file`. Without one report mail goes out
+    /// unsigned, which receivers ignore (RFC 8460 §3).
+    pub dkim: Option<Signer>,
+    /// `tlsrpt.start_delay`: reports of a day start at a random time within this after 00:00 UTC, so
+    /// that not all senders report at once (RFC 8460 §4.1). Default [`START_DELAY`].
+    pub start_delay: Duration,
+    /// `tlsrpt.retry`: waits after the first, second, ... failed try of an endpoint, a record lookup
+    /// or the hand-over to the queue; the last one repeats, for 24 hours. Default [`RETRY`].
+    pub retry: Vec<Duration>,
+}
+
+/// The default of [`Options::start_delay`].
+pub const START_DELAY: Duration = Duration::from_secs(4 * 3600);
+/// The default of [`Options::retry`].
+pub const RETRY: [Duration; 4] = [
+    Duration::from_secs(5 * 60),
+    Duration::from_secs(15 * 60),
+    Duration::from_secs(3600),
+    Duration::from_secs(2 * 3600),
+];
+
+impl Options {
+    /// The given settings, everything else at its default.
+    pub fn new(hostname: Domain, organization_name: String, contact_info: Mailbox, from: Mailbox) -> Self {
+        Self {
+            enabled: true,
+            hostname,
+            organization_name,
+            contact_info,
+            from,
+            dkim: None,
+            start_delay: START_DELAY,
+            retry: RETRY.to_vec(),
+        }
+    }
+}
