@@ -332,6 +332,9 @@ impl Checker<'_> {
 pub fn parse_level(level: &str) -> Result<tracing_subscriber::EnvFilter, String> {
     let bad = || format!("{level:?} is none of off, error, warn, info, debug, trace, and no filter of these");
     // EnvFilter takes any lone word for a target; a mistyped level must not silence the log.
+    if level.trim().is_empty() {
+        return Err(bad());
+    }
     for part in level.split(',') {
         let word = part.rsplit_once('=').map_or(part, |(_, level)| level);
         word.trim().parse::<tracing_subscriber::filter::LevelFilter>().map_err(|_| bad())?;

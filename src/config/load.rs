@@ -4,7 +4,6 @@
 //! itself before it is merged, so that an error names the file it is in. A later layer replaces
 //! single keys; arrays are replaced as a whole.
 
-use std::collections::BTreeMap;
 use std::fmt;
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -121,7 +120,8 @@ impl Sources {
 impl Loaded {
     /// Where the value of a key came from; `None`: it is the default.
     pub fn origin(&self, key: &str) -> Option<String> {
-        let metadata = self.figment.find_metadata(&key.replace('[', ".").replace(']', ""))?;
+        // An array has one origin: layers replace it as a whole.
+        let metadata = self.figment.find_metadata(key.split('[').next().unwrap_or(key))?;
         // The defaults are the only layer with a place in our code.
         (!matches!(metadata.source, Some(figment::Source::Code(_))))
             .then(|| metadata.name.clone().into_owned())
@@ -314,14 +314,14 @@ fn collect(value: &serde_json::Value, prefix: &str, keys: &mut Vec<String>) {
     }
 }
 
-/// The leaves of a configuration, with indexes: what `config show` prints.
-pub fn leaves(config: &Config) -> BTreeMap<String, serde_json::Value> {
-    fn walk(value: serde_json::Value, key: String, leaves: &mut BTreeMap<String, serde_json::Value>) {
+/// The leaves of a configuration in its order, arrays of tables with an index: what `config show`
+/// prints.
+pub fn leaves(config: &Config) -> Vec<(String, serde_json::Value)> {
+    fn walk(value: serde_json::Value, key: String, leaves: &mut Vec<(String, serde_json::Value)>) {
         match value {
             serde_json::Value::Object(members) => {
                 for (name, value) in members {
-                    let key = if key.is_empty() { name } else { format!("{key}.{name}") };
-                    walk(value, key, leaves);
+                    walk(value, if key.is_empty() { name } else { format!("{key}.{name}") }, leaves);
                 }
             }
             serde_json::Value::Array(items) if items.iter().any(serde_json::Value::is_object) => {
@@ -329,12 +329,10 @@ pub fn leaves(config: &Config) -> BTreeMap<String, serde_json::Value> {
                     walk(item, format!("{key}[{index}]"), leaves);
                 }
             }
-            other => {
-                leaves.insert(key, other);
-            }
+            other => leaves.push((key, other)),
         }
     }
-    let mut leaves = BTreeMap::new();
+    let mut leaves = Vec::new();
     walk(serde_json::to_value(config).unwrap_or_default(), String::new(), &mut leaves);
     leaves
 }

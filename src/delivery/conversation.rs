@@ -16,7 +16,9 @@ use crate::mail::Domain;
 use crate::net::tcp::{Connection, Stream};
 use crate::net::tls::{ClientTls, TlsFacts};
 use crate::smtp::body::Stuffer;
-use crate::smtp::client::{Action, Phase, Session, SessionEnd, Timeouts, TlsUse, Transaction, TransactionEnd};
+use crate::smtp::client::{
+    Action, Phase, Session, SessionEnd, Timeouts, TlsUse, Transaction, TransactionEnd,
+};
 use crate::store::Body;
 use crate::tlspolicy::{TlsFailure, TlsPlan};
 
@@ -265,7 +267,8 @@ async fn send(stream: &mut Box<dyn Stream>, bytes: &[u8], within: Duration) -> R
 
 async fn send_body(stream: &mut Box<dyn Stream>, body: &Body, within: Duration) -> Result<(), String> {
     let mut stuffer = Stuffer::default();
-    let mut out = Vec::with_capacity(BLOCK_BYTES.min(usize::try_from(body.len()).unwrap_or(BLOCK_BYTES)) + 1024);
+    let mut out =
+        Vec::with_capacity(BLOCK_BYTES.min(usize::try_from(body.len()).unwrap_or(BLOCK_BYTES)) + 1024);
     let mut reader = body.reader().await.map_err(|error| error.to_string())?;
     while let Some(piece) = reader.next().await.map_err(|error| error.to_string())? {
         for block in piece.chunks(BLOCK_BYTES) {

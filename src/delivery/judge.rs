@@ -64,7 +64,9 @@ fn judge_replies(recipients: &[usize], replies: &[Reply], host: &str) -> Judgeme
     let some_accepted = replies.iter().any(Reply::is_positive);
     // The same transient words for everybody are the host's trouble: another one may do.
     let host_trouble = replies.first().is_some_and(|first| {
-        first.is_transient() && replies.len() == recipients.len() && replies.iter().all(|reply| reply == first)
+        first.is_transient()
+            && replies.len() == recipients.len()
+            && replies.iter().all(|reply| reply == first)
     });
     for (position, index) in recipients.iter().enumerate() {
         let Some(reply) = replies.get(position) else {
@@ -219,15 +221,22 @@ fn lost_failure(text: &str, host: &str) -> Failure {
 fn missing_failure(missing: Missing, host: &str) -> Failure {
     let (status, text) = match missing {
         // RFC 6531 §3.5
-        Missing::SmtpUtf8 => (EnhancedStatus::new(5, 6, 7), "does not offer SMTPUTF8, which the message needs".into()),
-        // RFC 6152 §3: never 8-bit content to a host without 8BITMIME.
-        Missing::EightBitMime => (EnhancedStatus::new(5, 6, 3), "does not offer 8BITMIME, which the message needs".into()),
-        // RFC 8689 §4.2.1
-        Missing::RequireTls => (EnhancedStatus::new(5, 7, 30), "does not offer REQUIRETLS, which the message asks for".into()),
-        // RFC 1870 §6.1
-        Missing::Size(limit) => {
-            (EnhancedStatus::new(5, 3, 4), format!("takes messages of at most {limit} octets; this one is larger"))
+        Missing::SmtpUtf8 => {
+            (EnhancedStatus::new(5, 6, 7), "does not offer SMTPUTF8, which the message needs".into())
         }
+        // RFC 6152 §3: never 8-bit content to a host without 8BITMIME.
+        Missing::EightBitMime => {
+            (EnhancedStatus::new(5, 6, 3), "does not offer 8BITMIME, which the message needs".into())
+        }
+        // RFC 8689 §4.2.1
+        Missing::RequireTls => {
+            (EnhancedStatus::new(5, 7, 30), "does not offer REQUIRETLS, which the message asks for".into())
+        }
+        // RFC 1870 §6.1
+        Missing::Size(limit) => (
+            EnhancedStatus::new(5, 3, 4),
+            format!("takes messages of at most {limit} octets; this one is larger"),
+        ),
     };
     Failure {
         scope: Scope::Host,
@@ -251,7 +260,9 @@ fn transient(failure: Failure) -> Failure {
 pub fn exhausted(failures: &[Failure]) -> Outcome {
     let of = |wanted: &dyn Fn(&&Failure) -> bool| failures.iter().rev().find(wanted).cloned();
     let is_transient = |failure: &&Failure| failure.permanence == Permanence::Transient;
-    if let Some(failure) = of(&|failure| is_transient(failure) && failure.rule.is_some()).or_else(|| of(&is_transient)) {
+    if let Some(failure) =
+        of(&|failure| is_transient(failure) && failure.rule.is_some()).or_else(|| of(&is_transient))
+    {
         return Outcome::Deferred(failure);
     }
     match failures.last() {
@@ -268,7 +279,8 @@ mod tests {
     const HOST: &str = "mx1.example.test";
 
     fn reply(code: u16, enhanced: Option<(u16, u16)>) -> Reply {
-        let enhanced = enhanced.map(|(subject, detail)| EnhancedStatus::new((code / 100) as u8, subject, detail));
+        let enhanced =
+            enhanced.map(|(subject, detail)| EnhancedStatus::new((code / 100) as u8, subject, detail));
         Reply { code, enhanced, lines: vec!["words".into()] }
     }
 
@@ -282,7 +294,9 @@ mod tests {
         let judgement = answered(vec![reply(250, None), reply(550, Some((1, 1))), reply(450, Some((2, 1)))]);
         assert!(matches!(&judgement.outcomes[0], (0, Outcome::Delivered(_))));
         assert!(matches!(&judgement.outcomes[1], (1, Outcome::Failed(f)) if f.status.to_string() == "5.1.1"));
-        assert!(matches!(&judgement.outcomes[2], (2, Outcome::Deferred(f)) if f.status.to_string() == "4.2.1"));
+        assert!(
+            matches!(&judgement.outcomes[2], (2, Outcome::Deferred(f)) if f.status.to_string() == "4.2.1")
+        );
         assert!(judgement.again.is_empty() && judgement.next_host.is_empty());
     }
 
@@ -305,7 +319,9 @@ mod tests {
     #[test]
     fn an_enhanced_code_of_another_class_is_not_believed() {
         let odd = Reply { enhanced: Some(EnhancedStatus::new(2, 0, 0)), ..reply(550, None) };
-        assert!(matches!(&answered(vec![odd]).outcomes[0].1, Outcome::Failed(f) if f.status.to_string() == "5.0.0"));
+        assert!(
+            matches!(&answered(vec![odd]).outcomes[0].1, Outcome::Failed(f) if f.status.to_string() == "5.0.0")
+        );
     }
 
     #[test]
