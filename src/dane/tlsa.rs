@@ -50,3 +50,37 @@ impl fmt::Display for Tlsa {
         self.data.iter().try_for_each(|byte| write!(f, "{byte:02x}"))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn usable_are_usages_2_and_3_with_known_fields_and_whole_digests() {
+        let usable = |usage, selector, matching, len: usize| {
+            Tlsa { usage, selector, matching, data: vec![0; len] }.is_usable()
+        };
+        for usage in [2, 3] {
+            for selector in [0, 1] {
+                assert!(usable(usage, selector, 0, 1));
+                assert!(usable(usage, selector, 1, 32));
+                assert!(usable(usage, selector, 2, 64));
+            }
+        }
+        assert!(!usable(0, 1, 1, 32)); // PKIX-TA
+        assert!(!usable(1, 1, 1, 32)); // PKIX-EE
+        assert!(!usable(4, 1, 1, 32));
+        assert!(!usable(3, 2, 1, 32));
+        assert!(!usable(3, 1, 3, 32));
+        assert!(!usable(3, 1, 1, 31));
+        assert!(!usable(3, 1, 1, 64));
+        assert!(!usable(3, 1, 2, 32));
+        assert!(!usable(3, 1, 0, 0));
+    }
+
+    #[test]
+    fn records_are_shown_as_reports_want_them() {
+        let record = Tlsa { usage: 3, selector: 1, matching: 1, data: vec![0x0a, 0xff] };
+        assert_eq!(record.to_string(), "3 1 1 0aff");
+    }
+}

@@ -8,7 +8,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
 use jiff::Timestamp;
-use tracing::{debug, info};
+use tracing::debug;
 
 use super::conversation::{Conversation, TlsSeen};
 use super::gather::{NextHop, StsState};
@@ -127,7 +127,9 @@ impl Delivery {
             let facts = HostFacts {
                 mx: host.name.clone(),
                 policy_domain: domain.clone(),
+                mx_status: route.status,
                 sts: sts.policy.clone(),
+                sts_id: sts.id.clone(),
                 tlsa: TlsaAnswer::Absent,
                 request,
                 local,
@@ -393,15 +395,6 @@ impl Walk<'_> {
         }
         self.record.at = now;
         self.record.result = summary(&self.outcomes);
-        info!(
-            host = self.record.host.as_deref().unwrap_or("-"),
-            address = self.record.address.map(tracing::field::display),
-            tls = self.record.tls.as_deref().unwrap_or("-"),
-            verified = self.record.verified.as_deref().unwrap_or("-"),
-            rule = self.record.rule,
-            result = self.record.result,
-            "attempt ended"
-        );
         Attempted { outcomes: self.outcomes, relayed: self.relayed, record: self.record }
     }
 }
@@ -453,7 +446,6 @@ fn not_tried(item: &QueueItem, now: Timestamp, failure: Failure) -> Attempted {
     let mut record = empty_record(now);
     record.rule = failure.rule.clone().unwrap_or_else(|| "routing".to_owned());
     record.result = summary(&outcomes);
-    info!(rule = record.rule, result = record.result, "attempt ended");
     Attempted { outcomes, relayed: Vec::new(), record }
 }
 

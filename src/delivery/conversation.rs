@@ -10,7 +10,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::time::{Instant, timeout};
+use tokio::time::{Instant, timeout, timeout_at};
 
 use crate::mail::Domain;
 use crate::net::tcp::{Connection, Stream};
@@ -191,6 +191,8 @@ impl Conversation {
 
     async fn drive(&mut self, plan: Option<&TlsPlan>, body: Option<&Body>) -> Stop {
         let mut buffer = [0u8; READ_BYTES];
+        // The time for a reply runs from its command, however slowly its octets drip.
+        let mut reply = (u64::MAX, Instant::now());
         loop {
             let action = self.session.next_action();
             let Some(stream) = self.stream.as_mut() else {
@@ -202,12 +204,17 @@ impl Conversation {
                     let sent = send(stream, &bytes, within).await;
                     self.session.handle_sent(sent);
                 }
-                Action::Read { within } => match timeout(within, stream.read(&mut buffer)).await {
-                    Err(_) => self.session.handle_timeout(),
-                    Ok(Ok(0)) => self.session.handle_closed("the host closed the connection"),
-                    Ok(Ok(read)) => self.session.handle_bytes(&buffer[..read]),
-                    Ok(Err(error)) => self.session.handle_closed(&error.to_string()),
-                },
+                Action::Read { within } => {
+                    if reply.0 != self.session.replies_read() {
+                        reply = (self.session.replies_read(), Instant::now() + within);
+                    }
+                    match timeout_at(reply.1, stream.read(&mut buffer)).await {
+                        Err(_) => self.session.handle_timeout(),
+                        Ok(Ok(0)) => self.session.handle_closed("the host closed the connection"),
+                        Ok(Ok(read)) => self.session.handle_bytes(&buffer[..read]),
+                        Ok(Err(error)) => self.session.handle_closed(&error.to_string()),
+                    }
+                }
                 Action::StartTls { within } => {
                     let result = self.start_tls(plan, within).await;
                     self.session.handle_tls(result);

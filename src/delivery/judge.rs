@@ -124,43 +124,12 @@ pub fn session_failure(end: &SessionEnd, host: &str, rule: Rule) -> Failure {
                 Phase::Greeting | Phase::Hello if reply.is_permanent() => Permanence::Permanent,
                 _ => Permanence::Transient,
             };
-            let during = format!(" in reply to {}", phase_name(*phase));
+            let during = format!(" in reply to {}", phase.command());
             reply_failure(reply, host, Scope::Host, permanence, &during)
         }
         SessionEnd::Tls(failure) => tls_failure(failure, host, rule),
-        SessionEnd::Lost { phase, text } => {
-            lost_failure(&format!("{text} (while {})", phase_phrase(*phase)), host)
-        }
+        SessionEnd::Lost { phase, text } => lost_failure(&format!("{text} (while {})", phase.phrase()), host),
         SessionEnd::Quit => lost_failure("the session was closed", host),
-    }
-}
-
-fn phase_name(phase: Phase) -> &'static str {
-    match phase {
-        Phase::Greeting => "the connection",
-        Phase::Hello => "EHLO",
-        Phase::StartTls => "STARTTLS",
-        Phase::Mail => "MAIL FROM",
-        Phase::Rcpt => "RCPT TO",
-        Phase::Data => "DATA",
-        Phase::Body | Phase::Dot => "the end of data",
-        Phase::Reset => "RSET",
-        Phase::Quit => "QUIT",
-    }
-}
-
-fn phase_phrase(phase: Phase) -> &'static str {
-    match phase {
-        Phase::Greeting => "waiting for the greeting",
-        Phase::Hello => "performing the EHLO handshake",
-        Phase::StartTls => "performing the TLS handshake",
-        Phase::Mail => "sending MAIL FROM",
-        Phase::Rcpt => "sending RCPT TO",
-        Phase::Data => "sending DATA",
-        Phase::Body => "sending the message",
-        Phase::Dot => "sending end of data",
-        Phase::Reset => "sending RSET",
-        Phase::Quit => "sending QUIT",
     }
 }
 

@@ -160,15 +160,37 @@ impl Delivery {
     }
 }
 
+/// The one line per attempt that operators read: where, how, what was proven, which rule, what next.
 fn log_settled(settlement: &Settlement, attempted: &attempt::Attempted, notices: usize) {
+    let record = &attempted.record;
     let delivered = settlement.newly_delivered.len();
     let failed = settlement.newly_failed.len();
-    let result = &attempted.record.result;
+    macro_rules! line {
+        ($level:ident, $what:literal $(, $name:ident = $value:expr)*) => {
+            $level!(
+                host = record.host.as_deref().unwrap_or("-"),
+                address = record.address.map(tracing::field::display),
+                tls = record.tls.as_deref().unwrap_or("-"),
+                verified = record.verified.as_deref().unwrap_or("-"),
+                rule = record.rule,
+                delivered,
+                $($name = $value,)*
+                result = record.result,
+                $what
+            )
+        };
+    }
     match settlement.settled {
-        Settled::Done if failed == 0 => info!(delivered, "delivered"),
-        Settled::Done => warn!(delivered, failed, notices, result, "bounced"),
+        Settled::Done if failed == 0 => line!(info, "delivered"),
+        Settled::Done => line!(warn, "failed", failed = failed, notices = notices),
         Settled::Again(at) => {
-            warn!(delivered, failed, notices, next_attempt = %at, reason = result, "deferred");
+            line!(
+                warn,
+                "deferred",
+                failed = failed,
+                notices = notices,
+                next_attempt = tracing::field::display(at)
+            );
         }
     }
 }

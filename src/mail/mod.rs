@@ -7,6 +7,7 @@ pub mod address;
 pub mod domain;
 pub mod envelope;
 pub mod header;
+pub mod mime;
 pub mod outcome;
 pub mod reply;
 

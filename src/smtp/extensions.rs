@@ -1,4 +1,9 @@
 //! What a server offered in its EHLO reply (RFC 5321 §4.1.1.1).
+//!
+//! Pure. Keywords count as whole words in any case; what is not understood is ignored, as garbage
+//! here harms nobody. Called by [`super::client`].
+
+use crate::mail::Reply;
 
 /// The extensions a server offers.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -21,4 +26,38 @@ pub struct Extensions {
     pub require_tls: bool,
     /// SIZE with its limit; `None` when not offered, `Some(0)` for no fixed limit (RFC 1870 §4).
     pub size: Option<u64>,
+}
+
+impl Extensions {
+    /// Reads the reply to EHLO.
+    pub fn parse(reply: &Reply) -> Self {
+        let mut offers = Self::default();
+        // RFC 5321 §4.1.1.1: the first line is the server's name and greeting, never a keyword.
+        for line in reply.lines.iter().skip(1) {
+            let mut words = line.split_ascii_whitespace();
+            let Some(keyword) = words.next() else { continue };
+            // RFC 5321 §2.4: keywords are case-insensitive.
+            match keyword.to_ascii_uppercase().as_str() {
+                "STARTTLS" => offers.starttls = true,
+                "PIPELINING" => offers.pipelining = true,
+                "8BITMIME" => offers.eight_bit_mime = true,
+                "SMTPUTF8" => offers.smtputf8 = true,
+                "DSN" => offers.dsn = true,
+                "CHUNKING" => offers.chunking = true,
+                "ENHANCEDSTATUSCODES" => offers.enhanced_status_codes = true,
+                "REQUIRETLS" => offers.require_tls = true,
+                "SIZE" => offers.size = Some(size_limit(words.next())),
+                _ => {}
+            }
+        }
+        offers
+    }
+}
+
+/// RFC 1870 §4: no number, or zero, is no fixed limit. So is a number that cannot be read or is
+/// greater than any message: the server will say so itself when it comes to it.
+fn size_limit(word: Option<&str>) -> u64 {
+    word.filter(|word| word.bytes().all(|b| b.is_ascii_digit()))
+        .and_then(|word| word.parse().ok())
+        .unwrap_or(0)
 }

@@ -63,3 +63,36 @@ impl CertificateFailure {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_cause_has_its_registered_result_type() {
+        let text = || "x".to_owned();
+        for (failure, name) in [
+            (TlsFailure::NotOffered(text()), "starttls-not-supported"),
+            (TlsFailure::Certificate(CertificateFailure::Expired(text())), "certificate-expired"),
+            (TlsFailure::Certificate(CertificateFailure::NameMismatch(text())), "certificate-host-mismatch"),
+            (TlsFailure::Certificate(CertificateFailure::NotTrusted(text())), "certificate-not-trusted"),
+            (TlsFailure::Handshake(text()), "validation-failure"),
+            (TlsFailure::Injected, "validation-failure"),
+            (TlsFailure::Lost(text()), "validation-failure"),
+            (TlsFailure::TlsaMismatch, "tlsa-invalid"),
+        ] {
+            let json = serde_json::to_string(&failure.result_type()).unwrap();
+            assert_eq!(json, format!("\"{name}\""), "{failure:?}");
+        }
+    }
+
+    #[test]
+    fn every_cause_reads_as_a_sentence_of_its_own() {
+        let expired = CertificateFailure::Expired("on 2026-01-01".to_owned());
+        assert_eq!(TlsFailure::Certificate(expired).to_string(), "certificate has expired (on 2026-01-01)");
+        assert_eq!(
+            TlsFailure::NotOffered("not in the EHLO reply".to_owned()).to_string(),
+            "STARTTLS not available: not in the EHLO reply"
+        );
+    }
+}

@@ -1,10 +1,13 @@
-//! Decides what one MX host must prove before it gets mail.
+//! Decides what one MX host must prove before it gets mail: the facts, the verdict, and the words.
 //!
-//! Pure: no DNS, no clock. Called once per host by `delivery::attempt`.
-//! Total: every combination of facts has one row in the table below.
+//! Pure: no DNS, no clock. [`decide`](decide()) is called once per host by `delivery::attempt`.
+//! Total: every combination of facts has one row in the table of [`mod@decide`].
 //! Never downgrades: a failed TLSA lookup skips the host (RFC 7672 §2.1.2).
-//! See also: `delivery::gather` (the facts), `net::tls` (where proof is checked), [`failure`].
+//! See also: `delivery::gather` (the facts), `net::tls` (where proof is checked), [`failure`] (what to
+//! report of a failed proof), [`applied`] (how a policy stands in a report).
 
+pub mod applied;
+pub mod decide;
 pub mod failure;
 
 use std::fmt;
@@ -19,6 +22,7 @@ use crate::route::DnssecStatus;
 use crate::sts::StsPolicy;
 use crate::tlsrpt::AppliedPolicy;
 
+pub use decide::{decide, override_for};
 pub use failure::{CertificateFailure, TlsFailure};
 
 /// Everything known about one host when it is decided on.
@@ -219,15 +223,4 @@ pub struct Override {
     pub until: Option<Timestamp>,
     /// Why, for the log.
     pub reason: String,
-}
-
-/// The local rule for `domain` at `now`: the strongest one in force.
-pub fn override_for(overrides: &[Override], domain: &Domain, now: Timestamp) -> LocalRule {
-    let _ = (overrides, domain, now);
-    todo!()
-}
-
-/// The verdict on one host: the outcome matrix, row by row.
-pub fn decide(facts: &HostFacts) -> Verdict {
-    todo!()
 }

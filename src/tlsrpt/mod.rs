@@ -2,6 +2,7 @@
 //!
 //! Pure. `store::results` keeps the tallies, `reporting` sends.
 
+mod json;
 pub mod record;
 pub mod report;
 pub mod result;

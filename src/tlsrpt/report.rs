@@ -2,10 +2,14 @@
 //!
 //! All forms (JSON, file name, Subject) are made from this one struct (RFC 8460 §5.6).
 
+use jiff::Timestamp;
+use jiff::civil::{Date, time};
+use jiff::tz::TimeZone;
 use serde::{Deserialize, Serialize};
 
+use super::json;
 use super::result::{AppliedPolicy, FailureDetail, ResultType, SessionResult};
-use crate::mail::Domain;
+use crate::mail::{Domain, Mailbox};
 
 /// The tally of one day and one report domain: what `store::results` keeps and a report is made of.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -149,9 +153,102 @@ fn bounded(failure: &FailureDetail) -> FailureDetail {
     }
 }
 
-/// A report as sent.
+/// A report as sent: every form of it is made from this.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Report {
-    /// Filled by the owner of this file.
+    /// `organization-name`
+    pub organization_name: String,
+    /// `contact-info`: the bare address. Its domain is the submitter (RFC 8460 §5.3).
+    pub contact_info: Mailbox,
+    /// `report-id`, see [`report_id`]. The same in every retry and for every target.
     pub report_id: String,
+    /// First second covered, UTC.
+    pub start: Timestamp,
+    /// Last second covered, UTC.
+    pub end: Timestamp,
+    /// What is reported, and the domain it is about.
+    pub tally: Tally,
 }
+
+/// The instant a UTC day begins.
+pub fn day_start(day: Date) -> Timestamp {
+    day.to_zoned(TimeZone::UTC).map_or(Timestamp::MAX, |zoned| zoned.timestamp())
+}
+
+/// The last second of a UTC day (RFC 8460 §4.1; all known senders name this second).
+pub fn day_end(day: Date) -> Timestamp {
+    let last = day.to_datetime(time(23, 59, 59, 0));
+    last.to_zoned(TimeZone::UTC).map_or(Timestamp::MAX, |zoned| zoned.timestamp())
+}
+
+/// The UTC day of an instant.
+pub fn day_of(at: Timestamp) -> Date {
+    at.to_zoned(TimeZone::UTC).date()
+}
+
+/// `YYYYMMDD.<random>.<domain>@<submitter>`: unique, and a msg-id (RFC 5322 §3.6.4) as the Subject
+/// wants it.
+pub fn report_id(day: Date, random: u64, report_domain: &Domain, contact_info: &Mailbox) -> String {
+    format!("{}.{random:016x}.{report_domain}@{}", day.strftime("%Y%m%d"), contact_info.domain())
+}
+
+impl Report {
+    /// The report of a whole day.
+    pub fn make(
+        tally: Tally,
+        day: Date,
+        organization_name: &str,
+        contact_info: &Mailbox,
+        report_id: String,
+    ) -> Self {
+        Self {
+            organization_name: organization_name.to_owned(),
+            contact_info: contact_info.clone(),
+            report_id,
+            start: day_start(day),
+            end: day_end(day),
+            tally,
+        }
+    }
+
+    /// The same for the part of the day before `now`, for a day that is not over.
+    #[must_use]
+    pub fn until(self, now: Timestamp) -> Self {
+        let end = self.end.min(now).max(self.start);
+        Self { end: Timestamp::from_second(end.as_second()).unwrap_or(end), ..self }
+    }
+
+    /// The domain part of `contact-info`: `TLS-Report-Submitter` (RFC 8460 §5.3).
+    pub fn submitter(&self) -> String {
+        self.contact_info.domain().to_string()
+    }
+
+    /// The report text (RFC 8460 §4.4), on one line.
+    pub fn render(&self) -> String {
+        json::render(self)
+    }
+
+    /// The name of the compressed text (RFC 8460 §5.1).
+    pub fn file_name(&self) -> String {
+        format!(
+            "{}!{}!{}!{}.json.gz",
+            self.submitter(),
+            self.tally.report_domain,
+            self.start.as_second(),
+            self.end.as_second()
+        )
+    }
+
+    /// The Subject of report mail (RFC 8460 §5.3).
+    pub fn subject(&self) -> String {
+        format!(
+            "Report Domain: {} Submitter: {} Report-ID: <{}>",
+            self.tally.report_domain,
+            self.submitter(),
+            self.report_id
+        )
+    }
+}
+
+#[cfg(test)]
+mod tests;

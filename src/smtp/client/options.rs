@@ -1,0 +1,58 @@
+//! What a session is told when it is made, and its own bounds.
+
+use std::time::Duration;
+
+/// How long to wait for the answer to QUIT; nothing depends on it (RFC 5321 §4.1.1.10).
+pub(super) const QUIT_WAIT: Duration = Duration::from_secs(5);
+
+/// RCPT commands in flight at most. Their replies, 512 octets each at most, fit any receive buffer,
+/// so that neither side blocks in writing (RFC 2920 §3.1); beyond it a round trip is paid.
+pub(super) const RCPT_WINDOW: usize = 100;
+
+/// Octets of commands in one group, about; what small servers buffer (RFC 2920 §3.1).
+pub(super) const GROUP_BYTES_MAX: usize = 16 * 1024;
+
+/// How STARTTLS is to be used on this connection.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum TlsUse {
+    /// No MAIL before a verified handshake.
+    Required,
+    /// Used when offered; a session without it goes on in clear.
+    IfOffered,
+    /// Not even asked for: the second, clear candidate after a failed opportunistic handshake.
+    Never,
+}
+
+/// Time limits (RFC 5321 §4.5.3.2), configurable under `[delivery.timeouts]`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Timeouts {
+    /// TCP connect; used by the driver.
+    pub connect: Duration,
+    /// 220 greeting: 5 minutes.
+    pub greeting: Duration,
+    /// EHLO, STARTTLS, MAIL, RSET, the handshake: 5 minutes.
+    pub command: Duration,
+    /// RCPT: 5 minutes.
+    pub rcpt: Duration,
+    /// DATA: 2 minutes.
+    pub data: Duration,
+    /// Each block of content: 3 minutes.
+    pub body: Duration,
+    /// The final dot: 10 minutes.
+    pub dot: Duration,
+}
+
+impl Default for Timeouts {
+    fn default() -> Self {
+        let secs = Duration::from_secs;
+        Self {
+            connect: secs(30),
+            greeting: secs(300),
+            command: secs(300),
+            rcpt: secs(300),
+            data: secs(120),
+            body: secs(180),
+            dot: secs(600),
+        }
+    }
+}

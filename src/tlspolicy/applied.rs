@@ -1,0 +1,59 @@
+//! How the policies we apply stand in TLS-RPT reports (RFC 8460 §4.4).
+//!
+//! Pure. Used by the verdict for sessions and by `delivery::gather` for fetches that failed.
+
+use crate::dane::Tlsa;
+use crate::mail::Domain;
+use crate::sts::{Mode, StsPolicy};
+use crate::tlsrpt::{AppliedPolicy, PolicyType};
+
+/// Characters of a `failure-reason-code` at most: short text, and the report stays small.
+pub const REASON_CHARS_MAX: usize = 200;
+
+/// An MTA-STS policy: its lines as declared, its patterns.
+pub fn sts(policy_domain: &Domain, policy: &StsPolicy) -> AppliedPolicy {
+    AppliedPolicy {
+        policy_type: PolicyType::Sts,
+        policy_domain: policy_domain.clone(),
+        policy_string: policy.lines().map(str::to_owned).collect(),
+        mx_host: policy.mx.iter().map(ToString::to_string).collect(),
+    }
+}
+
+/// A TLSA record set, usable or not: one string per record. No records when the lookup failed.
+pub fn tlsa(base_domain: &Domain, records: &[Tlsa]) -> AppliedPolicy {
+    AppliedPolicy {
+        policy_type: PolicyType::Tlsa,
+        policy_domain: base_domain.clone(),
+        policy_string: records.iter().map(ToString::to_string).collect(),
+        mx_host: Vec::new(),
+    }
+}
+
+/// Neither applied.
+pub fn none(policy_domain: &Domain) -> AppliedPolicy {
+    AppliedPolicy {
+        policy_type: PolicyType::NoPolicyFound,
+        policy_domain: policy_domain.clone(),
+        policy_string: Vec::new(),
+        mx_host: Vec::new(),
+    }
+}
+
+/// The entry to count under with this policy: mode none is as no policy (RFC 8461 §5).
+pub fn of(policy_domain: &Domain, policy: Option<&StsPolicy>) -> AppliedPolicy {
+    match policy {
+        Some(policy) if policy.mode != Mode::None => sts(policy_domain, policy),
+        _ => none(policy_domain),
+    }
+}
+
+/// A `failure-reason-code`: one line of bounded length.
+pub fn reason_code(text: &str) -> String {
+    text.chars().map(|c| if c.is_control() { ' ' } else { c }).take(REASON_CHARS_MAX).collect()
+}
+
+/// The reason for a host that no pattern of the policy covers.
+pub fn mx_not_in_policy(mx: &Domain) -> String {
+    reason_code(&format!("mx-not-in-policy:{mx}"))
+}

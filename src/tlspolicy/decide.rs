@@ -1,0 +1,269 @@
+//! The table: facts of one host to a verdict.
+//!
+//! | TLSA lookup | MTA-STS | the host must show |
+//! |---|---|---|
+//! | failed | any | nothing helps: skip |
+//! | any | enforce, host not listed | nothing helps: skip |
+//! | usable | enforce, listed | TLSA match and PKIX name |
+//! | usable | testing, none, absent | TLSA match |
+//! | all unusable | enforce, listed | PKIX name |
+//! | all unusable | testing, none, absent | TLS |
+//! | absent, insecure | enforce, listed | PKIX name |
+//! | absent, insecure | testing, none, absent | nothing (TLS if it works) |
+//!
+//! With `dane_with_sts = "dane"` a TLSA match is enough wherever records are usable. On top of a row,
+//! a local rule or REQUIRETLS only ever adds to what must be shown; `ignore-sts` (the row of an
+//! absent policy) and `TLS-Required: No` are the two ways down, and the second yields to local rules.
+
+use jiff::Timestamp;
+
+use super::applied;
+use super::{
+    DaneWithSts, Expectation, HostFacts, LocalRule, Override, ReportOn, Requirement, Rule, SkipReason,
+    TlsPlan, Verdict,
+};
+use crate::dane::{Tlsa, TlsaAnswer};
+use crate::mail::{Domain, TlsRequest};
+use crate::route::DnssecStatus;
+use crate::sts::{Mode, StsPolicy};
+use crate::tlsrpt::{AppliedPolicy, ResultType};
+
+/// The local rule for `domain` at `now`: the strongest one in force. `ignore-sts` counts only where
+/// no rule demands anything, so that two rules never weaken each other.
+pub fn override_for(overrides: &[Override], domain: &Domain, now: Timestamp) -> LocalRule {
+    let strength = |rule: LocalRule| match rule {
+        LocalRule::None => 0,
+        LocalRule::IgnoreSts => 1,
+        LocalRule::Encrypt => 2,
+        LocalRule::Verify => 3,
+    };
+    overrides
+        .iter()
+        .filter(|rule| rule.domain == *domain && rule.until.is_none_or(|until| now < until))
+        .map(|rule| rule.require)
+        .max_by_key(|rule| strength(*rule))
+        .unwrap_or_default()
+}
+
+/// The verdict on one host: the outcome matrix, row by row.
+pub fn decide(facts: &HostFacts) -> Verdict {
+    let sts = Sts::of(facts);
+    let dane = Dane::of(&facts.tlsa);
+    if facts.request == TlsRequest::NotRequired {
+        return Verdict::Use(not_required(facts));
+    }
+    let dane_is_enough = facts.dane_with_sts == DaneWithSts::Dane;
+    let (require, rule) = match (&dane, sts) {
+        // RFC 7672 §2.1.2: a failed lookup is never "no records".
+        (Dane::Failed(why), _) => return skip_lookup_failed(facts, sts, why),
+        (Dane::Usable(usable), Sts::Enforce(_, _)) if dane_is_enough => {
+            (only_dane(facts, usable), Rule::Dane)
+        }
+        // RFC 8461 §5: enforce forbids a host that fails MX matching.
+        (_, Sts::Enforce(policy, Listed::No)) => return skip_not_listed(facts, policy),
+        // RFC 8461 §2: MTA-STS must not make up for a DANE failure, so both have to pass.
+        (Dane::Usable(usable), Sts::Enforce(_, Listed::Yes)) => (
+            Requirement::DaneAndPkix { records: usable.clone(), names: names(facts), name: facts.mx.clone() },
+            Rule::DaneAndSts,
+        ),
+        (Dane::Usable(usable), Sts::Testing(..) | Sts::None) => (only_dane(facts, usable), Rule::Dane),
+        (Dane::Unusable | Dane::None, Sts::Enforce(_, Listed::Yes)) => (pkix(facts), Rule::StsEnforce),
+        // RFC 7672 §2.2: secure records, none usable: TLS is mandatory, unauthenticated.
+        (Dane::Unusable, Sts::Testing(..) | Sts::None) => (Requirement::Encrypt, Rule::DaneUnusable),
+        // RFC 8461 §5: testing never stops mail.
+        (Dane::None, Sts::Testing(..)) => (Requirement::Opportunistic, Rule::StsTesting),
+        (Dane::None, Sts::None) if facts.local == LocalRule::IgnoreSts => {
+            (Requirement::Opportunistic, Rule::LocalOverride)
+        }
+        (Dane::None, Sts::None) => (Requirement::Opportunistic, Rule::Opportunistic),
+    };
+    let (require, rule) = raised_by_local_rule(facts, require, rule);
+    match raised_by_requiretls(facts, sts, require, rule) {
+        Ok((require, rule)) => {
+            Verdict::Use(TlsPlan { require, name: facts.mx.clone(), report_on: report_on(facts, sts), rule })
+        }
+        Err(skip) => Verdict::Skip(skip),
+    }
+}
+
+/// MTA-STS as it bears on this host.
+#[derive(Debug, Clone, Copy)]
+enum Sts<'a> {
+    Enforce(&'a StsPolicy, Listed),
+    Testing(&'a StsPolicy, Listed),
+    /// No policy, mode none, or ignored by a local rule.
+    None,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Listed {
+    Yes,
+    No,
+}
+
+impl<'a> Sts<'a> {
+    fn of(facts: &'a HostFacts) -> Self {
+        let Some(policy) = facts.sts.as_deref().filter(|_| facts.local != LocalRule::IgnoreSts) else {
+            return Self::None;
+        };
+        // RFC 8461 §4.1: the name in the MX record is what patterns are held against.
+        let listed = if policy.allows(&facts.mx) { Listed::Yes } else { Listed::No };
+        match policy.mode {
+            Mode::Enforce => Self::Enforce(policy, listed),
+            Mode::Testing => Self::Testing(policy, listed),
+            // RFC 8461 §5: as if there were no policy.
+            Mode::None => Self::None,
+        }
+    }
+}
+
+/// DANE as it bears on this host.
+#[derive(Debug)]
+enum Dane<'a> {
+    Failed(&'a str),
+    Usable(Vec<Tlsa>),
+    Unusable,
+    None,
+}
+
+impl<'a> Dane<'a> {
+    fn of(answer: &'a TlsaAnswer) -> Self {
+        match answer {
+            TlsaAnswer::Failed(why) => Self::Failed(why),
+            // RFC 7672 §2.1.1: without DNSSEC as if absent.
+            TlsaAnswer::Absent | TlsaAnswer::Insecure => Self::None,
+            TlsaAnswer::Secure(records) => {
+                let usable: Vec<Tlsa> = records.iter().filter(|record| record.is_usable()).cloned().collect();
+                if usable.is_empty() { Self::Unusable } else { Self::Usable(usable) }
+            }
+        }
+    }
+}
+
+fn pkix(facts: &HostFacts) -> Requirement {
+    // RFC 8461 §4.2: the reference identity is the MX host name, nothing else.
+    Requirement::Pkix { name: facts.mx.clone() }
+}
+
+fn only_dane(facts: &HostFacts, usable: &[Tlsa]) -> Requirement {
+    Requirement::Dane { records: usable.to_vec(), names: names(facts) }
+}
+
+/// Reference identities for usage 2 (RFC 7672 §3.2.2): the host, and the next-hop domain where the
+/// MX record that leads from it to the host is itself secure.
+fn names(facts: &HostFacts) -> Vec<Domain> {
+    let mut names = vec![facts.mx.clone()];
+    if facts.mx_status == DnssecStatus::Secure && facts.policy_domain != facts.mx {
+        names.push(facts.policy_domain.clone());
+    }
+    names
+}
+
+/// `TLS-Required: No` and our own reports: TLS is tried, and nothing it shows stops the mail
+/// (RFC 8689 §4.2.2, RFC 8460 §3). A demand of this relay's operator still stands. Not counted
+/// (RFC 8460 §5).
+fn not_required(facts: &HostFacts) -> TlsPlan {
+    let (require, rule) = raised_by_local_rule(facts, Requirement::Opportunistic, Rule::TlsNotRequired);
+    TlsPlan { require, name: facts.mx.clone(), report_on: Vec::new(), rule }
+}
+
+fn raised_by_local_rule(facts: &HostFacts, require: Requirement, rule: Rule) -> (Requirement, Rule) {
+    match (facts.local, require) {
+        (LocalRule::Encrypt, Requirement::Opportunistic) => (Requirement::Encrypt, Rule::LocalOverride),
+        (LocalRule::Verify, Requirement::Opportunistic | Requirement::Encrypt) => {
+            (pkix(facts), Rule::LocalOverride)
+        }
+        (LocalRule::Verify, Requirement::Dane { records, names }) => {
+            (Requirement::DaneAndPkix { records, names, name: facts.mx.clone() }, Rule::LocalOverride)
+        }
+        (_, require) => (require, rule),
+    }
+}
+
+fn raised_by_requiretls(
+    facts: &HostFacts,
+    sts: Sts<'_>,
+    require: Requirement,
+    rule: Rule,
+) -> Result<(Requirement, Rule), SkipReason> {
+    if facts.request != TlsRequest::Required {
+        return Ok((require, rule));
+    }
+    // RFC 8689 §4.2.1: the host must be named by a DNSSEC-secure MX answer or by MTA-STS. Testing is
+    // no basis: nothing would be enforced.
+    let vouched = facts.mx_status == DnssecStatus::Secure || matches!(sts, Sts::Enforce(_, Listed::Yes));
+    if !vouched {
+        return Err(SkipReason {
+            rule: Rule::RequireTls,
+            text: format!(
+                "the message requires TLS (REQUIRETLS), and neither DNSSEC nor an enforced MTA-STS policy of {} vouches for mx host {}",
+                facts.policy_domain, facts.mx
+            ),
+            report: Vec::new(),
+        });
+    }
+    Ok(match require {
+        // RFC 8689 §4.2.1: the server must be authenticated.
+        Requirement::Opportunistic | Requirement::Encrypt => (pkix(facts), Rule::RequireTls),
+        authenticated => (authenticated, rule),
+    })
+}
+
+fn skip_not_listed(facts: &HostFacts, policy: &StsPolicy) -> Verdict {
+    let id = facts.sts_id.as_deref().map(|id| format!(", id {id}")).unwrap_or_default();
+    Verdict::Skip(SkipReason {
+        rule: Rule::StsEnforce,
+        text: format!(
+            "mx host {} is not listed in the MTA-STS policy of {} (mode enforce{id})",
+            facts.mx, facts.policy_domain
+        ),
+        report: vec![report_not_listed(facts, policy)],
+    })
+}
+
+fn skip_lookup_failed(facts: &HostFacts, sts: Sts<'_>, why: &str) -> Verdict {
+    let mut report =
+        vec![(applied::tlsa(&facts.mx, &[]), ResultType::DnssecInvalid, applied::reason_code(why))];
+    if let Sts::Enforce(policy, Listed::No) | Sts::Testing(policy, Listed::No) = sts {
+        report.push(report_not_listed(facts, policy));
+    }
+    Verdict::Skip(SkipReason {
+        rule: Rule::DaneLookupFailed,
+        text: format!(
+            "the TLSA lookup for mx host {} of {} failed ({why}), so it is not known whether DANE protects it",
+            facts.mx, facts.policy_domain
+        ),
+        report,
+    })
+}
+
+fn report_not_listed(facts: &HostFacts, policy: &StsPolicy) -> (AppliedPolicy, ResultType, String) {
+    // RFC 8460 §4.3: there is no result type of its own for this.
+    let reason = applied::mx_not_in_policy(&facts.mx);
+    (applied::sts(&facts.policy_domain, policy), ResultType::ValidationFailure, reason)
+}
+
+/// The policies a session with this host is counted under (RFC 8460 §4.1: each that applies).
+fn report_on(facts: &HostFacts, sts: Sts<'_>) -> Vec<ReportOn> {
+    let mut report_on = Vec::with_capacity(2);
+    if let TlsaAnswer::Secure(records) = &facts.tlsa {
+        // With unusable records only, no session can match: `tlsa-invalid` is what the owner should see.
+        let policy = applied::tlsa(&facts.mx, records);
+        report_on.push(ReportOn { policy, expects: Expectation::Tlsa });
+    }
+    if let Sts::Enforce(policy, listed) | Sts::Testing(policy, listed) = sts {
+        let expects = match listed {
+            Listed::Yes => Expectation::Pkix,
+            Listed::No => Expectation::Never(applied::mx_not_in_policy(&facts.mx)),
+        };
+        report_on.push(ReportOn { policy: applied::sts(&facts.policy_domain, policy), expects });
+    }
+    if report_on.is_empty() {
+        let policy = applied::none(&facts.policy_domain);
+        report_on.push(ReportOn { policy, expects: Expectation::Tls });
+    }
+    report_on
+}
+
+#[cfg(test)]
+mod tests;

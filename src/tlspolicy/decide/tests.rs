@@ -1,0 +1,444 @@
+//! The table's rows, and the invariants over the whole cross product.
+
+use std::sync::Arc;
+
+use super::*;
+use crate::tlsrpt::PolicyType;
+
+const MX: &str = "mx.example.org";
+
+fn domain(name: &str) -> Domain {
+    Domain::parse(name).unwrap()
+}
+
+fn policy(mode: &str, mx: &str) -> Option<Arc<StsPolicy>> {
+    let text = format!("version: STSv1\nmode: {mode}\nmx: {mx}\nmax_age: 86400\n");
+    Some(Arc::new(StsPolicy::parse(text.as_bytes()).unwrap()))
+}
+
+fn usable() -> Tlsa {
+    Tlsa { usage: 3, selector: 1, matching: 1, data: vec![7; 32] }
+}
+
+fn unusable() -> Tlsa {
+    Tlsa { usage: 9, selector: 9, matching: 9, data: vec![1] }
+}
+
+fn plain() -> HostFacts {
+    HostFacts {
+        mx: domain(MX),
+        policy_domain: domain("example.org"),
+        mx_status: DnssecStatus::Insecure,
+        sts: None,
+        sts_id: None,
+        tlsa: TlsaAnswer::Absent,
+        request: TlsRequest::None,
+        local: LocalRule::None,
+        dane_with_sts: DaneWithSts::Both,
+    }
+}
+
+fn enforce() -> HostFacts {
+    HostFacts { sts: policy("enforce", MX), sts_id: Some("4711".to_owned()), ..plain() }
+}
+
+fn with_tlsa(facts: HostFacts, records: Vec<Tlsa>) -> HostFacts {
+    HostFacts { tlsa: TlsaAnswer::Secure(records), ..facts }
+}
+
+fn plan(facts: &HostFacts) -> TlsPlan {
+    match decide(facts) {
+        Verdict::Use(plan) => plan,
+        Verdict::Skip(skip) => panic!("skipped: {skip:?}"),
+    }
+}
+
+fn skip(facts: &HostFacts) -> SkipReason {
+    match decide(facts) {
+        Verdict::Use(plan) => panic!("used: {plan:?}"),
+        Verdict::Skip(skip) => skip,
+    }
+}
+
+/// The requirement in short words, with the rule.
+fn says(facts: &HostFacts) -> (&'static str, Rule) {
+    let plan = plan(facts);
+    assert_eq!(plan.name, domain(MX));
+    let words = match plan.require {
+        Requirement::Dane { .. } => "dane",
+        Requirement::DaneAndPkix { name, .. } => {
+            assert_eq!(name, domain(MX));
+            "dane and pkix"
+        }
+        Requirement::Encrypt => "encrypt",
+        Requirement::Pkix { name } => {
+            assert_eq!(name, domain(MX));
+            "pkix"
+        }
+        Requirement::Opportunistic => "opportunistic",
+    };
+    (words, plan.rule)
+}
+
+/// The reported policies in short words.
+fn reports(facts: &HostFacts) -> Vec<(PolicyType, String, Expectation)> {
+    let entry = |report: ReportOn| {
+        (report.policy.policy_type, report.policy.policy_domain.to_string(), report.expects)
+    };
+    plan(facts).report_on.into_iter().map(entry).collect()
+}
+
+#[test]
+fn rows_without_dane() {
+    assert_eq!(says(&plain()), ("opportunistic", Rule::Opportunistic));
+    assert_eq!(says(&enforce()), ("pkix", Rule::StsEnforce));
+    for mx in [MX, "other.example"] {
+        let facts = HostFacts { sts: policy("testing", mx), ..plain() };
+        assert_eq!(says(&facts), ("opportunistic", Rule::StsTesting));
+        let facts = HostFacts { sts: policy("none", mx), ..plain() };
+        assert_eq!(says(&facts), ("opportunistic", Rule::Opportunistic));
+    }
+    let insecure = HostFacts { tlsa: TlsaAnswer::Insecure, ..plain() };
+    assert_eq!(says(&insecure), ("opportunistic", Rule::Opportunistic));
+    assert_eq!(says(&HostFacts { tlsa: TlsaAnswer::Insecure, ..enforce() }), ("pkix", Rule::StsEnforce));
+}
+
+#[test]
+fn rows_with_usable_tlsa_records() {
+    let records = vec![usable(), unusable()];
+    assert_eq!(says(&with_tlsa(plain(), records.clone())), ("dane", Rule::Dane));
+    assert_eq!(says(&with_tlsa(enforce(), records.clone())), ("dane and pkix", Rule::DaneAndSts));
+    for mode in ["testing", "none"] {
+        let facts = HostFacts { sts: policy(mode, "other.example"), ..plain() };
+        assert_eq!(says(&with_tlsa(facts, records.clone())), ("dane", Rule::Dane));
+    }
+    // Only usable records are matched against.
+    let Requirement::Dane { records, names } = plan(&with_tlsa(plain(), records)).require else { panic!() };
+    assert_eq!(records, [usable()]);
+    assert_eq!(names, [domain(MX)]);
+}
+
+#[test]
+fn rows_with_unusable_tlsa_records_only() {
+    assert_eq!(says(&with_tlsa(plain(), vec![unusable()])), ("encrypt", Rule::DaneUnusable));
+    assert_eq!(says(&with_tlsa(enforce(), vec![unusable()])), ("pkix", Rule::StsEnforce));
+    for mode in ["testing", "none"] {
+        let facts = HostFacts { sts: policy(mode, MX), ..plain() };
+        assert_eq!(says(&with_tlsa(facts, vec![unusable()])), ("encrypt", Rule::DaneUnusable));
+    }
+}
+
+#[test]
+fn a_failed_tlsa_lookup_skips_the_host_whatever_else_holds() {
+    for sts in [None, policy("enforce", MX), policy("testing", MX), policy("none", MX)] {
+        for local in [LocalRule::None, LocalRule::Encrypt, LocalRule::Verify, LocalRule::IgnoreSts] {
+            for dane_with_sts in [DaneWithSts::Both, DaneWithSts::Dane] {
+                let tlsa = TlsaAnswer::Failed("SERVFAIL".to_owned());
+                let skip = skip(&HostFacts { sts: sts.clone(), local, dane_with_sts, tlsa, ..plain() });
+                assert_eq!(skip.rule, Rule::DaneLookupFailed);
+                assert!(skip.text.contains("SERVFAIL") && skip.text.contains(MX), "{}", skip.text);
+                assert_eq!(skip.report.len(), 1);
+                assert_eq!(skip.report[0].1, ResultType::DnssecInvalid);
+                assert_eq!(skip.report[0].0.policy_domain, domain(MX));
+            }
+        }
+    }
+    // A host the policy does not list is reported as such too.
+    let tlsa = TlsaAnswer::Failed("SERVFAIL".to_owned());
+    let skip = skip(&HostFacts { sts: policy("enforce", "other.example"), tlsa, ..plain() });
+    assert_eq!(skip.report.len(), 2);
+}
+
+#[test]
+fn enforce_skips_a_host_that_is_not_listed_and_says_so() {
+    let facts = HostFacts { sts: policy("enforce", "*.other.example"), ..enforce() };
+    let skip = skip(&facts);
+    assert_eq!(skip.rule, Rule::StsEnforce);
+    assert_eq!(
+        skip.text,
+        "mx host mx.example.org is not listed in the MTA-STS policy of example.org (mode enforce, id 4711)"
+    );
+    let (policy, result_type, reason) = &skip.report[0];
+    assert_eq!((policy.policy_type, *result_type), (PolicyType::Sts, ResultType::ValidationFailure));
+    assert_eq!(reason, "mx-not-in-policy:mx.example.org");
+    assert_eq!(policy.mx_host, ["*.other.example"]);
+    assert_eq!(policy.policy_string[1], "mode: enforce");
+    // TLSA records do not make up for it, unless the operator says that DANE is enough.
+    for records in [vec![usable()], vec![unusable()]] {
+        let facts = with_tlsa(facts.clone(), records);
+        assert!(matches!(decide(&facts), Verdict::Skip(skip) if skip.rule == Rule::StsEnforce));
+    }
+}
+
+#[test]
+fn dane_may_be_enough_where_it_is_usable_and_only_there() {
+    let enough = |facts: HostFacts| HostFacts { dane_with_sts: DaneWithSts::Dane, ..facts };
+    assert_eq!(says(&enough(with_tlsa(enforce(), vec![usable()]))), ("dane", Rule::Dane));
+    let unlisted = HostFacts { sts: policy("enforce", "other.example"), ..plain() };
+    assert_eq!(says(&enough(with_tlsa(unlisted.clone(), vec![usable()]))), ("dane", Rule::Dane));
+    assert_eq!(says(&enough(with_tlsa(enforce(), vec![unusable()]))), ("pkix", Rule::StsEnforce));
+    assert_eq!(says(&enough(enforce())), ("pkix", Rule::StsEnforce));
+    assert_eq!(skip(&enough(unlisted)).rule, Rule::StsEnforce);
+}
+
+#[test]
+fn local_rules_only_raise_the_bar() {
+    let with = |local, facts: HostFacts| HostFacts { local, ..facts };
+    let testing = HostFacts { sts: policy("testing", MX), ..plain() };
+    for facts in [plain(), testing] {
+        assert_eq!(says(&with(LocalRule::Encrypt, facts.clone())), ("encrypt", Rule::LocalOverride));
+        assert_eq!(says(&with(LocalRule::Verify, facts)), ("pkix", Rule::LocalOverride));
+    }
+    assert_eq!(says(&with(LocalRule::Encrypt, enforce())), ("pkix", Rule::StsEnforce));
+    assert_eq!(says(&with(LocalRule::Verify, enforce())), ("pkix", Rule::StsEnforce));
+    let dane = with_tlsa(plain(), vec![usable()]);
+    assert_eq!(says(&with(LocalRule::Encrypt, dane.clone())), ("dane", Rule::Dane));
+    assert_eq!(says(&with(LocalRule::Verify, dane)), ("dane and pkix", Rule::LocalOverride));
+    let unlisted = HostFacts { sts: policy("enforce", "other.example"), ..plain() };
+    assert_eq!(skip(&with(LocalRule::Verify, unlisted)).rule, Rule::StsEnforce);
+}
+
+#[test]
+fn ignore_sts_is_as_if_there_were_no_policy_and_leaves_dane_alone() {
+    let with = |facts: HostFacts| HostFacts { local: LocalRule::IgnoreSts, ..facts };
+    let unlisted = HostFacts { sts: policy("enforce", "other.example"), ..plain() };
+    for facts in [plain(), enforce(), unlisted.clone()] {
+        assert_eq!(says(&with(facts.clone())), ("opportunistic", Rule::LocalOverride));
+        assert_eq!(reports(&with(facts))[0].0, PolicyType::NoPolicyFound);
+    }
+    assert_eq!(says(&with(with_tlsa(unlisted, vec![usable()]))), ("dane", Rule::Dane));
+    assert_eq!(says(&with(with_tlsa(enforce(), vec![unusable()]))), ("encrypt", Rule::DaneUnusable));
+}
+
+#[test]
+fn requiretls_wants_a_host_that_is_vouched_for_and_authenticated() {
+    let with = |facts: HostFacts| HostFacts { request: TlsRequest::Required, ..facts };
+    let signed = |facts: HostFacts| HostFacts { mx_status: DnssecStatus::Secure, ..facts };
+    assert_eq!(says(&with(enforce())), ("pkix", Rule::StsEnforce));
+    assert_eq!(says(&with(signed(plain()))), ("pkix", Rule::RequireTls));
+    assert_eq!(says(&with(signed(with_tlsa(plain(), vec![unusable()])))), ("pkix", Rule::RequireTls));
+    assert_eq!(says(&with(signed(with_tlsa(plain(), vec![usable()])))), ("dane", Rule::Dane));
+    let testing = HostFacts { sts: policy("testing", MX), ..plain() };
+    let ignored = HostFacts { local: LocalRule::IgnoreSts, ..enforce() };
+    for facts in [plain(), testing, ignored, with_tlsa(plain(), vec![usable()])] {
+        let skip = skip(&with(facts));
+        assert_eq!((skip.rule, skip.report), (Rule::RequireTls, Vec::new()));
+        assert!(skip.text.contains("REQUIRETLS") && skip.text.contains(MX));
+    }
+    for mx_status in [DnssecStatus::Bogus, DnssecStatus::Indeterminate] {
+        assert_eq!(skip(&with(HostFacts { mx_status, ..plain() })).rule, Rule::RequireTls);
+    }
+}
+
+#[test]
+fn tls_not_required_delivers_anyway_uncounted_but_yields_to_local_rules() {
+    let with = |facts: HostFacts| HostFacts { request: TlsRequest::NotRequired, ..facts };
+    let unlisted = HostFacts { sts: policy("enforce", "other.example"), ..plain() };
+    let failed = HostFacts { tlsa: TlsaAnswer::Failed("SERVFAIL".to_owned()), ..plain() };
+    for facts in [plain(), enforce(), unlisted, failed, with_tlsa(enforce(), vec![usable()])] {
+        assert_eq!(says(&with(facts.clone())), ("opportunistic", Rule::TlsNotRequired));
+        assert_eq!(plan(&with(facts)).report_on, []);
+    }
+    let local = |local| with(HostFacts { local, ..enforce() });
+    assert_eq!(says(&local(LocalRule::Encrypt)), ("encrypt", Rule::LocalOverride));
+    assert_eq!(says(&local(LocalRule::Verify)), ("pkix", Rule::LocalOverride));
+    assert_eq!(says(&local(LocalRule::IgnoreSts)), ("opportunistic", Rule::TlsNotRequired));
+}
+
+#[test]
+fn usage_2_may_name_the_next_hop_only_over_a_secure_mx() {
+    let facts = HostFacts { mx_status: DnssecStatus::Secure, ..with_tlsa(enforce(), vec![usable()]) };
+    let Requirement::DaneAndPkix { names, .. } = plan(&facts).require else { panic!() };
+    assert_eq!(names, [domain(MX), domain("example.org")]);
+}
+
+#[test]
+fn sessions_are_counted_under_each_policy_that_applies() {
+    let none = (PolicyType::NoPolicyFound, "example.org".to_owned(), Expectation::Tls);
+    let tlsa = (PolicyType::Tlsa, MX.to_owned(), Expectation::Tlsa);
+    let sts = (PolicyType::Sts, "example.org".to_owned(), Expectation::Pkix);
+    let testing = |mx| HostFacts { sts: policy("testing", mx), ..plain() };
+    assert_eq!(reports(&plain()), [none.clone()]);
+    assert_eq!(reports(&HostFacts { sts: policy("none", MX), ..plain() }), [none]);
+    assert_eq!(reports(&enforce()), [sts.clone()]);
+    assert_eq!(reports(&testing(MX)), [sts.clone()]);
+    assert_eq!(reports(&with_tlsa(enforce(), vec![usable()])), [tlsa.clone(), sts]);
+    assert_eq!(reports(&with_tlsa(plain(), vec![unusable()])), [tlsa.clone()]);
+    let never = (
+        PolicyType::Sts,
+        "example.org".to_owned(),
+        Expectation::Never("mx-not-in-policy:mx.example.org".to_owned()),
+    );
+    assert_eq!(reports(&testing("other.example")), [never.clone()]);
+    assert_eq!(reports(&with_tlsa(testing("other.example"), vec![usable()])), [tlsa, never]);
+    // All records stand in the report, one string each, usable or not.
+    let both = plan(&with_tlsa(plain(), vec![usable(), unusable()]));
+    assert_eq!(both.report_on[0].policy.policy_string.len(), 2);
+    assert_eq!(both.report_on[0].policy.policy_string[1], "9 9 9 01");
+}
+
+/// What a verdict makes a host show; a skipped host can never show enough.
+fn demands(facts: &HostFacts) -> [bool; 4] {
+    match decide(facts) {
+        Verdict::Skip(_) => [true; 4],
+        Verdict::Use(plan) => match plan.require {
+            Requirement::Opportunistic => [false; 4],
+            Requirement::Encrypt => [true, false, false, false],
+            Requirement::Pkix { .. } => [true, true, false, false],
+            Requirement::Dane { .. } => [true, false, true, false],
+            Requirement::DaneAndPkix { .. } => [true, true, true, false],
+        },
+    }
+}
+
+fn at_least(strong: [bool; 4], weak: [bool; 4]) -> bool {
+    weak.iter().zip(strong).all(|(weak, strong)| strong || !weak)
+}
+
+fn cross_product() -> Vec<HostFacts> {
+    let mut all = Vec::new();
+    for sts in [
+        None,
+        policy("none", MX),
+        policy("testing", MX),
+        policy("testing", "other.example"),
+        policy("enforce", MX),
+        policy("enforce", "other.example"),
+    ] {
+        for tlsa in [
+            TlsaAnswer::Absent,
+            TlsaAnswer::Insecure,
+            TlsaAnswer::Secure(vec![unusable()]),
+            TlsaAnswer::Secure(vec![unusable(), usable()]),
+            TlsaAnswer::Failed("timeout".to_owned()),
+        ] {
+            for request in [TlsRequest::None, TlsRequest::Required, TlsRequest::NotRequired] {
+                for local in [LocalRule::None, LocalRule::Encrypt, LocalRule::Verify, LocalRule::IgnoreSts] {
+                    for dane_with_sts in [DaneWithSts::Both, DaneWithSts::Dane] {
+                        for mx_status in [DnssecStatus::Secure, DnssecStatus::Insecure] {
+                            let (sts, tlsa) = (sts.clone(), tlsa.clone());
+                            all.push(HostFacts {
+                                sts,
+                                tlsa,
+                                request,
+                                local,
+                                dane_with_sts,
+                                mx_status,
+                                ..plain()
+                            });
+                        }
+                    }
+                }
+            }
+        }
+    }
+    all
+}
+
+#[test]
+fn a_stronger_fact_never_weakens_the_verdict() {
+    let all = cross_product();
+    assert_eq!(all.len(), 6 * 5 * 3 * 4 * 2 * 2);
+    for facts in &all {
+        let here = demands(facts);
+        let stronger = |changed: HostFacts| {
+            let there = demands(&changed);
+            assert!(at_least(there, here), "{changed:?}\n{there:?} is weaker than {here:?} of\n{facts:?}");
+        };
+        // REQUIRETLS needs a basis, and enforce is one: there a policy opens a way that was shut.
+        let opens = facts.request == TlsRequest::Required && facts.mx_status != DnssecStatus::Secure;
+        let ignored = facts.local == LocalRule::IgnoreSts;
+        if facts.local == LocalRule::None || (ignored && !opens) {
+            stronger(HostFacts { local: LocalRule::Encrypt, ..facts.clone() });
+        }
+        if facts.local != LocalRule::Verify && !(ignored && opens) {
+            stronger(HostFacts { local: LocalRule::Verify, ..facts.clone() });
+        }
+        if facts.request != TlsRequest::Required {
+            stronger(HostFacts { request: TlsRequest::Required, ..facts.clone() });
+        }
+        stronger(HostFacts { dane_with_sts: DaneWithSts::Both, ..facts.clone() });
+        stronger(HostFacts { tlsa: TlsaAnswer::Failed("bogus".to_owned()), ..facts.clone() });
+        if matches!(facts.tlsa, TlsaAnswer::Absent | TlsaAnswer::Insecure) {
+            stronger(HostFacts { tlsa: TlsaAnswer::Secure(vec![unusable()]), ..facts.clone() });
+            // `dane_with_sts = "dane"` is the operator's leave to show less under enforce, and REQUIRETLS
+            // takes either kind of authentication (RFC 8689 §4.2.1).
+            if facts.dane_with_sts == DaneWithSts::Both && facts.request != TlsRequest::Required {
+                stronger(HostFacts { tlsa: TlsaAnswer::Secure(vec![usable()]), ..facts.clone() });
+            }
+        }
+        if !opens && !matches!(&facts.sts, Some(policy) if policy.mode == Mode::Enforce) {
+            stronger(HostFacts { sts: policy("enforce", MX), ..facts.clone() });
+            stronger(HostFacts { sts: policy("enforce", "other.example"), ..facts.clone() });
+        }
+    }
+}
+
+#[test]
+fn invariants_hold_for_every_combination() {
+    for facts in cross_product() {
+        let enforced = facts.request != TlsRequest::NotRequired && facts.local != LocalRule::IgnoreSts;
+        let policy = facts.sts.as_deref().filter(|policy| enforced && policy.mode == Mode::Enforce);
+        let dane_usable =
+            matches!(&facts.tlsa, TlsaAnswer::Secure(records) if records.iter().any(Tlsa::is_usable));
+        let dane_is_enough = dane_usable && facts.dane_with_sts == DaneWithSts::Dane;
+        match decide(&facts) {
+            Verdict::Use(plan) => {
+                assert!(
+                    facts.request == TlsRequest::NotRequired || !matches!(facts.tlsa, TlsaAnswer::Failed(_))
+                );
+                if let Some(policy) = policy {
+                    assert!(policy.allows(&facts.mx) || dane_is_enough, "{facts:?}");
+                    assert!(!plan.require.allows_cleartext(), "{facts:?}");
+                    assert!(demands(&facts)[1] || dane_is_enough, "{facts:?}");
+                }
+                if dane_usable && facts.request != TlsRequest::NotRequired {
+                    assert!(demands(&facts)[2], "{facts:?}");
+                }
+                if facts.request == TlsRequest::Required {
+                    assert!(demands(&facts)[1] || demands(&facts)[2], "{facts:?}");
+                }
+                assert_eq!(plan.report_on.is_empty(), facts.request == TlsRequest::NotRequired);
+                let kinds: Vec<PolicyType> =
+                    plan.report_on.iter().map(|report| report.policy.policy_type).collect();
+                assert!(!kinds.contains(&PolicyType::NoPolicyFound) || kinds == [PolicyType::NoPolicyFound]);
+            }
+            Verdict::Skip(skip) => {
+                assert_ne!(facts.request, TlsRequest::NotRequired);
+                assert!(skip.text.contains(MX) && skip.text.contains("example.org"));
+            }
+        }
+    }
+}
+
+#[test]
+fn the_strongest_override_in_force_counts() {
+    let now = Timestamp::from_second(1_800_000_000).unwrap();
+    let rule = |name: &str, require, until: Option<i64>| Override {
+        domain: domain(name),
+        require,
+        until: until.map(|seconds| Timestamp::from_second(seconds).unwrap()),
+        reason: "ticket".to_owned(),
+    };
+    let of = |rules: &[Override]| override_for(rules, &domain("example.org"), now);
+    assert_eq!(of(&[]), LocalRule::None);
+    assert_eq!(of(&[rule("other.example", LocalRule::Verify, None)]), LocalRule::None);
+    assert_eq!(of(&[rule("sub.example.org", LocalRule::Verify, None)]), LocalRule::None);
+    assert_eq!(of(&[rule("example.org", LocalRule::IgnoreSts, None)]), LocalRule::IgnoreSts);
+    assert_eq!(of(&[rule("example.org", LocalRule::Encrypt, Some(1_800_000_001))]), LocalRule::Encrypt);
+    assert_eq!(of(&[rule("example.org", LocalRule::Encrypt, Some(1_800_000_000))]), LocalRule::None);
+    let two = [rule("example.org", LocalRule::Verify, None), rule("example.org", LocalRule::IgnoreSts, None)];
+    assert_eq!(of(&two), LocalRule::Verify);
+    let expired = [rule("example.org", LocalRule::Verify, Some(0)), two[1].clone()];
+    assert_eq!(of(&expired), LocalRule::IgnoreSts);
+}
+
+#[test]
+fn reasons_for_reports_are_bounded_and_one_line() {
+    let long = format!("{}.example", ["a".repeat(60), "b".repeat(60), "c".repeat(60)].join("."));
+    let facts = HostFacts { mx: domain(&long), sts: policy("enforce", MX), ..plain() };
+    assert_eq!(skip(&facts).report[0].2.chars().count(), applied::REASON_CHARS_MAX);
+    let tlsa = TlsaAnswer::Failed("line\r\nbreak".repeat(99));
+    let reason = skip(&HostFacts { tlsa, ..plain() }).report[0].2.clone();
+    assert!(reason.chars().count() <= applied::REASON_CHARS_MAX && !reason.contains(['\r', '\n']));
+}

@@ -1,0 +1,125 @@
+//! A report in JSON, exactly as RFC 8460 §4.4 lays it out (I-JSON, RFC 7493).
+//!
+//! Absent things are absent: no empty strings or arrays for what does not apply. Called by
+//! [`Report::render`].
+
+use serde::Serialize;
+
+use super::report::{PolicyTally, Report};
+use super::result::{FailureDetail, PolicyType, ResultType};
+
+/// The greatest integer I-JSON readers hold exactly (RFC 7493 §2.2).
+const INTEGER_MAX: u64 = (1 << 53) - 1;
+
+#[derive(Serialize)]
+#[serde(rename_all = "kebab-case")]
+struct Document<'a> {
+    organization_name: &'a str,
+    date_range: DateRange,
+    contact_info: String,
+    report_id: &'a str,
+    policies: Vec<Policy<'a>>,
+}
+
+#[derive(Serialize)]
+#[serde(rename_all = "kebab-case")]
+struct DateRange {
+    start_datetime: String,
+    end_datetime: String,
+}
+
+#[derive(Serialize)]
+#[serde(rename_all = "kebab-case")]
+struct Policy<'a> {
+    policy: PolicyBody<'a>,
+    summary: Summary,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    failure_details: Vec<Detail<'a>>,
+}
+
+#[derive(Serialize)]
+#[serde(rename_all = "kebab-case")]
+struct PolicyBody<'a> {
+    policy_type: PolicyType,
+    #[serde(skip_serializing_if = "<[_]>::is_empty")]
+    policy_string: &'a [String],
+    policy_domain: &'a str,
+    #[serde(skip_serializing_if = "<[_]>::is_empty")]
+    mx_host: &'a [String],
+}
+
+#[derive(Serialize)]
+#[serde(rename_all = "kebab-case")]
+struct Summary {
+    total_successful_session_count: u64,
+    total_failure_session_count: u64,
+}
+
+#[derive(Serialize)]
+#[serde(rename_all = "kebab-case")]
+struct Detail<'a> {
+    result_type: ResultType,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    sending_mta_ip: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    receiving_mx_hostname: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    receiving_mx_helo: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    receiving_ip: Option<String>,
+    failed_session_count: u64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    failure_reason_code: Option<&'a str>,
+}
+
+/// The report on one line.
+pub(super) fn render(report: &Report) -> String {
+    let document = Document {
+        organization_name: &report.organization_name,
+        date_range: DateRange {
+            start_datetime: report.start.to_string(),
+            end_datetime: report.end.to_string(),
+        },
+        contact_info: report.contact_info.to_string(),
+        report_id: &report.report_id,
+        policies: report.tally.policies.iter().map(policy).collect(),
+    };
+    serde_json::to_string(&document).expect("strings and integers always have a JSON form")
+}
+
+fn policy(tally: &PolicyTally) -> Policy<'_> {
+    let applied = &tally.policy;
+    // RFC 8460 §4.4: no strings without a policy, mx-host for sts alone.
+    let (policy_string, mx_host) = match applied.policy_type {
+        PolicyType::NoPolicyFound => (&[][..], &[][..]),
+        PolicyType::Tlsa => (&applied.policy_string[..], &[][..]),
+        PolicyType::Sts => (&applied.policy_string[..], &applied.mx_host[..]),
+    };
+    Policy {
+        policy: PolicyBody {
+            policy_type: applied.policy_type,
+            policy_string,
+            policy_domain: applied.policy_domain.as_str(),
+            mx_host,
+        },
+        summary: Summary {
+            total_successful_session_count: tally.successful.min(INTEGER_MAX),
+            total_failure_session_count: tally.failed.min(INTEGER_MAX),
+        },
+        failure_details: tally.details.iter().map(|(failure, count)| detail(failure, *count)).collect(),
+    }
+}
+
+fn detail(failure: &FailureDetail, count: u64) -> Detail<'_> {
+    // An IPv4 address in IPv6 clothing is an IPv4 address to its reader.
+    let address = |ip: &std::net::IpAddr| ip.to_canonical().to_string();
+    Detail {
+        result_type: failure.result_type,
+        sending_mta_ip: failure.sending_mta_ip.as_ref().map(address),
+        receiving_mx_hostname: failure.receiving_mx_hostname.as_deref(),
+        receiving_mx_helo: failure.receiving_mx_helo.as_deref(),
+        receiving_ip: failure.receiving_ip.as_ref().map(address),
+        failed_session_count: count.min(INTEGER_MAX),
+        failure_reason_code: failure.failure_reason_code.as_deref(),
+    }
+}
