@@ -50,9 +50,13 @@ pub async fn serve(socket: AdminSocket, handles: AdminHandles, shutdown: Cancell
         let (handles, shutdown) = (Arc::clone(&handles), shutdown.clone());
         connections.spawn(async move {
             let _permit = permit;
+            let answer = |request| {
+                let handles = Arc::clone(&handles);
+                async move { handles.answer(request).await }
+            };
             tokio::select! {
                 () = shutdown.cancelled() => {}
-                ended = converse(stream, async |request| handles.answer(request).await) => if let Err(error) = ended {
+                ended = converse(stream, answer) => if let Err(error) = ended {
                     debug!(%error, "admin connection ended");
                 }
             }
@@ -62,7 +66,10 @@ pub async fn serve(socket: AdminSocket, handles: AdminHandles, shutdown: Cancell
     connections.wait().await;
 }
 
-async fn converse(stream: UnixStream, answer: impl AsyncFn(Request) -> Answer) -> io::Result<()> {
+async fn converse<F: Future<Output = Answer>>(
+    stream: UnixStream,
+    answer: impl Fn(Request) -> F,
+) -> io::Result<()> {
     let mut stream = BufReader::new(stream);
     let mut line = Vec::new();
     loop {
@@ -119,9 +126,11 @@ mod tests {
 
     async fn say(bytes: &[u8]) -> Vec<Answer> {
         let (ours, theirs) = UnixStream::pair().unwrap();
-        let server = converse(theirs, async |request| match request {
-            Request::QueueStats => Answer::Changed { count: 7 },
-            other => refuse(&format!("{other:?}")),
+        let server = converse(theirs, |request| async move {
+            match request {
+                Request::QueueStats => Answer::Changed { count: 7 },
+                other => refuse(&format!("{other:?}")),
+            }
         });
         let client = async {
             let (read, mut write) = ours.into_split();

@@ -131,17 +131,21 @@ pub(super) fn cut(text: &str, max: usize) -> String {
     clean.take(max.saturating_sub(1)).chain(['…']).collect()
 }
 
-/// Breaks a text at spaces into lines of at most [`COLUMNS`], all but the first indented.
-pub(super) fn wrap(text: &str, indent: usize) -> Vec<String> {
+/// Breaks a text at spaces into lines of at most [`COLUMNS`]; the first begins with `label`, the others
+/// are indented as far.
+pub(super) fn wrap(label: &str, text: &str) -> Vec<String> {
     let mut lines: Vec<String> = Vec::new();
-    let mut line = String::new();
-    for word in text.split(' ') {
-        if !line.trim().is_empty() && width(&line) + 1 + width(word) > COLUMNS {
-            lines.push(std::mem::replace(&mut line, " ".repeat(indent)));
-        } else if !line.is_empty() && line.trim_start() != "" {
+    let (mut line, mut words) = (label.to_owned(), 0);
+    for word in text.split_whitespace() {
+        if words > 0 && width(&line) + 1 + width(word) > COLUMNS {
+            lines.push(std::mem::replace(&mut line, " ".repeat(width(label))));
+            words = 0;
+        }
+        if words > 0 {
             line.push(' ');
         }
-        line.push_str(&word.chars().map(|c| if c.is_control() { '?' } else { c }).collect::<String>());
+        line.extend(word.chars().map(|c| if c.is_control() { '?' } else { c }));
+        words += 1;
     }
     lines.push(line);
     lines
@@ -195,12 +199,12 @@ mod tests {
     #[test]
     fn a_remote_hosts_words_cannot_steer_the_terminal() {
         assert_eq!(cut("550 \x1b[2Jgone", 100), "550 ?[2Jgone");
-        assert_eq!(wrap("a\x07 b", 2), ["a? b"]);
+        assert_eq!(wrap("- ", "a\x07  b"), ["- a? b"]);
     }
 
     #[test]
     fn long_texts_are_wrapped_at_spaces() {
-        let lines = wrap(&"word ".repeat(60), 4);
+        let lines = wrap("to  ", &"word ".repeat(60));
         assert!(lines.iter().all(|line| width(line) <= COLUMNS), "{lines:#?}");
         assert!(lines[1].starts_with("    word"), "{lines:#?}");
         assert_eq!(lines.iter().map(|l| l.matches("word").count()).sum::<usize>(), 60);

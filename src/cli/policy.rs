@@ -97,7 +97,7 @@ impl<'a> View<'a> {
         {
             lines.push(format!("  mode      {}", self.mode_name()));
             lines.push(format!("  id        {id}"));
-            lines.extend(wrap(&format!("  mx        {}", self.mx.join(" ")), 12));
+            lines.extend(wrap("  mx        ", &self.mx.join(" ")));
             lines.push(format!("  max_age   {max_age} seconds"));
             lines.push(format!("  fetched   {} ({})", instant(fetched), relative(fetched, now)));
             let over = if self.expired { ", expired: it does not apply" } else { "" };
@@ -108,13 +108,13 @@ impl<'a> View<'a> {
         }
         if let Some(trouble) = &self.trouble {
             let text = format!(
-                "  trouble   {} ({}), {} in a row: {}",
+                "{} ({}), {} in a row: {}",
                 instant(trouble.at),
                 relative(trouble.at, now),
                 trouble.count,
                 trouble.text
             );
-            lines.extend(wrap(&text, 12));
+            lines.extend(wrap("  trouble   ", &text));
         }
         lines
     }
@@ -228,13 +228,13 @@ fn refresh(daemon: &mut Client, one: One) -> Result<Exit, Failure> {
         }))?;
     } else {
         let record = record.map_or_else(|trouble| format!("none: {trouble}"), |id| format!("id {id}"));
-        wrap(&format!("record _mta-sts.{domain}: {record}"), 4).iter().try_for_each(|line| out.line(line))?;
+        wrap(&format!("record _mta-sts.{domain}: "), &record).iter().try_for_each(|line| out.line(line))?;
         let fetched = match fetch {
-            Some(Ok(mode)) => format!("fetch: a policy of mode {mode}"),
-            Some(Err(trouble)) => format!("fetch: failed: {trouble}"),
-            None => "fetch: not called for".to_owned(),
+            Some(Ok(mode)) => format!("a policy of mode {mode}"),
+            Some(Err(trouble)) => format!("failed: {trouble}"),
+            None => "not called for".to_owned(),
         };
-        wrap(&fetched, 4).iter().try_for_each(|line| out.line(line))?;
+        wrap("fetch: ", &fetched).iter().try_for_each(|line| out.line(line))?;
         if let Some(entry) = &entry {
             View::new(entry, now).lines(now).iter().try_for_each(|line| out.line(line))?;
         }

@@ -263,7 +263,7 @@ fn describe(entry: &QueueEntry, now: Timestamp) -> Vec<String> {
     ];
     for recipient in &entry.recipients {
         let last = recipient.last.as_deref().map(|last| format!(": {last}")).unwrap_or_default();
-        lines.extend(wrap(&format!("  to        {} {}{last}", recipient.address, recipient.state), 12));
+        lines.extend(wrap("  to        ", &format!("{} {}{last}", recipient.address, recipient.state)));
     }
     for attempt in &entry.history {
         let host = match (&attempt.host, attempt.address) {
@@ -273,13 +273,10 @@ fn describe(entry: &QueueEntry, now: Timestamp) -> Vec<String> {
         };
         let tls = attempt.tls.as_deref().unwrap_or("no TLS");
         let verified = attempt.verified.as_deref().unwrap_or("nothing");
-        let first = format!(
-            "  attempt   {} {host}, {tls}, verified: {verified}, rule: {}",
-            instant(attempt.at),
-            attempt.rule
-        );
-        lines.extend(wrap(&first, 12));
-        lines.extend(wrap(&format!("            {}", attempt.result), 12));
+        let at = instant(attempt.at);
+        let facts = format!("{at} {host}, {tls}, verified: {verified}, rule: {}", attempt.rule);
+        lines.extend(wrap("  attempt   ", &facts));
+        lines.extend(wrap("            ", &attempt.result));
     }
     if entry.history.is_empty() {
         lines.push("  attempt   none yet".to_owned());
@@ -310,7 +307,7 @@ fn totals_lines(totals: &QueueTotals, now: Timestamp) -> Vec<String> {
         format!("on disk   {}", octets(totals.bytes)),
         format!("oldest    {}", totals.oldest.map_or_else(|| "-".to_owned(), |at| relative(at, now))),
     ];
-    lines.extend(wrap(&format!("storage   {}", totals.health), 10));
+    lines.extend(wrap("storage   ", &totals.health));
     if !totals.destinations.is_empty() {
         let mut table = Table::new(&["ITEMS", "DESTINATION"], 1);
         for total in &totals.destinations {
@@ -404,6 +401,7 @@ mod tests {
         for line in lines.iter().chain(&details) {
             assert!(line.chars().count() <= COLUMNS, "{line}");
         }
-        assert!(details.iter().any(|line| line.contains("rule: mta-sts enforce")), "{details:#?}");
+        let words = details.join(" ").split_whitespace().collect::<Vec<_>>().join(" ");
+        assert!(words.contains("no TLS, verified: nothing, rule: mta-sts enforce"), "{details:#?}");
     }
 }

@@ -163,16 +163,12 @@ fn show(daemon: &mut Client, domain: Domain, day: Option<Date>, as_json: bool) -
         out.line(&format!("  due since {}", instant(entry.started_at)))?;
         for target in &entry.targets {
             let last = target.last.as_deref().map(|last| format!(": {last}")).unwrap_or_default();
-            let text = format!(
-                "  to {}, {}, tries: {}{last}",
-                target.rua,
-                status_name(&target.status),
-                target.attempts
-            );
-            wrap(&text, 5).iter().try_for_each(|line| out.line(line))?;
+            let text =
+                format!("{}, {}, tries: {}{last}", target.rua, status_name(&target.status), target.attempts);
+            wrap("  to ", &text).iter().try_for_each(|line| out.line(line))?;
         }
         if let Some(note) = &entry.note {
-            wrap(&format!("  {note}"), 2).iter().try_for_each(|line| out.line(line))?;
+            wrap("  ", note).iter().try_for_each(|line| out.line(line))?;
         }
         out.line(&pretty(&entry.json))?;
     }
@@ -212,8 +208,9 @@ fn send(daemon: &mut Client, request: Request, as_json: bool) -> Result<Exit, Fa
             out.json(line)?;
         } else {
             let rua = line.rua.as_deref().unwrap_or("no target");
-            let text = format!("{}  {rua}  {}", line.domain, line.text);
-            wrap(&text, 4).iter().try_for_each(|line| out.line(line))?;
+            wrap(&format!("{}  ", line.domain), &format!("{rua}  {}", line.text))
+                .iter()
+                .try_for_each(|line| out.line(line))?;
         }
     }
     if lines.is_empty() && !as_json {

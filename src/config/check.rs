@@ -165,6 +165,14 @@ impl Checker<'_> {
         } else if limits.recipients < RECIPIENTS_MIN {
             self.note("limits.recipients", "is below 100, which RFC 5321 §4.5.3.1.8 asks for");
         }
+        for (key, number) in [
+            ("limits.connections", limits.connections),
+            ("limits.connections_per_address", limits.connections_per_address),
+        ] {
+            if number == 0 {
+                self.error(key, "must be at least 1");
+            }
+        }
         if limits.message_size.0 == 0 {
             self.error("limits.message_size", "must be more than 0");
         } else if limits.message_size.0 < MESSAGE_BYTES_MIN {
@@ -242,6 +250,9 @@ impl Checker<'_> {
                 "policy.mta_sts",
                 "MTA-STS policies of recipient domains are neither fetched nor enforced",
             );
+        }
+        if policy.dane {
+            self.note("policy.dane", "has no effect yet: this version does not look for TLSA records");
         }
         for (index, rule) in policy.r#override.iter().enumerate() {
             let key = |name: &str| format!("policy.override[{index}].{name}");

@@ -127,6 +127,10 @@ pub struct Limits {
     pub message_size: Size,
     /// Recipients per transaction; at least 100 (RFC 5321 §4.5.3.1.8).
     pub recipients: usize,
+    /// Connections at a time, over all listeners; more wait. Read once, at start.
+    pub connections: usize,
+    /// Connections at a time from one address, trusted networks excepted; more are refused.
+    pub connections_per_address: usize,
 }
 
 /// `[auth]`
@@ -355,7 +359,12 @@ impl Default for Tls {
 
 impl Default for Limits {
     fn default() -> Self {
-        Self { message_size: Size(50_000_000), recipients: 1000 }
+        Self {
+            message_size: Size(50_000_000),
+            recipients: 1000,
+            connections: 1000,
+            connections_per_address: 50,
+        }
     }
 }
 
