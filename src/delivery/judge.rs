@@ -120,8 +120,11 @@ pub fn session_failure(end: &SessionEnd, host: &str, rule: Rule) -> Failure {
     match end {
         SessionEnd::Refused { phase, reply } => {
             // RFC 7504 §4, RFC 5321 §3.1: a refusal to talk at all is permanent for this host only.
+            // Not under a policy: whoever spoke before TLS has proven nothing and may not make us bounce.
             let permanence = match phase {
-                Phase::Greeting | Phase::Hello if reply.is_permanent() => Permanence::Permanent,
+                Phase::Greeting | Phase::Hello if reply.is_permanent() && !is_policy(rule) => {
+                    Permanence::Permanent
+                }
                 _ => Permanence::Transient,
             };
             let during = format!(" in reply to {}", phase.command());
@@ -133,6 +136,11 @@ pub fn session_failure(end: &SessionEnd, host: &str, rule: Rule) -> Failure {
     }
 }
 
+/// Whether the rule demands something of the connection.
+fn is_policy(rule: Rule) -> bool {
+    !matches!(rule, Rule::Opportunistic | Rule::StsTesting | Rule::TlsNotRequired)
+}
+
 /// A TLS failure. Under a policy it is the policy's (named by its rule), always transient: RFC 8461 §5.
 fn tls_failure(failure: &TlsFailure, host: &str, rule: Rule) -> Failure {
     // RFC 3463 X.7.10: encryption needed; X.7.5: cryptographic failure.
@@ -140,7 +148,7 @@ fn tls_failure(failure: &TlsFailure, host: &str, rule: Rule) -> Failure {
         TlsFailure::NotOffered(_) => EnhancedStatus::new(4, 7, 10),
         _ => EnhancedStatus::new(4, 7, 5),
     };
-    let by_policy = !matches!(rule, Rule::Opportunistic | Rule::StsTesting | Rule::TlsNotRequired);
+    let by_policy = is_policy(rule);
     let text = if by_policy {
         format!("host {host} may not get this mail under the rule \"{rule}\": {failure}")
     } else {
@@ -324,6 +332,8 @@ mod tests {
         assert_eq!(permanence(refused(Phase::Greeting, 554)), Permanence::Permanent);
         assert_eq!(permanence(refused(Phase::Greeting, 421)), Permanence::Transient);
         assert_eq!(permanence(refused(Phase::Mail, 421)), Permanence::Transient);
+        let enforced = session_failure(&refused(Phase::Greeting, 554), HOST, Rule::StsEnforce);
+        assert_eq!(enforced.permanence, Permanence::Transient, "spoken by nobody we know");
     }
 
     #[test]

@@ -61,3 +61,62 @@ fn size_limit(word: Option<&str>) -> u64 {
         .and_then(|word| word.parse().ok())
         .unwrap_or(0)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parse(lines: &[&str]) -> Extensions {
+        let lines = lines.iter().map(|&line| line.to_owned()).collect();
+        Extensions::parse(&Reply { code: 250, enhanced: None, lines })
+    }
+
+    #[test]
+    fn keywords_are_whole_words_in_any_case() {
+        let all = parse(&[
+            "mx.example.net",
+            "starttls",
+            "PipeLining",
+            "8bitmime",
+            "SMTPUTF8",
+            "DSN",
+            "CHUNKING",
+            "ENHANCEDSTATUSCODES",
+            "RequireTLS",
+            "size 1000",
+        ]);
+        assert!(all.starttls && all.pipelining && all.eight_bit_mime && all.smtputf8 && all.dsn);
+        assert!(all.chunking && all.enhanced_status_codes && all.require_tls);
+        assert_eq!(all.size, Some(1000));
+        for near in
+            ["STARTTLSX", "XSTARTTLS", "STARTTLS=1", "START TLS", "SIZE.example hi", "-DSN", "DSN,", ""]
+        {
+            assert_eq!(parse(&["mx", near]), Extensions::default(), "{near}");
+        }
+        assert!(parse(&["mx", "  STARTTLS  with words "]).starttls);
+    }
+
+    #[test]
+    fn the_first_line_is_no_keyword() {
+        assert_eq!(parse(&["STARTTLS"]), Extensions::default());
+        assert_eq!(parse(&["SIZE 1", "HELP"]), Extensions::default());
+        assert_eq!(parse(&[]), Extensions::default());
+    }
+
+    #[test]
+    fn size_may_lack_its_number() {
+        for (line, size) in [
+            ("SIZE", Some(0)),
+            ("SIZE 0", Some(0)),
+            ("SIZE 1", Some(1)),
+            ("SIZE 18446744073709551615", Some(u64::MAX)),
+            ("SIZE 99999999999999999999", Some(0)),
+            ("SIZE +5", Some(0)),
+            ("SIZE -5", Some(0)),
+            ("SIZE many", Some(0)),
+            ("SIZE=5", None),
+        ] {
+            assert_eq!(parse(&["mx", line]).size, size, "{line}");
+        }
+    }
+}
