@@ -1,4 +1,13 @@
-//! DNS questions, each answer with its DNSSEC status. The only file that names hickory.
+//! DNS questions, each answer with its DNSSEC status. The only folder that names hickory.
+//!
+//! Absolute names only, no search list, no hosts file: `localhost` and the like are asked for as any
+//! name is, and refused by the address guard. Called by `delivery::gather`, `reporting` and
+//! `net::https`.
+
+mod cache;
+mod reply;
+mod resolver;
+mod upstream;
 
 use std::net::IpAddr;
 use std::time::Duration;
@@ -7,6 +16,8 @@ use futures_util::future::BoxFuture;
 
 use crate::mail::Domain;
 use crate::route::DnssecStatus;
+
+pub use resolver::{Dnssec, HickoryDns, Options};
 
 /// What a lookup said.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -34,6 +45,24 @@ pub struct Answer<T> {
     pub ttl: Duration,
 }
 
+impl<T> Lookup<T> {
+    /// The same answer with its records read as something else; those that cannot be are left out.
+    fn keep<U>(self, read: impl FnMut(T) -> Option<U>) -> Lookup<U> {
+        match self {
+            Self::Found(Answer { records, status, name, ttl }) => {
+                let records: Vec<_> = records.into_iter().filter_map(read).collect();
+                if records.is_empty() {
+                    return Lookup::NoData(status);
+                }
+                Lookup::Found(Answer { records, status, name, ttl })
+            }
+            Self::NoData(status) => Lookup::NoData(status),
+            Self::NxDomain(status) => Lookup::NxDomain(status),
+            Self::Failed(failure) => Lookup::Failed(failure),
+        }
+    }
+}
+
 /// Why nothing is known.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("DNS lookup of {name} {kind} failed: {text}")]
@@ -46,6 +75,23 @@ pub struct LookupFailure {
     pub bogus: bool,
     /// SERVFAIL, time-out, ...
     pub text: String,
+}
+
+/// A failure before it is known whose it is.
+#[derive(Debug)]
+struct LookupFailureKind {
+    bogus: bool,
+    text: String,
+}
+
+impl LookupFailureKind {
+    fn plain(text: &str) -> Self {
+        Self { bogus: false, text: text.to_owned() }
+    }
+
+    fn bogus(text: &str) -> Self {
+        Self { bogus: true, text: text.to_owned() }
+    }
 }
 
 /// One MX record.
@@ -64,6 +110,11 @@ pub trait Dns: Send + Sync {
     fn mx<'a>(&'a self, domain: &'a Domain) -> BoxFuture<'a, Lookup<MxRecord>>;
     /// TXT records, character-strings of each joined without separators; a CNAME is followed.
     fn txt<'a>(&'a self, name: &'a Domain) -> BoxFuture<'a, Lookup<Vec<u8>>>;
+    /// [`Dns::txt`], past any cache: for the check of the policy id before a message is given up
+    /// (RFC 8461 §5.1). The answer replaces the cached one.
+    fn txt_fresh<'a>(&'a self, name: &'a Domain) -> BoxFuture<'a, Lookup<Vec<u8>>> {
+        self.txt(name)
+    }
     /// A and AAAA together, IPv6 and IPv4 interleaved in the order to try. Found when either is;
     /// failed only when nothing was found and a lookup failed.
     fn addresses<'a>(&'a self, host: &'a Domain) -> BoxFuture<'a, Lookup<IpAddr>>;

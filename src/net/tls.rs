@@ -1,15 +1,38 @@
 //! TLS as a client towards MX hosts, and as a server towards submitters. The only
-//! `ServerCertVerifier` of the crate.
+//! `ServerCertVerifier` of the crate is in [`verifier`].
 //!
 //! The handshake always completes where it can; what the certificate proves under PKIX is recorded
 //! in [`TlsFacts`] and held against the plan by [`TlsFacts::verify`], so that a testing policy can be
-//! reported on a session that is used all the same.
+//! reported on a session that is used all the same. The server must prove that it holds the key of
+//! the certificate it shows in every case.
+//!
+//! Never resumes sessions: a resumed session shows the certificate of the first one, so that a host
+//! which has replaced an expired certificate, or rolled its key, would go on failing.
+//! Called by `delivery::conversation`, `submission`, `net::https` and the composition root.
 
+mod pkix;
+mod roots;
+mod server;
+pub(in crate::net) mod verifier;
+
+use std::io;
 use std::sync::Arc;
 
+use aws_lc_rs::digest;
+use rustls::client::Resumption;
+use rustls::crypto::CryptoProvider;
+use rustls::pki_types::{CertificateDer, ServerName};
+use rustls::{ClientConfig, RootCertStore};
+use tokio_rustls::TlsConnector;
+
 use super::tcp::Stream;
+use super::world::{Clock, SystemClock};
+use crate::dane::Tlsa;
 use crate::mail::Domain;
 use crate::tlspolicy::{CertificateFailure, Requirement, TlsFailure};
+
+pub use roots::ClientOptions;
+pub use server::{ServerFacts, ServerTls};
 
 /// What is known of an established session.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -24,6 +47,8 @@ pub struct TlsFacts {
     pub pkix: Result<(), CertificateFailure>,
     /// SHA-256 over the chain's DER certificates in order, hex.
     pub chain_sha256: String,
+    /// The server's own certificate, DER, for TLSA matching.
+    pub end_entity: Arc<[u8]>,
 }
 
 impl TlsFacts {
@@ -32,19 +57,87 @@ impl TlsFacts {
     /// # Errors
     /// What is missing.
     pub fn verify(&self, require: &Requirement) -> Result<(), TlsFailure> {
-        todo!()
+        match require {
+            Requirement::Opportunistic | Requirement::Encrypt => Ok(()),
+            Requirement::Pkix { name } => self.verify_pkix(name),
+            Requirement::Dane { records, .. } => self.verify_tlsa(records),
+            Requirement::DaneAndPkix { records, name, .. } => {
+                self.verify_tlsa(records)?;
+                self.verify_pkix(name)
+            }
+        }
+    }
+
+    fn verify_pkix(&self, name: &Domain) -> Result<(), TlsFailure> {
+        // The verdict was made for one name and proves nothing about another.
+        if *name != self.name {
+            let text = format!("the session was verified for {}, not for {name}", self.name);
+            return Err(TlsFailure::Certificate(CertificateFailure::NameMismatch(text)));
+        }
+        self.pkix.clone().map_err(TlsFailure::Certificate)
+    }
+
+    /// RFC 7672 §3.1.1: usage 3 binds the server's own certificate or key; neither names nor dates
+    /// count. Usage 2 (RFC 7672 §3.1.2) is not matched yet, and so never passes.
+    fn verify_tlsa(&self, records: &[Tlsa]) -> Result<(), TlsFailure> {
+        let certificate = CertificateDer::from_slice(&self.end_entity);
+        let key = pkix::public_key(&certificate);
+        let matches = |record: &Tlsa| {
+            let selected: &[u8] = match record.selector {
+                0 => &certificate,
+                _ => key.as_deref().unwrap_or_default(),
+            };
+            if selected.is_empty() {
+                return false;
+            }
+            match record.matching {
+                0 => selected == record.data,
+                1 => digest::digest(&digest::SHA256, selected).as_ref() == record.data,
+                _ => digest::digest(&digest::SHA512, selected).as_ref() == record.data,
+            }
+        };
+        let found = records.iter().any(|record| record.is_usable() && record.usage == 3 && matches(record));
+        found.then_some(()).ok_or(TlsFailure::TlsaMismatch)
     }
 }
 
 /// The client side. Cheap to clone behind its `Arc`.
 pub struct ClientTls {
-    _private: (),
+    config: Arc<ClientConfig>,
+    roots: Arc<RootCertStore>,
+    clock: Arc<dyn Clock>,
 }
 
 impl ClientTls {
+    /// Loads the trust anchors. Blocking (reads files).
+    ///
+    /// # Errors
+    /// One sentence: which file and what is wrong, or that there is no trust anchor at all.
+    pub fn new(options: &ClientOptions) -> Result<Arc<Self>, String> {
+        Self::with_clock(options, Arc::new(SystemClock))
+    }
+
+    /// [`ClientTls::new`] with a clock that certificate dates are held against.
+    ///
+    /// # Errors
+    /// As [`ClientTls::new`].
+    pub fn with_clock(options: &ClientOptions, clock: Arc<dyn Clock>) -> Result<Arc<Self>, String> {
+        let roots = Arc::new(options.load()?);
+        let mut config = base_config(Arc::clone(&roots))?;
+        config.dangerous().set_certificate_verifier(verifier::Recording::quiet());
+        config.resumption = Resumption::disabled();
+        Ok(Arc::new(Self { config: Arc::new(config), roots, clock }))
+    }
+
+    /// The trust anchors, for policy hosts and report endpoints.
+    pub fn roots(&self) -> Arc<RootCertStore> {
+        Arc::clone(&self.roots)
+    }
+
     /// A TLS handshake over a connection after STARTTLS, with SNI `name` (RFC 8461 §7.1).
     ///
     /// TLS 1.2 and 1.3 only. Certificates are judged but not refused here; see [`TlsFacts::verify`].
+    /// The caller limits the time.
     ///
     /// # Errors
     /// [`TlsFailure::Handshake`] or [`TlsFailure::Lost`].
@@ -53,7 +146,62 @@ impl ClientTls {
         stream: Box<dyn Stream>,
         name: &Domain,
     ) -> Result<(Box<dyn Stream>, TlsFacts), TlsFailure> {
-        let _ = (stream, name);
-        todo!()
+        let server_name = ServerName::try_from(name.as_str().to_owned())
+            .map_err(|_| TlsFailure::Handshake(format!("{name} cannot be a TLS server name")))?;
+        let connector = TlsConnector::from(Arc::clone(&self.config));
+        let stream = connector.connect(server_name.clone(), stream).await.map_err(handshake_failure)?;
+        let (_, session) = stream.get_ref();
+        let chain = session.peer_certificates().unwrap_or_default();
+        let facts = TlsFacts {
+            version: version(session.protocol_version()),
+            cipher: cipher(session.negotiated_cipher_suite()),
+            name: name.clone(),
+            pkix: pkix::judge(chain, &server_name, &self.roots, self.clock.now()),
+            chain_sha256: chain_sha256(chain),
+            end_entity: chain.first().map(|leaf| Arc::from(leaf.as_ref())).unwrap_or_default(),
+        };
+        Ok((Box::new(stream), facts))
     }
 }
+
+/// The one crypto provider; its key exchange starts with the hybrid X25519MLKEM768.
+pub(in crate::net) fn provider() -> Arc<CryptoProvider> {
+    Arc::new(rustls::crypto::aws_lc_rs::default_provider())
+}
+
+/// TLS 1.2 and 1.3 (RFC 8996: nothing older), PKIX verification, SNI, no client certificate.
+pub(in crate::net) fn base_config(roots: Arc<RootCertStore>) -> Result<ClientConfig, String> {
+    let builder = ClientConfig::builder_with_provider(provider())
+        .with_protocol_versions(&[&rustls::version::TLS13, &rustls::version::TLS12])
+        .map_err(|error| format!("TLS cannot be set up: {error}"))?;
+    Ok(builder.with_root_certificates(roots).with_no_client_auth())
+}
+
+/// `rustls` errors are the peer's doing; everything else is the connection's.
+fn handshake_failure(error: io::Error) -> TlsFailure {
+    match error.get_ref().and_then(|inner| inner.downcast_ref::<rustls::Error>()) {
+        Some(error) => TlsFailure::Handshake(error.to_string()),
+        None => TlsFailure::Lost(error.to_string()),
+    }
+}
+
+fn version(version: Option<rustls::ProtocolVersion>) -> &'static str {
+    match version {
+        Some(rustls::ProtocolVersion::TLSv1_3) => "TLSv1.3",
+        // Nothing else is ever offered.
+        _ => "TLSv1.2",
+    }
+}
+
+fn cipher(suite: Option<rustls::SupportedCipherSuite>) -> String {
+    suite.map(|suite| format!("{:?}", suite.suite())).unwrap_or_default()
+}
+
+fn chain_sha256(chain: &[CertificateDer<'_>]) -> String {
+    let mut context = digest::Context::new(&digest::SHA256);
+    chain.iter().for_each(|certificate| context.update(certificate));
+    context.finish().as_ref().iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+#[cfg(test)]
+mod tests;
