@@ -91,8 +91,6 @@ pub enum TxtFact {
     Unusable(RecordError),
     /// No answer; says nothing about the policy. With the reason.
     Failed(String),
-    /// The question was not asked.
-    NotAsked,
 }
 
 impl TxtFact {
@@ -219,7 +217,7 @@ pub fn assess<'a>(entry: Option<&'a CachedPolicy>, txt: &TxtFact, now: Timestamp
         (Some(held), _) => (Standing::Policy(held), refresh()),
         (None, TxtFact::Record(id)) => (Standing::NoPolicy, fetch_under(id)),
         (None, TxtFact::Unusable(_)) => (Standing::NoPolicy, Fetch::No),
-        (None, TxtFact::Failed(_) | TxtFact::NotAsked) => (Standing::Unknown, Fetch::No),
+        (None, TxtFact::Failed(_)) => (Standing::Unknown, Fetch::No),
     };
     Assessment { standing, fetch }
 }

@@ -64,12 +64,11 @@ fn the_first_contact_fetches_before_the_message_goes_on() {
     let several = TxtFact::Unusable(RecordError::Several);
     assert_eq!(says(None, &several, at(0)), ("no policy", Fetch::No));
     assert_eq!(says(None, &servfail(), at(0)), ("unknown", Fetch::No));
-    assert_eq!(says(None, &TxtFact::NotAsked, at(0)), ("unknown", Fetch::No));
 }
 
 #[test]
 fn a_held_policy_survives_everything_dns_can_say() {
-    for txt in [record("1"), absent(), servfail(), TxtFact::NotAsked] {
+    for txt in [record("1"), absent(), servfail()] {
         assert_eq!(says(Some(&held()), &txt, at(60)), ("enforce", Fetch::No), "{txt:?}");
     }
     assert_eq!(says(Some(&held()), &record("2"), at(60)), ("enforce", Fetch::Now));
@@ -122,7 +121,7 @@ fn a_policy_expires_strictly_after_max_age() {
 
 #[test]
 fn the_refetch_is_due_within_a_day_also_with_an_unchanged_or_missing_record() {
-    for txt in [record("1"), absent(), servfail(), TxtFact::NotAsked] {
+    for txt in [record("1"), absent(), servfail()] {
         assert_eq!(says(Some(&held()), &txt, at(DAY - 1)), ("enforce", Fetch::No), "{txt:?}");
         assert_eq!(says(Some(&held()), &txt, at(DAY)), ("enforce", Fetch::Background), "{txt:?}");
     }

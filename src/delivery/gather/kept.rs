@@ -1,0 +1,52 @@
+//! What gathering writes down: the policy cache and the TLS-RPT tally, as seams towards `store`.
+//!
+//! Only `store` implements them in the daemon; tests keep everything in memory.
+
+use std::sync::Arc;
+
+use futures_util::future::BoxFuture;
+use jiff::Timestamp;
+
+use crate::mail::Domain;
+use crate::store::policies::Policies;
+use crate::store::queue::QueueError;
+use crate::store::results::Results;
+use crate::sts::CachedPolicy;
+use crate::tlsrpt::SessionResult;
+
+/// The policy cache; see [`Policies`].
+pub(super) trait PolicyCache: Send + Sync {
+    fn get(&self, domain: &Domain) -> Option<Arc<CachedPolicy>>;
+    fn put(&self, entry: CachedPolicy) -> BoxFuture<'_, Result<(), QueueError>>;
+    fn remove<'a>(&'a self, domain: &'a Domain) -> BoxFuture<'a, Result<bool, QueueError>>;
+    fn list(&self) -> Vec<Arc<CachedPolicy>>;
+}
+
+/// The TLS-RPT tally; see [`Results`].
+pub(super) trait Tallies: Send + Sync {
+    fn record(&self, at: Timestamp, result: SessionResult);
+}
+
+impl PolicyCache for Policies {
+    fn get(&self, domain: &Domain) -> Option<Arc<CachedPolicy>> {
+        Policies::get(self, domain)
+    }
+
+    fn put(&self, entry: CachedPolicy) -> BoxFuture<'_, Result<(), QueueError>> {
+        Box::pin(Policies::put(self, entry))
+    }
+
+    fn remove<'a>(&'a self, domain: &'a Domain) -> BoxFuture<'a, Result<bool, QueueError>> {
+        Box::pin(Policies::remove(self, domain))
+    }
+
+    fn list(&self) -> Vec<Arc<CachedPolicy>> {
+        Policies::list(self)
+    }
+}
+
+impl Tallies for Results {
+    fn record(&self, at: Timestamp, result: SessionResult) {
+        Results::record(self, at, result);
+    }
+}
