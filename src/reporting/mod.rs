@@ -1,6 +1,7 @@
 //! Story 3: the daily TLS-RPT reports.
 
 pub mod dkim;
+mod mail;
 mod options;
 
 use std::fmt;

@@ -3,10 +3,12 @@
 //! Absent things are absent: no empty strings or arrays for what does not apply. Called by
 //! [`Report::render`].
 
-use serde::Serialize;
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
 
-use super::report::{PolicyTally, Report};
+use super::report::{Label, PolicyTally, Report, Totals};
 use super::result::{FailureDetail, PolicyType, ResultType};
+use crate::mail::{Domain, Mailbox};
 
 /// The greatest integer I-JSON readers hold exactly (RFC 7493 §2.2).
 const INTEGER_MAX: u64 = (1 << 53) - 1;
@@ -74,14 +76,15 @@ struct Detail<'a> {
 
 /// The report on one line.
 pub(super) fn render(report: &Report) -> String {
+    let label = &report.label;
     let document = Document {
-        organization_name: &report.organization_name,
+        organization_name: &label.organization_name,
         date_range: DateRange {
-            start_datetime: report.start.to_string(),
-            end_datetime: report.end.to_string(),
+            start_datetime: label.start.to_string(),
+            end_datetime: label.end.to_string(),
         },
-        contact_info: report.contact_info.to_string(),
-        report_id: &report.report_id,
+        contact_info: label.contact_info.to_string(),
+        report_id: &label.report_id,
         policies: report.tally.policies.iter().map(policy).collect(),
     };
     serde_json::to_string(&document).expect("strings and integers always have a JSON form")
@@ -122,4 +125,52 @@ fn detail(failure: &FailureDetail, count: u64) -> Detail<'_> {
         failed_session_count: count.min(INTEGER_MAX),
         failure_reason_code: failure.failure_reason_code.as_deref(),
     }
+}
+
+/// What [`Label::read`] needs of a document of ours.
+#[derive(Deserialize)]
+#[serde(rename_all = "kebab-case")]
+struct Head {
+    organization_name: String,
+    date_range: Range,
+    contact_info: Mailbox,
+    report_id: String,
+    policies: Vec<Counted>,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "kebab-case")]
+struct Range {
+    start_datetime: Timestamp,
+    end_datetime: Timestamp,
+}
+
+#[derive(Deserialize)]
+struct Counted {
+    summary: Counts,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "kebab-case")]
+struct Counts {
+    total_successful_session_count: u64,
+    total_failure_session_count: u64,
+}
+
+/// Reads label and totals back from a document of ours.
+pub(super) fn read_label(report_domain: &Domain, json: &str) -> Result<(Label, Totals), serde_json::Error> {
+    let head: Head = serde_json::from_str(json)?;
+    let label = Label {
+        report_domain: report_domain.clone(),
+        organization_name: head.organization_name,
+        contact_info: head.contact_info,
+        report_id: head.report_id,
+        start: head.date_range.start_datetime,
+        end: head.date_range.end_datetime,
+    };
+    let totals = head.policies.iter().fold(Totals::default(), |sum, Counted { summary }| Totals {
+        successful: sum.successful.saturating_add(summary.total_successful_session_count),
+        failed: sum.failed.saturating_add(summary.total_failure_session_count),
+    });
+    Ok((label, totals))
 }

@@ -156,6 +156,17 @@ fn bounded(failure: &FailureDetail) -> FailureDetail {
 /// A report as sent: every form of it is made from this.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Report {
+    /// Who reports, about whom, when.
+    pub label: Label,
+    /// What is reported.
+    pub tally: Tally,
+}
+
+/// What a report is known by; its file name and Subject are made from this (RFC 8460 §5.6).
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Label {
+    /// The domain the report is about.
+    pub report_domain: Domain,
     /// `organization-name`
     pub organization_name: String,
     /// `contact-info`: the bare address. Its domain is the submitter (RFC 8460 §5.3).
@@ -166,8 +177,15 @@ pub struct Report {
     pub start: Timestamp,
     /// Last second covered, UTC.
     pub end: Timestamp,
-    /// What is reported, and the domain it is about.
-    pub tally: Tally,
+}
+
+/// Sessions of a report, all policies together.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Totals {
+    /// Met their policy.
+    pub successful: u64,
+    /// Did not.
+    pub failed: u64,
 }
 
 /// The instant a UTC day begins.
@@ -201,21 +219,39 @@ impl Report {
         contact_info: &Mailbox,
         report_id: String,
     ) -> Self {
-        Self {
+        let label = Label {
+            report_domain: tally.report_domain.clone(),
             organization_name: organization_name.to_owned(),
             contact_info: contact_info.clone(),
             report_id,
             start: day_start(day),
             end: day_end(day),
-            tally,
-        }
+        };
+        Self { label, tally }
     }
 
     /// The same for the part of the day before `now`, for a day that is not over.
     #[must_use]
-    pub fn until(self, now: Timestamp) -> Self {
-        let end = self.end.min(now).max(self.start);
-        Self { end: Timestamp::from_second(end.as_second()).unwrap_or(end), ..self }
+    pub fn until(mut self, now: Timestamp) -> Self {
+        let end = self.label.end.min(now).max(self.label.start);
+        self.label.end = Timestamp::from_second(end.as_second()).unwrap_or(end);
+        self
+    }
+
+    /// The report text (RFC 8460 §4.4), on one line.
+    pub fn render(&self) -> String {
+        json::render(self)
+    }
+}
+
+impl Label {
+    /// Reads label and totals back from the text of a report of ours, so that a mail made after a
+    /// restart says what its text says.
+    ///
+    /// # Errors
+    /// What is wrong with the text.
+    pub fn read(report_domain: &Domain, json: &str) -> Result<(Self, Totals), String> {
+        json::read_label(report_domain, json).map_err(|error| error.to_string())
     }
 
     /// The domain part of `contact-info`: `TLS-Report-Submitter` (RFC 8460 §5.3).
@@ -223,17 +259,12 @@ impl Report {
         self.contact_info.domain().to_string()
     }
 
-    /// The report text (RFC 8460 §4.4), on one line.
-    pub fn render(&self) -> String {
-        json::render(self)
-    }
-
     /// The name of the compressed text (RFC 8460 §5.1).
     pub fn file_name(&self) -> String {
         format!(
             "{}!{}!{}!{}.json.gz",
             self.submitter(),
-            self.tally.report_domain,
+            self.report_domain,
             self.start.as_second(),
             self.end.as_second()
         )
@@ -243,7 +274,7 @@ impl Report {
     pub fn subject(&self) -> String {
         format!(
             "Report Domain: {} Submitter: {} Report-ID: <{}>",
-            self.tally.report_domain,
+            self.report_domain,
             self.submitter(),
             self.report_id
         )

@@ -97,12 +97,22 @@ fn the_report_is_exactly_the_json_of_the_rfc() {
             r#""summary":{"total-successful-session-count":1,"total-failure-session-count":0}}]}"#,
         )
     );
-    assert_eq!(made.file_name(), "sender.example!example.org!1795219200!1795305599.json.gz");
+    assert_eq!(made.label.file_name(), "sender.example!example.org!1795219200!1795305599.json.gz");
     assert_eq!(
-        made.subject(),
+        made.label.subject(),
         "Report Domain: example.org Submitter: sender.example \
          Report-ID: <20261121.0000000000000abc.example.org@sender.example>"
     );
+}
+
+#[test]
+fn label_and_totals_are_read_back_from_the_text() {
+    let bad = vec![failure(ResultType::ValidationFailure, "x")];
+    let made = report(tally(&[session(sts("1"), vec![]), session(sts("2"), vec![]), session(sts("2"), bad)]));
+    let (label, totals) = Label::read(&domain("example.org"), &made.render()).unwrap();
+    assert_eq!(label, made.label);
+    assert_eq!(totals, Totals { successful: 2, failed: 1 });
+    assert!(Label::read(&domain("example.org"), "{}").is_err());
 }
 
 #[test]
@@ -194,9 +204,9 @@ fn days_are_utc_and_their_borders_sharp() {
 fn an_unfinished_day_ends_now() {
     let made = report(tally(&[session(sts("1"), vec![])])).until("2026-11-21T11:30:00.5Z".parse().unwrap());
     assert!(made.render().contains(r#""end-datetime":"2026-11-21T11:30:00Z""#), "{}", made.render());
-    assert!(made.file_name().ends_with("!1795219200!1795260600.json.gz"), "{}", made.file_name());
+    assert!(made.label.file_name().ends_with("!1795219200!1795260600.json.gz"), "{}", made.label.file_name());
     let over = made.until("2026-12-01T00:00:00Z".parse().unwrap());
-    assert!(over.end <= day_end(Date::new(2026, 11, 21).unwrap()));
+    assert!(over.label.end <= day_end(Date::new(2026, 11, 21).unwrap()));
 }
 
 #[test]
