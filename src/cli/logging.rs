@@ -4,18 +4,16 @@ use std::io::{self, IsTerminal as _};
 
 use tracing_subscriber::layer::SubscriberExt as _;
 use tracing_subscriber::util::SubscriberInitExt as _;
-use tracing_subscriber::{EnvFilter, Registry, reload};
+use tracing_subscriber::reload;
 
-use crate::config::{Loaded, LogFormat, check::parse_level};
+use crate::config::{ConfigError, Loaded, LogFormat, check::parse_level};
+use crate::daemon::Level;
 
-/// Changes the level while running.
-pub(super) type LevelHandle = reload::Handle<EnvFilter, Registry>;
-
-/// Sends all events of this process where `[log]` says.
+/// Sends all events of this process where `[log]` says; gives what changes the level while running.
 ///
 /// # Errors
 /// The key and what is wrong with it.
-pub(super) fn start(loaded: &Loaded) -> Result<LevelHandle, crate::config::ConfigError> {
+pub(super) fn start(loaded: &Loaded) -> Result<Box<Level>, ConfigError> {
     let log = &loaded.config.log;
     let filter = parse_level(&log.level).map_err(|text| loaded.error("log.level", text))?;
     let (filter, handle) = reload::Layer::new(filter);
@@ -32,5 +30,7 @@ pub(super) fn start(loaded: &Loaded) -> Result<LevelHandle, crate::config::Confi
         }
     };
     started.map_err(|error| loaded.error("log.format", error.to_string()))?;
-    Ok(handle)
+    Ok(Box::new(move |level: &str| {
+        handle.reload(parse_level(level)?).map_err(|error| error.to_string())
+    }))
 }

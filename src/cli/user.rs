@@ -4,11 +4,10 @@
 use std::io::{self, BufRead as _, IsTerminal as _, Write as _};
 use std::process::{Command, Stdio};
 
-use argon2::Argon2;
-use argon2::password_hash::PasswordHasher as _;
 use clap::Subcommand;
 
 use super::{Exit, Failure, output::Output};
+use crate::submission::hash_password;
 
 /// Octets of a password at most.
 const PASSWORD_BYTES_MAX: usize = 1024;
@@ -29,11 +28,8 @@ pub(super) fn run(verb: &Verb) -> Result<Exit, Failure> {
         return Err(Failure::new(Exit::Usage, format!("{name:?} cannot be a user's name")));
     }
     let password = read_password()?;
-    let hash = Argon2::default()
-        .hash_password(password.as_bytes())
-        .map_err(|error| Failure::new(Exit::Failed, format!("cannot hash the password: {error}")))?;
     let mut out = Output::new();
-    out.line(&format!("{name}:{hash}"))?;
+    out.line(&format!("{name}:{}", hash_password(&password)))?;
     out.finish()?;
     Ok(Exit::Fine)
 }

@@ -7,7 +7,7 @@ use std::net::{IpAddr, SocketAddr};
 
 use jiff::Timestamp;
 
-use super::{ConfigError, Dnssec, Listener, ListenerAuth, ListenerTls, Loaded, files};
+use super::{ConfigError, Dnssec, Listener, ListenerAuth, ListenerTls, Loaded, settings};
 use crate::mail::Domain;
 use crate::tlspolicy::LocalRule;
 
@@ -38,7 +38,14 @@ pub fn check(loaded: &Loaded, now: Timestamp) -> Findings {
     checker.policy(now);
     checker.tlsrpt();
     checker.admin_and_log();
-    checker.found.errors.extend(files::check(loaded));
+    if let Err(errors) = settings(loaded) {
+        for error in errors {
+            // One line per key; the checks above know more.
+            if !checker.found.errors.iter().any(|known| known.key == error.key) {
+                checker.found.errors.push(error);
+            }
+        }
+    }
     checker.found
 }
 
@@ -286,6 +293,9 @@ impl Checker<'_> {
             if signs && !set {
                 self.error(key, "is missing; DKIM needs dkim_domain, dkim_selector and dkim_key_file");
             }
+        }
+        if tlsrpt.organization_name.as_ref().is_some_and(|name| name.trim().is_empty()) {
+            self.error("tlsrpt.organization_name", "is empty");
         }
         if let Some(Err(error)) = tlsrpt.dkim_selector.as_deref().map(Domain::parse_a_label) {
             self.error("tlsrpt.dkim_selector", format!("is not a selector: {error}"));

@@ -6,13 +6,14 @@
 //! Called by `cli` (every verb finds the daemon's socket here) and by `daemon`.
 
 pub mod check;
-mod files;
 pub mod load;
+pub mod options;
 mod sections;
 pub mod value;
 
 pub use check::{Findings, check};
 pub use load::{ConfigError, DEFAULT_FILE, Loaded, Sources};
+pub use options::{Doors, Settings, settings};
 pub use sections::{
     Admin, Auth, Config, Delivery, Dns, Dnssec, Limits, Listener, ListenerAuth, ListenerTls, Log, LogFormat,
     MtaSts, NetworkSection, Override, Policy, Server, Timeouts, Tls, Tlsrpt,
