@@ -1,0 +1,131 @@
+//! A submitting client.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use rustls::pki_types::{CertificateDer, ServerName};
+use rustls::{ClientConfig, RootCertStore};
+use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
+use tokio::net::TcpStream;
+use tokio::time::timeout;
+use tokio_rustls::TlsConnector;
+
+use stsrelay::net::tcp::Stream;
+
+use super::PATIENCE;
+
+/// An SMTP connection as a client.
+pub struct Client {
+    stream: BufReader<Box<dyn Stream>>,
+}
+
+impl Client {
+    /// Connects and reads the greeting.
+    pub async fn connect(to: SocketAddr) -> Self {
+        let (mut client, greeting) = Self::dial(to).await;
+        assert!(greeting.starts_with("220"), "{greeting}");
+        let hello = client.say("EHLO client.world.test").await;
+        assert!(hello.starts_with("250"), "{hello}");
+        client
+    }
+
+    /// Connects; gives the greeting whatever it is.
+    pub async fn dial(to: SocketAddr) -> (Self, String) {
+        let stream = TcpStream::connect(to).await.expect("the listener accepts");
+        let mut client = Self { stream: BufReader::new(Box::new(stream)) };
+        let greeting = client.reply().await;
+        (client, greeting)
+    }
+
+    /// Connects to an implicit-TLS listener.
+    pub async fn connect_tls(to: SocketAddr, root: CertificateDer<'static>, name: &'static str) -> Self {
+        let stream = TcpStream::connect(to).await.expect("the listener accepts");
+        let mut client = Self { stream: BufReader::new(secure(Box::new(stream), root, name).await) };
+        let greeting = client.reply().await;
+        assert!(greeting.starts_with("220"), "{greeting}");
+        client.say("EHLO client.world.test").await;
+        client
+    }
+
+    /// STARTTLS and EHLO again; gives the EHLO reply.
+    pub async fn starttls(mut self, root: CertificateDer<'static>, name: &'static str) -> (Self, String) {
+        let reply = self.say("STARTTLS").await;
+        assert!(reply.starts_with("220"), "{reply}");
+        let stream = secure(self.stream.into_inner(), root, name).await;
+        let mut client = Self { stream: BufReader::new(stream) };
+        let hello = client.say("EHLO client.world.test").await;
+        (client, hello)
+    }
+
+    /// Sends octets as they are.
+    pub async fn send(&mut self, bytes: &[u8]) {
+        self.stream.get_mut().write_all(bytes).await.expect("the daemon reads");
+        self.stream.get_mut().flush().await.expect("the daemon reads");
+    }
+
+    /// One whole reply, lines joined by newline; empty when the connection is closed.
+    pub async fn reply(&mut self) -> String {
+        let mut lines = Vec::new();
+        loop {
+            let mut line = String::new();
+            let read = timeout(PATIENCE, self.stream.read_line(&mut line)).await.expect("a reply in time");
+            let line = line.trim_end().to_owned();
+            let more = line.as_bytes().get(3) == Some(&b'-');
+            lines.push(line);
+            if !more || !matches!(read, Ok(1..)) {
+                return lines.join("\n");
+            }
+        }
+    }
+
+    /// A command and its reply.
+    pub async fn say(&mut self, line: &str) -> String {
+        self.send(format!("{line}\r\n").as_bytes()).await;
+        self.reply().await
+    }
+
+    /// A whole transaction; gives the reply to the final dot, or the first refusal.
+    pub async fn submit(&mut self, from: &str, to: &[&str], content: &str) -> String {
+        let mail = self.say(&format!("MAIL FROM:<{from}>")).await;
+        if !mail.starts_with('2') {
+            return mail;
+        }
+        for to in to {
+            let rcpt = self.say(&format!("RCPT TO:<{to}>")).await;
+            if !rcpt.starts_with('2') {
+                return rcpt;
+            }
+        }
+        let data = self.say("DATA").await;
+        if !data.starts_with('3') {
+            return data;
+        }
+        self.send(content.replace("\r\n.", "\r\n..").as_bytes()).await;
+        self.say(".").await
+    }
+}
+
+/// The queue id in `250 2.0.0 Ok: queued as ID`.
+pub fn queue_id(reply: &str) -> String {
+    assert!(reply.starts_with("250"), "not accepted: {reply}");
+    reply.rsplit(' ').next().expect("a last word").to_owned()
+}
+
+async fn secure(
+    stream: Box<dyn Stream>,
+    root: CertificateDer<'static>,
+    name: &'static str,
+) -> Box<dyn Stream> {
+    let mut roots = RootCertStore::empty();
+    roots.add(root).expect("the test root is a root");
+    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+    let config = ClientConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .expect("the provider has safe versions")
+        .with_root_certificates(roots)
+        .with_no_client_auth();
+    let name = ServerName::try_from(name).expect("a name");
+    Box::new(
+        TlsConnector::from(Arc::new(config)).connect(name, stream).await.expect("the handshake succeeds"),
+    )
+}

@@ -1,0 +1,273 @@
+//! The real daemon as a child process, configured for the world.
+
+use std::fs::{self, File};
+use std::net::{SocketAddr, TcpListener};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Output, Stdio};
+
+use tempfile::TempDir;
+
+use super::dns::Dns;
+use super::eventually;
+use super::mx::Farm;
+use super::pki::{Kind, Pki};
+use super::web::Web;
+
+/// The daemon's own name.
+pub const HOSTNAME: &str = "relay.world.test";
+
+/// The world and a daemon in it.
+pub struct World {
+    /// The CA everybody trusts.
+    pub pki: Pki,
+    /// The name server.
+    pub dns: Dns,
+    /// Policy host and report endpoint.
+    pub web: Web,
+    /// MX hosts.
+    pub farm: Farm,
+    /// The daemon.
+    pub daemon: Daemon,
+}
+
+impl World {
+    /// A world with `hosts` MX hosts without TLS, and policy hosts for `domains`; the daemon is
+    /// configured and running. `extra` is a further configuration file.
+    pub async fn start(hosts: u8, domains: &[&str], extra: &str) -> Self {
+        let pki = Pki::new();
+        let dns = Dns::start().await;
+        let mut names: Vec<String> = domains.iter().map(|domain| format!("mta-sts.{domain}")).collect();
+        names.push("reports.world.test".to_owned());
+        let names: Vec<&str> = names.iter().map(String::as_str).collect();
+        let web = Web::start(pki.leaf(&names, Kind::Good).server_config()).await;
+        for name in names {
+            dns.address(name, web.address.ip());
+        }
+        let farm = Farm::start(hosts).await;
+        let mut daemon = Daemon::configure(&pki, &dns, &web, farm.port, extra);
+        daemon.start().await;
+        Self { pki, dns, web, farm, daemon }
+    }
+
+    /// Publishes an MTA-STS policy.
+    pub fn publish(&self, domain: &str, id: &str, mode: &str, mx: &[&str], max_age: u32) {
+        let mx: String = mx.iter().map(|mx| format!("mx: {mx}\r\n")).collect();
+        let text = format!("version: STSv1\r\nmode: {mode}\r\n{mx}max_age: {max_age}\r\n");
+        self.web.set(&format!("mta-sts.{domain}"), super::web::Page::policy(&text));
+        self.dns.set_txt(&format!("_mta-sts.{domain}"), &format!("v=STSv1; id={id};"));
+    }
+
+    /// Names an MX host of a domain: record, address, and the host's index in the farm.
+    pub fn route(&self, domain: &str, preference: u16, mx: &str, host: usize) {
+        self.dns.mx(domain, preference, mx);
+        self.dns.address(mx, self.farm.hosts[host].ip);
+    }
+}
+
+/// The daemon.
+pub struct Daemon {
+    dir: TempDir,
+    child: Option<Child>,
+    /// The listener for trusted networks, in clear.
+    pub smarthost: SocketAddr,
+    /// The listener with STARTTLS that demands AUTH.
+    pub submission: SocketAddr,
+    /// The listener with implicit TLS that demands AUTH.
+    pub submissions: SocketAddr,
+}
+
+/// A port nobody has just now.
+fn free_address() -> SocketAddr {
+    let listener = TcpListener::bind("127.0.0.1:0").expect("loopback can be bound");
+    listener.local_addr().expect("bound")
+}
+
+impl Daemon {
+    /// A daemon configured for this world, not yet started.
+    pub fn configure(pki: &Pki, dns: &Dns, web: &Web, mx_port: u16, extra: &str) -> Self {
+        let dir = TempDir::new().expect("a temporary directory");
+        let path = |name: &str| dir.path().join(name);
+        let leaf = pki.leaf(&[HOSTNAME], Kind::Good);
+        fs::write(path("cert.pem"), leaf.certificate_pem()).expect("writable");
+        fs::write(path("key.pem"), leaf.key_pem()).expect("writable");
+        fs::write(path("roots.pem"), pki.root_pem()).expect("writable");
+        let hash = stsrelay::submission::auth::hash_password("secret").expect("argon2 works");
+        fs::write(path("users"), format!("# users\nalice:{hash}\n")).expect("writable");
+        let (smarthost, submission, submissions) = (free_address(), free_address(), free_address());
+        let root = dir.path().display();
+        let config = format!(
+            r#"
+[server]
+hostname = "{HOSTNAME}"
+data_dir = "{root}/data"
+
+[[listener]]
+name = "smarthost"
+listen = ["{smarthost}"]
+tls = "none"
+auth = "none"
+trusted_networks = ["127.0.0.0/8"]
+
+[[listener]]
+name = "submission"
+listen = ["{submission}"]
+tls = "starttls"
+auth = "required"
+
+[[listener]]
+name = "submissions"
+listen = ["{submissions}"]
+tls = "implicit"
+auth = "required"
+
+[tls]
+certificate_file = "{root}/cert.pem"
+key_file = "{root}/key.pem"
+extra_roots_file = "{root}/roots.pem"
+use_system_roots = false
+
+[auth]
+users_file = "{root}/users"
+
+[dns]
+nameservers = ["{dns}"]
+
+[delivery]
+smtp_port = {mx_port}
+retry = ["1h"]
+
+[mta_sts]
+https_port = {https_port}
+fetch_timeout = "5s"
+
+[network]
+allow_private_destinations = ["127.0.0.0/8"]
+
+[admin]
+socket = "{root}/admin.sock"
+"#,
+            dns = dns.address,
+            https_port = web.address.port(),
+        );
+        fs::write(path("stsrelay.toml"), config).expect("writable");
+        fs::create_dir(path("stsrelay.d")).expect("writable");
+        fs::write(path("stsrelay.d/extra.toml"), extra).expect("writable");
+        Self { dir, child: None, smarthost, submission, submissions }
+    }
+
+    /// A file in the daemon's directory.
+    pub fn path(&self, name: &str) -> PathBuf {
+        self.dir.path().join(name)
+    }
+
+    fn command(&self) -> Command {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_stsrelay"));
+        command.stdin(Stdio::null()).current_dir(self.dir.path());
+        for (name, _) in std::env::vars().filter(|(name, _)| name.starts_with("STSRELAY_")) {
+            command.env_remove(name);
+        }
+        command
+    }
+
+    /// Starts it and waits until it answers.
+    pub async fn start(&mut self) {
+        let log = File::options().create(true).append(true).open(self.path("log")).expect("writable");
+        let mut command = self.command();
+        command.arg("serve").arg("--config").arg(self.path("stsrelay.toml"));
+        command.stdout(Stdio::null()).stderr(log);
+        self.child = Some(command.spawn().expect("the daemon can be started"));
+        let smarthost = self.smarthost;
+        let socket = self.path("admin.sock");
+        for _ in 0..1500 {
+            let answers = tokio::net::TcpStream::connect(smarthost).await.is_ok()
+                && tokio::net::UnixStream::connect(&socket).await.is_ok();
+            if answers {
+                return;
+            }
+            if let Some(status) = self.child.as_mut().and_then(|child| child.try_wait().ok().flatten()) {
+                panic!("the daemon ended with {status}:\n{}", self.log());
+            }
+            tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+        }
+        panic!("the daemon does not answer:\n{}", self.log());
+    }
+
+    /// Its log so far.
+    pub fn log(&self) -> String {
+        fs::read_to_string(self.path("log")).unwrap_or_default()
+    }
+
+    /// kill -9.
+    pub fn kill(&mut self) {
+        if let Some(mut child) = self.child.take() {
+            child.kill().expect("our own child");
+            child.wait().expect("our own child");
+        }
+    }
+
+    /// Sends a signal, e.g. `HUP`.
+    pub fn signal(&self, name: &str) {
+        let pid = self.child.as_ref().expect("running").id().to_string();
+        let status = Command::new("kill").args([&format!("-{name}"), &pid]).status().expect("kill runs");
+        assert!(status.success());
+    }
+
+    /// SIGTERM, and waits for the end; gives its exit code.
+    pub async fn stop(&mut self) -> Option<i32> {
+        self.signal("TERM");
+        let child = std::sync::Mutex::new(self.child.take().expect("running"));
+        let child = &child;
+        let status = eventually("the daemon to stop", || async move {
+            child.lock().expect("no panic").try_wait().ok().flatten()
+        })
+        .await;
+        status.code()
+    }
+
+    /// Kills and starts again.
+    pub async fn restart(&mut self) {
+        self.kill();
+        self.start().await;
+    }
+
+    /// Runs a verb of the command line against this daemon.
+    pub async fn cli(&self, arguments: &[&str]) -> Output {
+        let mut command = self.command();
+        command.args(arguments).arg("--config").arg(self.path("stsrelay.toml"));
+        tokio::task::spawn_blocking(move || command.output().expect("the program runs"))
+            .await
+            .expect("no panic")
+    }
+
+    /// The same; must succeed, gives standard output.
+    pub async fn ask(&self, arguments: &[&str]) -> String {
+        let output = self.cli(arguments).await;
+        assert!(
+            output.status.success(),
+            "{arguments:?} ended with {}: {}{}",
+            output.status,
+            String::from_utf8_lossy(&output.stdout),
+            String::from_utf8_lossy(&output.stderr)
+        );
+        String::from_utf8_lossy(&output.stdout).into_owned()
+    }
+
+    /// Its process id.
+    pub fn pid(&self) -> u32 {
+        self.child.as_ref().expect("running").id()
+    }
+
+    /// Where its data is.
+    pub fn data_dir(&self) -> &Path {
+        self.dir.path()
+    }
+}
+
+impl Drop for Daemon {
+    fn drop(&mut self) {
+        self.kill();
+        if std::thread::panicking() {
+            eprintln!("--- the daemon's log ---\n{}", self.log());
+        }
+    }
+}

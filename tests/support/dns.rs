@@ -1,0 +1,205 @@
+//! A name server with records and failures that a test sets while it runs, and a log of questions.
+
+use std::collections::HashMap;
+use std::net::{IpAddr, SocketAddr};
+use std::sync::{Arc, Mutex};
+
+use hickory_proto::op::{Message, MessageType, ResponseCode};
+use hickory_proto::rr::rdata::{A, AAAA, CNAME, MX, TXT};
+use hickory_proto::rr::{Name, RData, Record, RecordType};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpListener, UdpSocket};
+use tokio::task::JoinSet;
+
+/// How a name behaves instead of answering.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Fault {
+    /// SERVFAIL.
+    ServFail,
+    /// No answer at all.
+    Silence,
+}
+
+#[derive(Default)]
+struct Zone {
+    records: HashMap<String, Vec<RData>>,
+    faults: HashMap<(String, RecordType), Fault>,
+    authentic: bool,
+    ttl: u32,
+    questions: Vec<(String, RecordType)>,
+}
+
+/// The server. Names are given without final dot.
+pub struct Dns {
+    zone: Arc<Mutex<Zone>>,
+    /// Where it answers, UDP and TCP.
+    pub address: SocketAddr,
+    _tasks: JoinSet<()>,
+}
+
+fn name(text: &str) -> Name {
+    Name::from_ascii(format!("{}.", text.trim_end_matches('.'))).expect("test names are names")
+}
+
+impl Dns {
+    /// Starts an empty server; every name is NXDOMAIN, TTLs are 1 second.
+    pub async fn start() -> Self {
+        let (udp, tcp) = loop {
+            let udp = UdpSocket::bind("127.0.0.1:0").await.expect("loopback can be bound");
+            let address = udp.local_addr().expect("bound");
+            if let Ok(tcp) = TcpListener::bind(address).await {
+                break (udp, tcp);
+            }
+        };
+        let address = udp.local_addr().expect("bound");
+        let zone = Arc::new(Mutex::new(Zone { ttl: 1, ..Zone::default() }));
+        let mut tasks = JoinSet::new();
+        let udp_zone = zone.clone();
+        tasks.spawn(async move {
+            let mut buffer = [0u8; 4096];
+            while let Ok((length, peer)) = udp.recv_from(&mut buffer).await {
+                if let Some(answer) = answer(&udp_zone, &buffer[..length]) {
+                    let _ = udp.send_to(&answer, peer).await;
+                }
+            }
+        });
+        let tcp_zone = zone.clone();
+        tasks.spawn(async move {
+            while let Ok((mut stream, _)) = tcp.accept().await {
+                let zone = tcp_zone.clone();
+                tokio::spawn(async move {
+                    while let Ok(length) = stream.read_u16().await {
+                        let mut question = vec![0u8; usize::from(length)];
+                        if stream.read_exact(&mut question).await.is_err() {
+                            break;
+                        }
+                        let Some(answer) = answer(&zone, &question) else { continue };
+                        let length = u16::try_from(answer.len()).expect("test answers are short");
+                        if stream.write_u16(length).await.is_err() || stream.write_all(&answer).await.is_err()
+                        {
+                            break;
+                        }
+                    }
+                });
+            }
+        });
+        Self { zone, address, _tasks: tasks }
+    }
+
+    fn add(&self, owner: &str, data: RData) {
+        self.zone.lock().expect("no panic").records.entry(owner.to_lowercase()).or_default().push(data);
+    }
+
+    /// Adds an MX record.
+    pub fn mx(&self, owner: &str, preference: u16, exchange: &str) {
+        self.add(owner, RData::MX(MX::new(preference, name(exchange))));
+    }
+
+    /// Adds an A or AAAA record.
+    pub fn address(&self, owner: &str, ip: IpAddr) {
+        let data = match ip {
+            IpAddr::V4(ip) => RData::A(A(ip)),
+            IpAddr::V6(ip) => RData::AAAA(AAAA(ip)),
+        };
+        self.add(owner, data);
+    }
+
+    /// Adds a TXT record of one character-string.
+    pub fn txt(&self, owner: &str, text: &str) {
+        self.add(owner, RData::TXT(TXT::new(vec![text.to_owned()])));
+    }
+
+    /// Adds a CNAME record.
+    pub fn cname(&self, owner: &str, target: &str) {
+        self.add(owner, RData::CNAME(CNAME(name(target))));
+    }
+
+    /// Removes all records of a name and type.
+    pub fn remove(&self, owner: &str, kind: RecordType) {
+        if let Some(records) = self.zone.lock().expect("no panic").records.get_mut(&owner.to_lowercase()) {
+            records.retain(|data| data.record_type() != kind);
+        }
+    }
+
+    /// Replaces the TXT records of a name.
+    pub fn set_txt(&self, owner: &str, text: &str) {
+        self.remove(owner, RecordType::TXT);
+        self.txt(owner, text);
+    }
+
+    /// Makes questions for a name and type fail, or answer again.
+    pub fn fault(&self, owner: &str, kind: RecordType, fault: Option<Fault>) {
+        let mut zone = self.zone.lock().expect("no panic");
+        let key = (owner.to_lowercase(), kind);
+        match fault {
+            Some(fault) => zone.faults.insert(key, fault),
+            None => zone.faults.remove(&key),
+        };
+    }
+
+    /// Whether answers carry the AD bit.
+    pub fn authentic(&self, authentic: bool) {
+        self.zone.lock().expect("no panic").authentic = authentic;
+    }
+
+    /// TTL of all answers, seconds.
+    pub fn ttl(&self, seconds: u32) {
+        self.zone.lock().expect("no panic").ttl = seconds;
+    }
+
+    /// How often this was asked.
+    pub fn asked(&self, owner: &str, kind: RecordType) -> usize {
+        let key = (owner.to_lowercase(), kind);
+        self.zone.lock().expect("no panic").questions.iter().filter(|asked| **asked == key).count()
+    }
+
+    /// Questions in all.
+    pub fn questions(&self) -> usize {
+        self.zone.lock().expect("no panic").questions.len()
+    }
+}
+
+fn answer(zone: &Mutex<Zone>, question: &[u8]) -> Option<Vec<u8>> {
+    let request = Message::from_vec(question).ok()?;
+    let query = request.queries.first()?.clone();
+    let asked = query.name().to_ascii().trim_end_matches('.').to_lowercase();
+    let kind = query.query_type();
+    let mut zone = zone.lock().expect("no panic");
+    zone.questions.push((asked.clone(), kind));
+    let mut response = Message::new(request.metadata.id, MessageType::Response, request.metadata.op_code);
+    response.metadata.recursion_desired = true;
+    response.metadata.recursion_available = true;
+    response.metadata.authentic_data = zone.authentic;
+    response.add_query(query);
+    match zone.faults.get(&(asked.clone(), kind)) {
+        Some(Fault::Silence) => return None,
+        Some(Fault::ServFail) => response.metadata.response_code = ResponseCode::ServFail,
+        None => fill(&zone, &mut response, asked, kind),
+    }
+    response.to_vec().ok()
+}
+
+fn fill(zone: &Zone, response: &mut Message, asked: String, kind: RecordType) {
+    let mut owner = asked;
+    for _ in 0..8 {
+        let Some(records) = zone.records.get(&owner) else {
+            // An empty non-terminal exists without records.
+            let below = format!(".{owner}");
+            if !zone.records.keys().any(|other| other.ends_with(&below)) {
+                response.metadata.response_code = ResponseCode::NXDomain;
+            }
+            return;
+        };
+        let found: Vec<&RData> = records.iter().filter(|data| data.record_type() == kind).collect();
+        for data in &found {
+            response.add_answer(Record::from_rdata(name(&owner), zone.ttl, (*data).clone()));
+        }
+        let alias = records.iter().find_map(|data| match data {
+            RData::CNAME(target) if found.is_empty() => Some(target.clone()),
+            _ => None,
+        });
+        let Some(target) = alias else { return };
+        response.add_answer(Record::from_rdata(name(&owner), zone.ttl, RData::CNAME(target.clone())));
+        owner = target.0.to_ascii().trim_end_matches('.').to_lowercase();
+    }
+}
