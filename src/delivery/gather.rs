@@ -165,7 +165,7 @@ impl Gather {
             Destination::Literal(ip) => return Ok(NextHop::Literal(*ip)),
         };
         let inner = &self.inner;
-        let known = inner.mx.ask(domain, inner.dns.mx(domain)).await;
+        let known = inner.mx.ask(domain, || inner.dns.mx(domain)).await;
         let records: Vec<(u16, &str)>;
         let (facts, status) = match &known.lookup {
             Lookup::Found(answer) => {
@@ -177,7 +177,8 @@ impl Gather {
             // RFC 5321 §5.1, RFC 7672 §2.1.2: a failed MX lookup delays the mail.
             Lookup::Failed(failure) => return Err(dns_failure(Scope::Domain, failure)),
         };
-        check_status(domain, "MX", status).map_err(|failure| dns_failure(Scope::Domain, &failure))?;
+        check_status(|| domain.to_string(), "MX", status)
+            .map_err(|failure| dns_failure(Scope::Domain, &failure))?;
         Route::build(domain, facts, status, &inner.options().own_names, &mut rand::rng())
             .map(NextHop::Route)
             .map_err(|error| error.failure(domain))
@@ -193,14 +194,14 @@ impl Gather {
     /// preference must not be tried either.
     pub async fn addresses(&self, host: &MxHost) -> Result<Vec<IpAddr>, Failure> {
         let (inner, name) = (&self.inner, &host.name);
-        let known = inner.hosts.ask(name, inner.dns.addresses(name)).await;
+        let known = inner.hosts.ask(name, || inner.dns.addresses(name)).await;
         let answer = match &known.lookup {
             Lookup::Found(answer) => answer,
             Lookup::NoData(_) => return Err(no_address(name, "it has no A or AAAA record")),
             Lookup::NxDomain(_) => return Err(no_address(name, "it does not exist (NXDOMAIN)")),
             Lookup::Failed(failure) => return Err(at_host(name, dns_failure(Scope::Host, failure))),
         };
-        check_status(name, "A and AAAA", answer.status)
+        check_status(|| name.to_string(), "A and AAAA", answer.status)
             .map_err(|failure| at_host(name, dns_failure(Scope::Host, &failure)))?;
         let own = &inner.options().own_addresses;
         // RFC 5321 §5.1: the relay finds itself in the list by address.
@@ -381,24 +382,25 @@ impl Inner {
 
     /// What `_mta-sts` TXT says, asked or remembered.
     async fn txt_fact(&self, domain: &Domain) -> TxtFact {
-        // RFC 8461 §3.1: `_mta-sts.` and the policy domain. A name that would be too long cannot exist.
-        let Ok(name) = domain.prefixed("_mta-sts") else {
-            return TxtFact::Unusable(record::RecordError::Absent);
+        let question = || async {
+            // RFC 8461 §3.1: `_mta-sts.` and the policy domain. A name too long for DNS does not exist.
+            match domain.prefixed("_mta-sts") {
+                Ok(name) => self.dns.txt(&name).await,
+                Err(_) => Lookup::NxDomain(DnssecStatus::Insecure),
+            }
         };
-        let known = self.txts.ask(domain, self.dns.txt(&name)).await;
-        match &known.lookup {
-            Lookup::Found(answer) => match check_status(&name, "TXT", answer.status) {
-                Ok(()) => match record::parse(&answer.records) {
-                    Ok(record) => TxtFact::Record(record.id),
-                    Err(error) => TxtFact::Unusable(error),
-                },
-                Err(failure) => TxtFact::Failed(failure.to_string()),
-            },
-            Lookup::NoData(status) | Lookup::NxDomain(status) => match check_status(&name, "TXT", *status) {
-                Ok(()) => TxtFact::Unusable(record::RecordError::Absent),
-                Err(failure) => TxtFact::Failed(failure.to_string()),
-            },
-            Lookup::Failed(failure) => TxtFact::Failed(failure.to_string()),
+        let known = self.txts.ask(domain, question).await;
+        let (records, status) = match &known.lookup {
+            Lookup::Found(answer) => (answer.records.as_slice(), answer.status),
+            Lookup::NoData(status) | Lookup::NxDomain(status) => (&[][..], *status),
+            Lookup::Failed(failure) => return TxtFact::Failed(failure.to_string()),
+        };
+        if let Err(failure) = check_status(|| format!("_mta-sts.{domain}"), "TXT", status) {
+            return TxtFact::Failed(failure.to_string());
+        }
+        match record::parse(records) {
+            Ok(record) => TxtFact::Record(record.id),
+            Err(error) => TxtFact::Unusable(error),
         }
     }
 
@@ -456,13 +458,17 @@ fn was_fetched_within(entry: &CachedPolicy, wait: Duration, now: Timestamp) -> b
 }
 
 /// RFC 7672 §2.1.1: bogus and indeterminate answers are failures, not facts.
-fn check_status(name: &Domain, kind: &'static str, status: DnssecStatus) -> Result<(), LookupFailure> {
+fn check_status(
+    name: impl FnOnce() -> String,
+    kind: &'static str,
+    status: DnssecStatus,
+) -> Result<(), LookupFailure> {
     let (bogus, text) = match status {
         DnssecStatus::Secure | DnssecStatus::Insecure => return Ok(()),
         DnssecStatus::Bogus => (true, "DNSSEC validation failed"),
         DnssecStatus::Indeterminate => (false, "DNSSEC validation could not be completed"),
     };
-    Err(LookupFailure { name: name.to_string(), kind, bogus, text: text.to_owned() })
+    Err(LookupFailure { name: name(), kind, bogus, text: text.to_owned() })
 }
 
 fn failure(scope: Scope, permanence: Permanence, status: EnhancedStatus, text: String) -> Failure {
