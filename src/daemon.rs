@@ -9,10 +9,12 @@
 //!
 //! Whatever is wrong at start is a [`ConfigError`]: one line, nothing left running. Called by `cli`.
 
+mod accept;
 mod hints;
 mod reload;
 mod storage;
 
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -29,6 +31,7 @@ use crate::admin::{self, AdminHandles};
 use crate::config::{ConfigError, Doors, Loaded, Settings, Sources};
 use crate::delivery::gather::Gather;
 use crate::delivery::{self, Delivery};
+use crate::mail::Domain;
 use crate::net::https::ReqwestHttps;
 use crate::net::tcp::TcpDialer;
 use crate::net::{SystemClock, World};
@@ -91,6 +94,12 @@ struct Daemon {
     signals: Signals,
 }
 
+/// What a signal asks for.
+enum Asked {
+    Reload,
+    Stop(&'static str),
+}
+
 struct Signals {
     hangup: Signal,
     terminate: Signal,
@@ -106,11 +115,20 @@ impl Signals {
         })
     }
 
-    /// The next request to stop.
-    async fn stop(&mut self) -> &'static str {
+    async fn next(&mut self) -> Asked {
         tokio::select! {
-            _ = self.terminate.recv() => "SIGTERM",
-            _ = self.interrupt.recv() => "SIGINT",
+            _ = self.hangup.recv() => Asked::Reload,
+            _ = self.terminate.recv() => Asked::Stop("SIGTERM"),
+            _ = self.interrupt.recv() => Asked::Stop("SIGINT"),
+        }
+    }
+
+    /// The next request to stop; others are not heard any more.
+    async fn stop(&mut self) -> &'static str {
+        loop {
+            if let Asked::Stop(signal) = self.next().await {
+                return signal;
+            }
         }
     }
 }
@@ -126,21 +144,16 @@ impl Daemon {
             Signals::new().map_err(|error| loaded.error("server", format!("no signals: {error}")))?;
         let Settings { submission, server_tls, delivery, gather, reporting, queue, doors } = settings;
         // Everything that another process may hold comes before anything is changed.
-        let admin_socket = admin::bind(&loaded.config.admin.socket)
-            .map_err(|text| loaded.error("admin.socket", text))?;
-        let listeners = submission::bind(&submission)
-            .map_err(|error| loaded.error("listener", error.to_string()))?;
+        let admin_socket =
+            admin::bind(&loaded.config.admin.socket).map_err(|text| loaded.error("admin.socket", text))?;
+        let listeners = submission::bind(&submission).map_err(|text| loaded.error("listener", text))?;
         let storage = Storage::open(&loaded, queue).await?;
         let world = world(doors).map_err(|text| loaded.error("mta_sts", text))?;
 
         let shutdown = CancellationToken::new();
         let (channels, receivers) = Channels::new(submission, server_tls, delivery, gather, reporting);
-        let gatherer = Gather::new(
-            world.clone(),
-            storage.policies.clone(),
-            storage.results.clone(),
-            receivers.gather,
-        );
+        let gatherer =
+            Gather::new(world.clone(), storage.policies.clone(), storage.results.clone(), receivers.gather);
         let reporter = Reporting::new(
             world.clone(),
             storage.queue.clone(),
@@ -163,7 +176,12 @@ impl Daemon {
             storage.results.clone(),
             receivers.delivery,
         );
-        let addresses = listeners.addresses();
+        let addresses: Vec<(String, SocketAddr)> = listeners
+            .iter()
+            .flat_map(|(listener, sockets)| {
+                sockets.iter().filter_map(|s| Some((listener.name.clone(), s.local_addr().ok()?)))
+            })
+            .collect();
         for (name, address) in &addresses {
             info!(listener = %name, %address, "listening");
         }
@@ -185,11 +203,11 @@ impl Daemon {
             "submission",
             Box::pin(submission::serve(
                 listeners,
-                world.clone(),
-                storage.queue.clone(),
-                gatherer,
                 receivers.submission,
                 receivers.server_tls,
+                storage.queue.clone(),
+                Arc::clone(&world.clock),
+                Arc::new(move |domain: &Domain| gatherer.prefetch(domain)),
                 shutdown.clone(),
             )),
         );
@@ -206,11 +224,13 @@ impl Daemon {
         let mut health = Health::Fine;
         let broken = loop {
             tokio::select! {
-                signal = self.signals.stop() => {
-                    info!(signal, "stopping: no new work is taken");
-                    break false;
-                }
-                _ = self.signals.hangup.recv() => self.reload().await,
+                asked = self.signals.next() => match asked {
+                    Asked::Reload => self.reload().await,
+                    Asked::Stop(signal) => {
+                        info!(signal, "stopping: no new work is taken");
+                        break false;
+                    }
+                },
                 _ = status.tick() => self.tell_status(&mut health),
                 Some(ended) = self.stories.join_next() => {
                     tell_broken(&ended);

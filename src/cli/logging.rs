@@ -3,8 +3,8 @@
 use std::io::{self, IsTerminal as _};
 
 use tracing_subscriber::layer::SubscriberExt as _;
-use tracing_subscriber::util::SubscriberInitExt as _;
 use tracing_subscriber::reload;
+use tracing_subscriber::util::SubscriberInitExt as _;
 
 use crate::config::{ConfigError, Loaded, LogFormat, check::parse_level};
 use crate::daemon::Level;
@@ -30,7 +30,5 @@ pub(super) fn start(loaded: &Loaded) -> Result<Box<Level>, ConfigError> {
         }
     };
     started.map_err(|error| loaded.error("log.format", error.to_string()))?;
-    Ok(Box::new(move |level: &str| {
-        handle.reload(parse_level(level)?).map_err(|error| error.to_string())
-    }))
+    Ok(Box::new(move |level: &str| handle.reload(parse_level(level)?).map_err(|error| error.to_string())))
 }

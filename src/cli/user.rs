@@ -23,8 +23,9 @@ pub(super) enum Verb {
 
 pub(super) fn run(verb: &Verb) -> Result<Exit, Failure> {
     let Verb::Hash { name } = verb;
-    // The line ends its name at the first colon, and comments start with #.
-    if name.is_empty() || name.starts_with('#') || name.contains(|c: char| c == ':' || c.is_control()) {
+    // What a users file cannot hold: blanks, and a line that starts as a comment does.
+    let blank = |c: char| c.is_control() || c.is_whitespace();
+    if name.is_empty() || name.starts_with('#') || name.contains(blank) {
         return Err(Failure::new(Exit::Usage, format!("{name:?} cannot be a user's name")));
     }
     let password = read_password()?;

@@ -21,6 +21,9 @@ use crate::store::QueueOptions;
 use crate::submission::{self, ListenerOptions, Users};
 use crate::tlspolicy::Override;
 
+/// A message in transfer at shutdown may take so long to end; within the daemon's own limit.
+const DRAIN: Duration = Duration::from_secs(20);
+
 /// Everything the daemon is made of, ready to be handed out.
 pub struct Settings {
     /// Story 1.
@@ -194,6 +197,7 @@ fn submission_options(loaded: &Loaded, hostname: Domain, users: Users) -> submis
         connections: config.limits.connections,
         connections_per_address: config.limits.connections_per_address,
         users,
+        drain_timeout: DRAIN,
         ..submission::Options::new(hostname)
     }
 }

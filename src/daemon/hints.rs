@@ -21,8 +21,7 @@ fn text(program: &str, file: &str, addresses: &[(String, SocketAddr)]) -> String
     let Some((_, first)) = addresses.first() else { return String::new() };
     let to = reachable(*first);
     let (host, port) = (to.ip(), to.port());
-    let places: Vec<String> =
-        addresses.iter().map(|(name, address)| format!("{address} ({name})")).collect();
+    let places: Vec<String> = addresses.iter().map(|(name, address)| format!("{address} ({name})")).collect();
     format!(
         "\n\
          Submit mail to {}. From this host, for example:\n\

@@ -37,7 +37,7 @@ const NEEDS_RESTART: [&str; 12] = [
 /// The ways options reach the stories.
 pub(super) struct Channels {
     submission: watch::Sender<Arc<submission::Options>>,
-    server_tls: watch::Sender<Option<ServerTls>>,
+    server_tls: watch::Sender<Option<Arc<ServerTls>>>,
     delivery: watch::Sender<Arc<delivery::Options>>,
     gather: watch::Sender<Arc<gather::Options>>,
     reporting: watch::Sender<Arc<reporting::Options>>,
@@ -46,7 +46,7 @@ pub(super) struct Channels {
 /// The stories' ends.
 pub(super) struct Receivers {
     pub(super) submission: watch::Receiver<Arc<submission::Options>>,
-    pub(super) server_tls: watch::Receiver<Option<ServerTls>>,
+    pub(super) server_tls: watch::Receiver<Option<Arc<ServerTls>>>,
     pub(super) delivery: watch::Receiver<Arc<delivery::Options>>,
     pub(super) gather: watch::Receiver<Arc<gather::Options>>,
     pub(super) reporting: watch::Receiver<Arc<reporting::Options>>,
@@ -61,7 +61,7 @@ impl Channels {
         reporting: reporting::Options,
     ) -> (Self, Receivers) {
         let (submission_sender, submission) = watch::channel(Arc::new(submission));
-        let (server_tls_sender, server_tls) = watch::channel(server_tls);
+        let (server_tls_sender, server_tls) = watch::channel(server_tls.map(Arc::new));
         let (delivery_sender, delivery) = watch::channel(Arc::new(delivery));
         let (gather_sender, gather) = watch::channel(Arc::new(gather));
         let (reporting_sender, reporting) = watch::channel(Arc::new(reporting));
@@ -99,7 +99,7 @@ pub(super) fn apply(channels: &Channels, level: &Level, old: &Loaded, new: &Load
         warn!("reload: log.level: {text}");
     }
     // Certificate before listeners: a listener that now offers TLS finds it.
-    channels.server_tls.send_replace(settings.server_tls);
+    channels.server_tls.send_replace(settings.server_tls.map(Arc::new));
     channels.submission.send_replace(Arc::new(settings.submission));
     channels.delivery.send_replace(Arc::new(settings.delivery));
     channels.gather.send_replace(Arc::new(settings.gather));

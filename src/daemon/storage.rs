@@ -51,8 +51,7 @@ fn open(options: &QueueOptions) -> Result<(Storage, Vec<String>), String> {
         .mode(DATA_DIR_MODE)
         .create(folder)
         .map_err(|error| format!("{} cannot be made: {error}", folder.display()))?;
-    let (queue, mut repairs) =
-        Queue::open(options, SystemClock.now()).map_err(|error| error.to_string())?;
+    let (queue, mut repairs) = Queue::open(options, SystemClock.now()).map_err(|error| error.to_string())?;
     let (policies, more) = Policies::open(folder).map_err(|error| error.to_string())?;
     repairs.extend(more);
     let (results, more) = Results::open(folder).map_err(|error| error.to_string())?;
