@@ -378,7 +378,7 @@ impl Reporting {
     }
 
     /// Counts a report to a target, unless it would be too many.
-    fn may_send(&self, day: Date, rua: &str) -> bool {
+    pub(super) fn may_send(&self, day: Date, rua: &str) -> bool {
         let mut shared = self.shared();
         let count = match shared.sent.entry((day, rua.to_owned())) {
             MapEntry::Occupied(count) => count.into_mut(),
@@ -389,7 +389,7 @@ impl Reporting {
         may
     }
 
-    fn may_note(&self, day: Date) -> bool {
+    pub(super) fn may_note(&self, day: Date) -> bool {
         let mut shared = self.shared();
         let notes = shared.notes.entry(day).or_insert(0);
         let may = *notes < NOTES_PER_DAY_MAX;
