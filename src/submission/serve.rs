@@ -133,7 +133,8 @@ pub async fn serve<Q: Inbox, T: AcceptTls>(
         });
     }
     drop(sockets);
-    drain(sessions, options.borrow().drain_timeout).await;
+    let within = options.borrow().drain_timeout;
+    drain(sessions, within).await;
 }
 
 async fn drain(mut sessions: JoinSet<()>, within: Duration) {
