@@ -124,10 +124,6 @@ CONF
   wait_port 127.0.1.1 "$SMTP_PORT"
 }
 
-postfix_mx_running() {
-  kill -0 "$(cat "$W/mx.pid")" 2>/dev/null
-}
-
 postfix_origin_start() {
   local base=$W/origin
   mkdir -p "$base/etc"

@@ -5,8 +5,10 @@
 set -eu -o pipefail
 
 # shellcheck source-path=SCRIPTDIR
+. "$HERE/lib/process.sh"
 . "$HERE/lib/ca.sh"
 . "$HERE/lib/dns.sh"
+. "$HERE/lib/postfix.sh"
 
 daemon_pid=
 # shellcheck disable=SC2154
@@ -200,9 +202,15 @@ relay() {
   "$W/bin/stsrelay" "$verb" "$@" --config "$CONFIG"
 }
 
-# queued: how many items the queue lists.
-queued() { relay queue list --json | grep -c . || true; }
+# queued: how many items the queue holds. A daemon that does not answer fails the story.
+queued() {
+  local list
+  list=$(relay queue list --json) || return
+  grep -c . <<<"$list" || true
+}
 queue_is() { [ "$(queued)" = "$1" ]; }
+# deferred: so many items have had an attempt and wait for another one.
+deferred_is() { [ "$(relay queue list --json | grep -c '"state":"deferred"' || true)" = "$1" ]; }
 
 # --- mail
 
@@ -230,12 +238,18 @@ arrived() {
 arrived_count() { arrived "$1" | grep -c . || true; }
 arrived_is() { [ "$(arrived_count "$1")" = "$2" ]; }
 
-# mx_log FACE: what this receiving name logged since the story began.
-mx_log() { tail -n "+$((mx_log_start + 1))" "$W/log/mx.log" | grep -E "postfix/$1/|$1/smtpd" || true; }
-# mx_mails FACE: how many transactions it was offered that it gave a queue id; mx_handshakes: TLS sessions complete.
+# What the receiving names logged since the story began. All of it comes with the final `disconnect` of a session.
+mx_log_start=$(wc -l <"$W/log/mx.log")
+mx_log() { tail -n "+$((mx_log_start + 1))" "$W/log/mx.log" | grep " $1/smtpd" || true; }
+# Connections; transactions with at least one accepted recipient; TLS sessions the client completed; those it gave up.
+mx_connections() { mx_log "$1" | grep -cE ': connect from' || true; }
 mx_mails() { mx_log "$1" | grep -cE ': client=' || true; }
 mx_handshakes() { mx_log "$1" | grep -cE 'TLS connection established from' || true; }
-mx_log_start=$(wc -l <"$W/log/mx.log")
+mx_refused() { mx_log "$1" | grep -cE 'SSL_accept error from' || true; }
+
+# wire_log: what passed the wire in clear since the story began.
+wire_log_start=$(wc -l <"$W/log/wire.log")
+wire_log() { tail -n "+$((wire_log_start + 1))" "$W/log/wire.log"; }
 
 # requests HOST: policy fetches nginx has seen for it, ever.
 requests() { grep -c "^$1 " "$W/log/nginx-access.log" || true; }

@@ -24,43 +24,10 @@ FACES=(
 export WIRE_ADDRESS=127.0.3.1 ORIGIN_ADDRESS=127.0.4.1 POLICY_ADDRESS=127.0.2.1 DNS_ADDRESS=127.0.0.1
 
 # shellcheck source-path=SCRIPTDIR
+. "$HERE/lib/process.sh"
 . "$HERE/lib/ca.sh"
 . "$HERE/lib/dns.sh"
 . "$HERE/lib/postfix.sh"
-
-pids=()
-
-# spawn NAME COMMAND...: starts a process in a group of its own; its output goes to log/NAME.out; its pid is in $W/NAME.pid.
-spawn() {
-  local name=$1
-  shift
-  setsid "$@" >>"$W/log/$name.out" 2>&1 </dev/null &
-  echo $! >"$W/$name.pid"
-  pids+=($!)
-}
-
-# end_group PID: ends a process started as leader of its group, and what it started; waits; insists after 5 s.
-end_group() {
-  local pid=$1 i
-  kill -TERM -- "-$pid" 2>/dev/null || return 0
-  for ((i = 0; i < 50; i++)); do
-    kill -0 -- "-$pid" 2>/dev/null || return 0
-    sleep 0.1
-  done
-  kill -KILL -- "-$pid" 2>/dev/null
-  return 0
-}
-
-# wait_port ADDRESS PORT: until something listens there, 10 s at most.
-wait_port() {
-  local i
-  for ((i = 0; i < 100; i++)); do
-    if (exec 3<>"/dev/tcp/$1/$2") 2>/dev/null; then return 0; fi
-    sleep 0.1
-  done
-  echo "nothing listens on $1:$2 after 10 s" >&2
-  return 1
-}
 
 world_start() {
   # Below the range the kernel gives to outgoing connections, so that none takes a port before its server does.
@@ -89,15 +56,17 @@ world_start() {
 }
 
 world_stop() {
-  local pid
-  for pid in ${pids[@]+"${pids[@]}"}; do kill -TERM -- "-$pid" 2>/dev/null; done
-  for pid in ${pids[@]+"${pids[@]}"}; do end_group "$pid"; done
-  pids=()
+  local file
+  for file in "$W"/pid/*; do
+    [ -e "$file" ] || continue
+    kill -TERM -- "-$(cat "$file")" 2>/dev/null
+  done
+  for file in "$W"/pid/*; do [ ! -e "$file" ] || stop "${file##*/}"; done
 }
 
 # Brings back what a story may have left stopped or broken.
 world_mend() {
-  postfix_mx_running || postfix_mx_start
+  runs mx || postfix_mx_start
   echo pass >"$W/wire.mode"
   rm -f "$W/reports/status"
   # What the submitting host still holds belongs to the story that is over.
