@@ -134,7 +134,8 @@ pub async fn serve<Q: Inbox>(
         });
     }
     drop(sockets);
-    drain(sessions, options.borrow().drain_timeout).await;
+    let within = options.borrow().drain_timeout;
+    drain(sessions, within).await;
 }
 
 async fn drain(mut sessions: JoinSet<()>, within: Duration) {
