@@ -5,7 +5,8 @@
 //!
 //! Inside, from the caller to the disk: `queue` (the verbs) over `table` (what is in memory) and
 //! `journal` (what is durable: group commit of `frame`s of `record`s through `disk`); `keeper` with
-//! `index` and `compaction` behind them; `open` and `replay` at start.
+//! `index` and `compaction` behind them; `open` and `replay` at start. `policies` and `reports` are
+//! small maps over `ledger`; `results` keeps its own daily logs.
 
 mod body;
 mod compaction;
@@ -15,6 +16,8 @@ mod frame;
 mod index;
 mod journal;
 mod keeper;
+mod ledger;
+mod lines;
 mod notions;
 mod open;
 pub mod policies;

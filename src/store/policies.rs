@@ -3,6 +3,8 @@
 use std::path::Path;
 use std::sync::Arc;
 
+use super::disk::RealDisk;
+use super::ledger::Ledger;
 use super::queue::QueueError;
 use crate::mail::Domain;
 use crate::sts::CachedPolicy;
@@ -11,7 +13,7 @@ use crate::sts::CachedPolicy;
 /// memory. A damaged entry is dropped and reported, never fatal.
 #[derive(Clone)]
 pub struct Policies {
-    inner: Arc<()>,
+    ledger: Ledger<Domain, CachedPolicy>,
 }
 
 impl Policies {
@@ -20,12 +22,14 @@ impl Policies {
     /// # Errors
     /// [`QueueError::Storage`].
     pub fn open(data_dir: &Path) -> Result<(Self, Vec<String>), QueueError> {
-        todo!()
+        let (ledger, repairs) =
+            Ledger::open(Arc::new(RealDisk), data_dir.join("policies/ledger"), "policy cache")?;
+        Ok((Self { ledger }, repairs))
     }
 
     /// What is known of this domain.
     pub fn get(&self, domain: &Domain) -> Option<Arc<CachedPolicy>> {
-        todo!()
+        self.ledger.get(domain)
     }
 
     /// Keeps an entry; durable when it returns.
@@ -33,7 +37,7 @@ impl Policies {
     /// # Errors
     /// [`QueueError`]; the entry is in memory all the same.
     pub async fn put(&self, entry: CachedPolicy) -> Result<(), QueueError> {
-        todo!()
+        self.ledger.set(entry.domain.clone(), Some(entry)).await
     }
 
     /// Forgets a domain; whether it was known.
@@ -41,11 +45,15 @@ impl Policies {
     /// # Errors
     /// [`QueueError`].
     pub async fn remove(&self, domain: &Domain) -> Result<bool, QueueError> {
-        todo!()
+        let known = self.get(domain).is_some();
+        if known {
+            self.ledger.set(domain.clone(), None).await?;
+        }
+        Ok(known)
     }
 
     /// All entries in order of domain.
     pub fn list(&self) -> Vec<Arc<CachedPolicy>> {
-        todo!()
+        self.ledger.values()
     }
 }

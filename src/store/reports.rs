@@ -8,6 +8,8 @@ use jiff::Timestamp;
 use jiff::civil::Date;
 use serde::{Deserialize, Serialize};
 
+use super::disk::RealDisk;
+use super::ledger::Ledger;
 use super::queue::QueueError;
 use crate::mail::Domain;
 use crate::queue::QueueId;
@@ -15,7 +17,7 @@ use crate::queue::QueueId;
 /// The reports. Cheap to clone; reads are from memory.
 #[derive(Clone)]
 pub struct Reports {
-    inner: Arc<()>,
+    ledger: Ledger<(Date, Domain), ReportEntry>,
 }
 
 /// One report: a day and a report domain.
@@ -70,7 +72,9 @@ impl Reports {
     /// # Errors
     /// [`QueueError::Storage`].
     pub fn open(data_dir: &Path) -> Result<(Self, Vec<String>), QueueError> {
-        todo!()
+        let (ledger, repairs) =
+            Ledger::open(Arc::new(RealDisk), data_dir.join("reports/ledger"), "sent reports")?;
+        Ok((Self { ledger }, repairs))
     }
 
     /// Keeps an entry (by day and domain); durable when it returns.
@@ -78,17 +82,20 @@ impl Reports {
     /// # Errors
     /// [`QueueError`].
     pub async fn put(&self, entry: ReportEntry) -> Result<(), QueueError> {
-        todo!()
+        self.ledger.set((entry.day, entry.domain.clone()), Some(entry)).await
     }
 
     /// One report.
     pub fn get(&self, day: Date, domain: &Domain) -> Option<Arc<ReportEntry>> {
-        todo!()
+        self.ledger.get(&(day, domain.clone()))
     }
 
     /// All reports, latest day first, then by domain.
     pub fn list(&self) -> Vec<Arc<ReportEntry>> {
-        todo!()
+        let mut entries = self.ledger.values();
+        // Stable: the domains of a day stay in order.
+        entries.sort_by_key(|entry| std::cmp::Reverse(entry.day));
+        entries
     }
 
     /// Forgets days before `day`.
@@ -96,6 +103,6 @@ impl Reports {
     /// # Errors
     /// [`QueueError`].
     pub async fn forget_before(&self, day: Date) -> Result<(), QueueError> {
-        todo!()
+        self.ledger.remove_all(|(other, _)| *other < day).await
     }
 }
