@@ -1,247 +1,18 @@
-//! The reports' story against a store on disk, a name server and endpoints made of tables.
+//! The reports' story, day by day and restart by restart.
 
-use std::collections::VecDeque;
+mod house;
+
 use std::io::Read;
 use std::time::Duration;
 
 use flate2::read::GzDecoder;
-use futures_util::future::BoxFuture;
-use tempfile::TempDir;
 
+use self::house::*;
 use super::work::{Mode, NOTES_PER_DAY_MAX, REPORTS_PER_RUA_MAX};
 use super::*;
-use crate::mail::mime::reader::Entity;
-use crate::mail::{Mailbox, TlsRequest};
-use crate::net::dns::{Answer, Lookup, LookupFailure, MxRecord};
-use crate::net::https::{FetchError, PostOutcome};
-use crate::route::DnssecStatus;
-use crate::store::{Entry, Filter, QueueOptions, ReportEntry, RuaStatus};
-use crate::tlsrpt::{AppliedPolicy, PolicyType, SessionResult};
-
-const HOUR: Duration = Duration::from_secs(3600);
-
-fn at(text: &str) -> Timestamp {
-    text.parse().unwrap()
-}
-
-fn day(text: &str) -> Date {
-    text.parse().unwrap()
-}
-
-fn domain(text: &str) -> Domain {
-    Domain::parse(text).unwrap()
-}
-
-/// Wall time: moved by hand, and by tokio's clock where that is paused.
-struct TestClock {
-    base: Mutex<Timestamp>,
-    started: Option<tokio::time::Instant>,
-}
-
-impl TestClock {
-    fn passed(&self) -> Duration {
-        self.started.map_or(Duration::ZERO, |started| started.elapsed())
-    }
-
-    fn set(&self, to: &str) {
-        *self.base.lock().unwrap() = at(to).checked_sub(self.passed()).unwrap();
-    }
-}
-
-impl Clock for TestClock {
-    fn now(&self) -> Timestamp {
-        self.base.lock().unwrap().checked_add(self.passed()).unwrap()
-    }
-}
-
-#[derive(Clone)]
-enum Txt {
-    Record(String),
-    None,
-    Fails,
-}
-
-#[derive(Default)]
-struct TestDns {
-    txt: Mutex<HashMap<String, Txt>>,
-    asked: Mutex<Vec<String>>,
-}
-
-impl Dns for TestDns {
-    fn mx<'a>(&'a self, _: &'a Domain) -> BoxFuture<'a, Lookup<MxRecord>> {
-        unreachable!("reports ask for no MX")
-    }
-
-    fn txt<'a>(&'a self, name: &'a Domain) -> BoxFuture<'a, Lookup<Vec<u8>>> {
-        self.asked.lock().unwrap().push(name.to_string());
-        let found = self.txt.lock().unwrap().get(name.as_str()).cloned();
-        let answer = match found {
-            Some(Txt::Record(text)) => Lookup::Found(Answer {
-                records: vec![text.into_bytes()],
-                status: DnssecStatus::Insecure,
-                name: name.clone(),
-                ttl: HOUR,
-            }),
-            Some(Txt::Fails) => Lookup::Failed(LookupFailure {
-                name: name.to_string(),
-                kind: "TXT",
-                bogus: false,
-                text: "SERVFAIL".to_owned(),
-            }),
-            Some(Txt::None) => Lookup::NoData(DnssecStatus::Insecure),
-            None => Lookup::NxDomain(DnssecStatus::Insecure),
-        };
-        Box::pin(async move { answer })
-    }
-
-    fn addresses<'a>(&'a self, _: &'a Domain) -> BoxFuture<'a, Lookup<std::net::IpAddr>> {
-        unreachable!("reports ask for no addresses")
-    }
-}
-
-#[derive(Default)]
-struct TestHttps {
-    /// What is answered first; then 201 for ever.
-    answers: Mutex<VecDeque<PostOutcome>>,
-    posts: Mutex<Vec<(String, String, Vec<u8>)>>,
-    /// Posts under way, and the most there ever were.
-    open: Mutex<(usize, usize)>,
-    slow: Mutex<Duration>,
-}
-
-impl Https for TestHttps {
-    fn fetch_policy<'a>(&'a self, _: &'a Domain) -> BoxFuture<'a, Result<Vec<u8>, FetchError>> {
-        unreachable!("reports fetch no policy")
-    }
-
-    fn post_report<'a>(&'a self, url: &'a str, kind: &'a str, body: Vec<u8>) -> BoxFuture<'a, PostOutcome> {
-        Box::pin(async move {
-            self.posts.lock().unwrap().push((url.to_owned(), kind.to_owned(), body));
-            {
-                let mut open = self.open.lock().unwrap();
-                open.0 += 1;
-                open.1 = open.1.max(open.0);
-            }
-            let slow = *self.slow.lock().unwrap();
-            if !slow.is_zero() {
-                tokio::time::sleep(slow).await;
-            }
-            self.open.lock().unwrap().0 -= 1;
-            self.answers.lock().unwrap().pop_front().unwrap_or(PostOutcome::Accepted(201))
-        })
-    }
-}
-
-/// One relay's reporting with everything around it.
-struct House {
-    dir: TempDir,
-    clock: Arc<TestClock>,
-    dns: Arc<TestDns>,
-    https: Arc<TestHttps>,
-    queue: Queue,
-    results: Results,
-    reports: Reports,
-    options: watch::Sender<Arc<Options>>,
-    reporting: Reporting,
-}
-
-fn options() -> Options {
-    let mailbox = |text: &str| Mailbox::parse(text).unwrap();
-    let mut options = Options::new(
-        domain("relay.sender.example"),
-        "Sender".to_owned(),
-        mailbox("postmaster@sender.example"),
-        mailbox("tlsrpt@sender.example"),
-    );
-    options.start_delay = Duration::ZERO;
-    options.dkim = Some(dkim::test_signer("sender.example"));
-    options
-}
-
-impl House {
-    fn new(now: &str) -> Self {
-        Self::at(now, None)
-    }
-
-    /// For tests on paused time.
-    fn paused(now: &str) -> Self {
-        Self::at(now, Some(tokio::time::Instant::now()))
-    }
-
-    fn at(now: &str, started: Option<tokio::time::Instant>) -> Self {
-        let clock = TestClock { base: Mutex::new(at(now)), started };
-        Self::open(tempfile::tempdir().unwrap(), Arc::new(clock), Arc::default(), Arc::default())
-    }
-
-    fn open(dir: TempDir, clock: Arc<TestClock>, dns: Arc<TestDns>, https: Arc<TestHttps>) -> Self {
-        let queue_options = QueueOptions { data_dir: dir.path().to_owned(), node: 1 };
-        let (queue, _) = Queue::open(&queue_options, clock.now()).unwrap();
-        let (results, _) = Results::open(dir.path()).unwrap();
-        let (reports, _) = Reports::open(dir.path()).unwrap();
-        let (sender, receiver) = watch::channel(Arc::new(options()));
-        let doors = Doors { clock: clock.clone(), dns: dns.clone(), https: https.clone() };
-        let reporting =
-            Reporting::with_doors(doors, queue.clone(), results.clone(), reports.clone(), receiver);
-        Self { dir, clock, dns, https, queue, results, reports, options: sender, reporting }
-    }
-
-    /// The process ends and starts anew on the same disk.
-    async fn restart(self) -> Self {
-        self.results.flush().await;
-        self.queue.close().await;
-        let Self { dir, clock, dns, https, queue, results, reports, options, reporting } = self;
-        drop((queue, results, reports, options, reporting));
-        Self::open(dir, clock, dns, https)
-    }
-
-    fn publish(&self, domain: &str, txt: Txt) {
-        self.dns.txt.lock().unwrap().insert(format!("_smtp._tls.{domain}"), txt);
-    }
-
-    fn record(&self, domain: &str, rua: &str) {
-        self.publish(domain, Txt::Record(format!("v=TLSRPTv1; rua={rua}")));
-    }
-
-    /// A session with `of` at an instant.
-    fn session(&self, of: &str, when: &str) {
-        let result = SessionResult {
-            report_domain: domain(of),
-            policy: AppliedPolicy {
-                policy_type: PolicyType::NoPolicyFound,
-                policy_domain: domain(of),
-                policy_string: vec![],
-                mx_host: vec![],
-            },
-            failures: vec![],
-        };
-        self.results.record(at(when), result);
-    }
-
-    async fn queued(&self) -> Vec<Entry> {
-        self.queue.list(&Filter::default(), None, 1000).await.unwrap().entries
-    }
-
-    async fn mail(&self, id: QueueId) -> Entity {
-        let body = self.queue.body(id).await.unwrap();
-        Entity::read(&body.head(100_000).await.unwrap())
-    }
-
-    fn posts(&self) -> Vec<String> {
-        self.https.posts.lock().unwrap().iter().map(|(url, ..)| url.clone()).collect()
-    }
-
-    fn answer(&self, answers: &[PostOutcome]) {
-        self.https.answers.lock().unwrap().extend(answers.iter().cloned());
-    }
-
-    fn entry(&self, of: &str) -> ReportEntry {
-        (*self.reports.get(day("2026-11-21"), &domain(of)).expect("an entry")).clone()
-    }
-
-    async fn due(&self, of: &str) -> Option<Timestamp> {
-        self.reporting.work(day("2026-11-21"), &domain(of), Mode::Due).await.next
-    }
-}
+use crate::mail::TlsRequest;
+use crate::net::https::PostOutcome;
+use crate::store::{Filter, ReportEntry, RuaStatus};
 
 fn refused() -> PostOutcome {
     PostOutcome::Refused("503 Service Unavailable".to_owned())
@@ -382,6 +153,39 @@ async fn without_a_record_nothing_is_sent_and_the_data_is_let_go() {
     let entry = house.entry("none.example");
     assert!(entry.targets.is_empty() && entry.json.is_empty());
     assert_eq!(entry.note.as_deref(), Some("no TXT record at _smtp._tls.none.example"));
+
+    assert_eq!(house.due("none.example").await, None);
+    house.record("none.example", "https://rua.example/");
+    assert_eq!(house.due("none.example").await, None, "what is let go is let go");
+    assert!(house.posts().is_empty());
+    let asked = house.reporting.send(None, Some(domain("none.example")), false).await;
+    assert_eq!(outcomes(&asked), ["none.example https://rua.example/ accepted"]);
+}
+
+#[tokio::test]
+async fn wherever_the_process_dies_each_target_gets_the_report_and_the_mail_is_queued_once() {
+    for nth in 0.. {
+        let house = House::new(NOON);
+        house.session("example.org", DURING);
+        house.record("example.org", "mailto:a@rua.example,https://rua.example/");
+        let (of, on) = (domain("example.org"), day("2026-11-21"));
+        let ended = cut_at(nth, house.reporting.work(on, &of, Mode::Due)).await;
+        let house = house.restart().await;
+        assert_eq!(house.due("example.org").await, None, "cut at {nth}");
+        let queued = house.queued().await;
+        assert_eq!(queued.len(), 1, "cut at {nth}");
+        let entry = house.entry("example.org");
+        let mail = house.mail(queued[0].item.id.queue_id).await;
+        assert_eq!(gunzip(&mail.parts[1].body), entry.json, "cut at {nth}");
+        // A post whose answer was not kept is repeated: the same report under the same id.
+        let posts = house.https.posts.lock().unwrap().clone();
+        assert!((1..=2).contains(&posts.len()), "cut at {nth}: {} posts", posts.len());
+        assert!(posts.iter().all(|(_, _, body)| gunzip(body) == entry.json), "cut at {nth}");
+        if ended {
+            assert!(nth >= 5, "{nth} await points");
+            break;
+        }
+    }
 }
 
 #[tokio::test]
@@ -597,47 +401,6 @@ async fn one_target_gets_a_thousand_reports_a_day_and_notes_are_few() {
     let lines = outcomes(&house.reporting.send(None, None, false).await);
     assert!(lines[0].contains("given up: 1000 reports of this day"), "{lines:?}");
     assert!(house.posts().is_empty());
-}
-
-/// Keeps tokio's paused clock from jumping while the store's threads work; time moves by `advance`.
-struct StillClock {
-    _hold: std::sync::mpsc::Sender<()>,
-}
-
-impl StillClock {
-    fn new() -> Self {
-        let (hold, held) = std::sync::mpsc::channel::<()>();
-        tokio::task::spawn_blocking(move || held.recv());
-        Self { _hold: hold }
-    }
-
-    /// Moves time in steps and lets everything due happen after each.
-    async fn pass(&self, time: Duration) {
-        let step = Duration::from_secs(60);
-        let mut left = time;
-        while !left.is_zero() {
-            let now = step.min(left);
-            tokio::time::advance(now).await;
-            left -= now;
-            settle().await;
-        }
-    }
-}
-
-/// Lets tasks run without time passing.
-async fn settle() {
-    for _ in 0..20 {
-        tokio::task::yield_now().await;
-    }
-}
-
-/// Waits, without time passing, for what other threads bring about.
-async fn until(what: &str, mut holds: impl AsyncFnMut() -> bool) {
-    let give_up = std::time::Instant::now() + Duration::from_secs(30);
-    while !holds().await {
-        assert!(std::time::Instant::now() < give_up, "waited for: {what}");
-        settle().await;
-    }
 }
 
 #[tokio::test(start_paused = true)]
