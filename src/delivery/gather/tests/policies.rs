@@ -1,9 +1,18 @@
 //! Which policy applies while DNS, HTTPS, time and operators do their worst.
 
 use std::sync::Arc;
+use std::time::Duration;
 
-use super::super::*;
+use tokio_util::sync::CancellationToken;
+
+use super::super::{Options, PREFETCHES_MAX, StsState, fetch};
 use super::world::{DAY, Host, domain, found, pass, policy_text, world};
+use crate::mail::{Permanence, Scope};
+use crate::net::dns::Lookup;
+use crate::net::world::Clock;
+use crate::route::DnssecStatus;
+use crate::sts::freshness::TroubleKind;
+use crate::tlspolicy::{LocalRule, Override};
 use crate::tlsrpt::{PolicyType, ResultType};
 
 const WEEK: u32 = 604_800;
@@ -132,6 +141,80 @@ async fn a_dripping_policy_host_holds_mail_up_for_a_minute_at_most() {
     let again = tokio::time::Instant::now();
     world.sts().await;
     assert!(again.elapsed() < Duration::from_secs(1));
+}
+
+#[tokio::test(start_paused = true)]
+async fn with_a_policy_held_a_dripping_policy_host_hardly_delays_mail() {
+    let world = world();
+    world.publish("1", "enforce", WEEK);
+    assert_eq!(world.mode().await, "enforce");
+    pass(60).await;
+    world.publish_id("2");
+    world.serve(Host::Drips);
+    let started = tokio::time::Instant::now();
+    assert_eq!(world.mode().await, "enforce");
+    assert!(started.elapsed() <= Duration::from_secs(11), "{:?}", started.elapsed());
+    pass(60).await;
+    assert_eq!(world.results().len(), 1, "the fetch goes on to its end and is counted");
+}
+
+#[tokio::test(start_paused = true)]
+async fn only_the_record_of_the_policy_domain_itself_is_asked_as_an_a_label() {
+    let world = world();
+    world.publish("1", "enforce", WEEK);
+    for name in ["sub.example.org", "bücher.example"] {
+        let state = world.gather.sts(&domain(name), Duration::ZERO).await.unwrap();
+        assert_eq!(state, StsState::default());
+    }
+    let asked = world.dns.asked.lock().unwrap().clone();
+    assert_eq!(asked, ["TXT _mta-sts.sub.example.org", "TXT _mta-sts.xn--bcher-kva.example"]);
+    let longest = domain(&format!("{}.example", ["a".repeat(60).as_str(); 4].join(".")));
+    assert_eq!(world.gather.sts(&longest, Duration::ZERO).await, Ok(StsState::default()));
+    assert_eq!((world.dns.questions(), world.fetches()), (2, 0));
+}
+
+/// What is logged on this thread from here on.
+fn log() -> (tracing::subscriber::DefaultGuard, Arc<std::sync::Mutex<Vec<u8>>>) {
+    struct Writer(Arc<std::sync::Mutex<Vec<u8>>>);
+    impl std::io::Write for Writer {
+        fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+            self.0.lock().unwrap().extend_from_slice(bytes);
+            Ok(bytes.len())
+        }
+        fn flush(&mut self) -> std::io::Result<()> {
+            Ok(())
+        }
+    }
+    let lines = Arc::<std::sync::Mutex<Vec<u8>>>::default();
+    let writer = Arc::clone(&lines);
+    let subscriber = tracing_subscriber::fmt()
+        .with_ansi(false)
+        .with_max_level(tracing::Level::WARN)
+        .with_writer(move || Writer(Arc::clone(&writer)))
+        .finish();
+    (tracing::subscriber::set_default(subscriber), lines)
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_failing_refresh_warns_and_is_counted_unless_the_policy_is_none() {
+    for (mode, heeded) in [("enforce", true), ("testing", true), ("none", false)] {
+        let (_guard, lines) = log();
+        let world = world();
+        world.publish("1", mode, WEEK);
+        assert_eq!(world.mode().await, mode);
+        world.serve(Host::Fails(TroubleKind::Fetch));
+        world.remove_txt();
+        pass(2 * DAY).await;
+        assert_eq!(world.mode().await, mode);
+        pass(1).await;
+        assert_eq!((world.fetches(), world.results().len()), (2, usize::from(heeded)), "{mode}");
+        let lines = String::from_utf8(lines.lock().unwrap().clone()).unwrap();
+        assert_eq!(
+            lines.contains("could not be refreshed") && lines.contains("example.org"),
+            heeded,
+            "{lines}"
+        );
+    }
 }
 
 #[tokio::test(start_paused = true)]
@@ -292,6 +375,8 @@ async fn before_a_bounce_record_and_policy_are_asked_anew_once_for_all() {
     let org = domain("example.org");
     let states = futures_util::future::join_all((0..20).map(|_| world.gather.recheck(&org))).await;
     assert!(states.iter().all(|state| state.id.as_deref() == Some("2")));
+    let asked = world.dns.asked.lock().unwrap().clone();
+    assert_eq!(asked, ["TXT _mta-sts.example.org", "fresh TXT _mta-sts.example.org"]);
     assert_eq!(world.fetches(), 2);
     for _ in 0..20 {
         world.gather.recheck(&org).await;

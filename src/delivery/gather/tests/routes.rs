@@ -1,7 +1,14 @@
 //! Routes and addresses: answers to failures, and how few questions are asked.
 
-use super::super::*;
+use std::net::IpAddr;
+use std::time::Duration;
+
+use super::super::NextHop;
+use super::super::routes::ADDRESSES_MAX;
 use super::world::{TestWorld, domain, found, pass, world};
+use crate::mail::{Destination, Failure, Permanence, Scope};
+use crate::net::dns::{Lookup, LookupFailure, MxRecord};
+use crate::route::{DnssecStatus, MxHost};
 
 fn mx(world: &TestWorld, lookup: Lookup<MxRecord>) {
     world.dns.mx.lock().unwrap().insert(domain("example.org"), lookup);

@@ -1,6 +1,7 @@
 //! The world in memory.
 
 use std::collections::{BTreeMap, HashMap};
+use std::net::IpAddr;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -11,9 +12,15 @@ use tokio::sync::watch;
 use tokio::time::Instant;
 
 use super::super::kept::{PolicyCache, Tallies};
-use super::super::*;
-use crate::net::dns::Answer;
-use crate::net::https::{FetchError, PostOutcome};
+use super::super::{Gather, Options, StsState};
+use crate::mail::Domain;
+use crate::net::dns::{Answer, Dns, Lookup, LookupFailure, MxRecord};
+use crate::net::https::{FetchError, Https, PostOutcome};
+use crate::net::world::Clock;
+use crate::route::DnssecStatus;
+use crate::store::queue::QueueError;
+use crate::sts::CachedPolicy;
+use crate::sts::freshness::TroubleKind;
 use crate::tlsrpt::SessionResult;
 
 pub const DAY: u64 = 24 * 3600;
@@ -81,6 +88,9 @@ impl Dns for FakeDns {
     }
     fn txt<'a>(&'a self, name: &'a Domain) -> BoxFuture<'a, Lookup<Vec<u8>>> {
         self.answer("TXT", name, &self.txt)
+    }
+    fn txt_fresh<'a>(&'a self, name: &'a Domain) -> BoxFuture<'a, Lookup<Vec<u8>>> {
+        self.answer("fresh TXT", name, &self.txt)
     }
     fn addresses<'a>(&'a self, host: &'a Domain) -> BoxFuture<'a, Lookup<IpAddr>> {
         self.answer("A", host, &self.hosts)
