@@ -1,263 +1,261 @@
-//! A small durable map: in memory, with every change appended to a file and synced before it counts.
+//! A small durable map: an append-only file of checksummed lines, all of it in memory.
 //!
-//! One thread writes: it takes what waits, appends it at once and syncs once for all. The file is
-//! rewritten when most of it is outdated, and after any failure, since a file whose sync failed is
-//! never trusted again. Damaged lines are dropped and counted, never fatal.
-//! Used by `policies` and `reports`; the queue has its own journal.
+//! A put is one line and one sync, shared by all that wait (group commit). When the file is mostly
+//! outdated it is written anew (temporary file, sync, rename). A damaged line costs its entry, never
+//! the map. After a failed write the next one writes the whole file anew, so nothing in memory is
+//! lost while the process lives. For maps of some thousand entries: policies, reports.
 
 use std::collections::BTreeMap;
-use std::io::{self, IoSlice};
-use std::path::PathBuf;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, mpsc};
-use std::thread;
+use std::fs;
+use std::io::IoSlice;
+use std::path::{Path, PathBuf};
+use std::sync::mpsc::{Receiver, Sender, channel};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::thread::JoinHandle;
 
-use serde::Serialize;
 use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
 use tokio::sync::oneshot;
 
-use super::disk::{self, Disk, DiskFile};
+use super::body::troubled;
+use super::disk::{Disk, DiskFile, replace};
 use super::lines;
 use super::notions::QueueError;
 
-/// Below this a file is never worth rewriting.
-const REWRITE_BYTES_MIN: u64 = 1 << 20;
-/// Changes written together at most.
-const BATCH_MAX: usize = 256;
+/// Outdated octets tolerated beyond as many as are current.
+const SLACK_BYTES: u64 = 1 << 20;
+/// Entries written in one step at most.
+const GROUP_MAX: usize = 256;
 
-/// The map. Cheap to clone; reads are from memory.
-pub(super) struct Ledger<K, V> {
-    map: Arc<Mutex<BTreeMap<K, Arc<V>>>>,
-    changes: mpsc::Sender<Change>,
+/// See the file's header.
+pub(super) struct Ledger<V> {
+    map: Arc<Mutex<Map<V>>>,
+    sender: Mutex<Option<Sender<Work>>>,
+    thread: Option<JoinHandle<()>>,
 }
 
-impl<K, V> Clone for Ledger<K, V> {
-    fn clone(&self) -> Self {
-        Self { map: Arc::clone(&self.map), changes: self.changes.clone() }
-    }
-}
+type Map<V> = BTreeMap<String, Arc<V>>;
 
-struct Change {
-    /// One or more whole lines.
+struct Work {
+    key: String,
     line: Vec<u8>,
-    done: oneshot::Sender<Result<(), QueueError>>,
+    reply: oneshot::Sender<Result<(), QueueError>>,
 }
 
-impl<K, V> Ledger<K, V>
-where
-    K: Ord + Clone + Serialize + DeserializeOwned + Send + 'static,
-    V: Serialize + DeserializeOwned + Send + Sync + 'static,
-{
-    /// Opens or creates the file; `what` names it in messages. Returns what was repaired. Blocking.
+#[derive(Serialize)]
+struct LineOut<'a, V> {
+    key: &'a str,
+    /// Absent when the entry was removed.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    value: Option<&'a V>,
+}
+
+#[derive(Deserialize)]
+struct LineIn<V> {
+    key: String,
+    value: Option<V>,
+}
+
+impl<V: Serialize + DeserializeOwned + Send + Sync + 'static> Ledger<V> {
+    /// Opens or creates `dir/kind.log`; returns what was repaired. Blocking.
     pub(super) fn open(
         disk: Arc<dyn Disk>,
-        path: PathBuf,
-        what: &'static str,
+        dir: &Path,
+        kind: &str,
     ) -> Result<(Self, Vec<String>), QueueError> {
-        let trouble = |error: io::Error| QueueError::Storage(format!("{}: {error}", path.display()));
-        if let Some(parent) = path.parent() {
-            disk.create_dir(parent).map_err(trouble)?;
-        }
-        let text = match std::fs::read(&path) {
-            Err(error) if error.kind() == io::ErrorKind::NotFound => Vec::new(),
-            read => read.map_err(trouble)?,
+        let path = dir.join(format!("{kind}.log"));
+        let made = disk.create_dir(dir).and_then(|()| super::disk::sync_parent(disk.as_ref(), dir));
+        made.map_err(|error| storage("cannot create", dir, &error))?;
+        let bytes = match fs::read(&path) {
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => Vec::new(),
+            read => read.map_err(|error| storage("cannot read", &path, &error))?,
         };
-        let (entries, damaged) = lines::read::<(K, Option<V>)>(&text);
-        let mut map = BTreeMap::new();
-        for (key, value) in entries {
-            match value {
-                Some(value) => map.insert(key, Arc::new(value)),
-                None => map.remove(&key),
-            };
+        let lines = lines::parse(&bytes, kind).map_err(|format| {
+            let path = path.display();
+            QueueError::Storage(format!(
+                "{path} was written by a newer version of stsrelay (format {format})"
+            ))
+        })?;
+        let (mut map, mut live, mut lost) = (Map::<V>::new(), BTreeMap::new(), lines.damaged);
+        for json in &lines.values {
+            match serde_json::from_slice::<LineIn<V>>(json) {
+                Ok(LineIn { key, value: Some(value) }) => {
+                    live.insert(key.clone(), json.len() as u64);
+                    map.insert(key, Arc::new(value));
+                }
+                Ok(LineIn { key, value: None }) => {
+                    live.remove(&key);
+                    map.remove(&key);
+                }
+                Err(_) => lost += 1,
+            }
         }
-        let mut repairs = Vec::new();
-        if damaged > 0 {
-            repairs.push(format!("{what}: {damaged} damaged line(s) of {} were dropped", path.display()));
+        let mut repaired = Vec::new();
+        if lost > 0 {
+            repaired.push(format!("{lost} damaged entries of {} were dropped", path.display()));
+        }
+        if lines.torn {
+            repaired.push(format!("an unfinished entry at the end of {} was cut off", path.display()));
         }
         let map = Arc::new(Mutex::new(map));
-        let mut writer =
-            Writer { disk, path: path.clone(), map: Arc::clone(&map), file: None, len: 0, whole: 0 };
-        // A fresh file drops outdated and damaged lines, and proves now that the place is writable.
-        writer.rewrite().map_err(trouble)?;
-        let (changes, waiting) = mpsc::channel();
-        thread::Builder::new()
-            .name(format!("{what} writer"))
-            .spawn(move || writer.run(&waiting))
-            .map_err(trouble)?;
-        Ok((Self { map, changes }, repairs))
-    }
-
-    fn lock(&self) -> MutexGuard<'_, BTreeMap<K, Arc<V>>> {
-        self.map.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    pub(super) fn get(&self, key: &K) -> Option<Arc<V>> {
-        self.lock().get(key).cloned()
-    }
-
-    /// In order of key.
-    pub(super) fn values(&self) -> Vec<Arc<V>> {
-        self.lock().values().cloned().collect()
-    }
-
-    /// Sets or removes; durable when it returns. In memory it counts at once, also after an error.
-    pub(super) async fn set(&self, key: K, value: Option<V>) -> Result<(), QueueError> {
-        self.apply(vec![(key, value)]).await
-    }
-
-    /// Removes what `which` says; durable when it returns.
-    pub(super) async fn remove_all(&self, which: impl Fn(&K) -> bool) -> Result<(), QueueError> {
-        let gone = self.lock().keys().filter(|key| which(key)).cloned().map(|key| (key, None)).collect();
-        self.apply(gone).await
-    }
-
-    async fn apply(&self, changes: Vec<(K, Option<V>)>) -> Result<(), QueueError> {
-        let mut line = Vec::new();
-        for change in &changes {
-            lines::push(&mut line, change).map_err(|error| QueueError::Storage(error.to_string()))?;
+        let whole = lost == 0 && !lines.torn && !bytes.is_empty();
+        let mut writer = Writer {
+            map: Arc::clone(&map),
+            disk,
+            path,
+            kind: kind.to_owned(),
+            file: None,
+            len: bytes.len() as u64,
+            live,
+        };
+        if whole {
+            let file = writer.disk.append(&writer.path, writer.len);
+            writer.file = Some(file.map_err(|error| storage("cannot open", &writer.path, &error))?);
+        } else if let Err(error) = writer.rewrite() {
+            repaired.push(format!("{error}; tried again with the next change"));
         }
-        if line.is_empty() {
-            return Ok(());
+        let (sender, receiver) = channel();
+        let thread = std::thread::Builder::new().name(kind.to_owned()).spawn(move || writer.run(&receiver));
+        let thread =
+            thread.map_err(|error| QueueError::Storage(format!("cannot start a thread: {error}")))?;
+        Ok((Self { map, sender: Mutex::new(Some(sender)), thread: Some(thread) }, repaired))
+    }
+
+    pub(super) fn get(&self, key: &str) -> Option<Arc<V>> {
+        guard(&self.map).get(key).cloned()
+    }
+
+    /// Everything in order of key.
+    pub(super) fn list(&self) -> Vec<Arc<V>> {
+        guard(&self.map).values().cloned().collect()
+    }
+
+    /// Keeps an entry; in memory at once, durable when it returns `Ok`.
+    pub(super) async fn put(&self, key: String, value: V) -> Result<(), QueueError> {
+        self.change(key, Some(Arc::new(value))).await.map(drop)
+    }
+
+    /// Removes an entry; whether there was one.
+    pub(super) async fn remove(&self, key: &str) -> Result<bool, QueueError> {
+        if self.get(key).is_none() {
+            return Ok(false);
         }
-        let (done, written) = oneshot::channel();
-        {
-            // Under the lock, so that the file's order of changes is the memory's.
-            let mut map = self.lock();
-            for (key, value) in changes {
-                match value {
-                    Some(value) => map.insert(key, Arc::new(value)),
-                    None => map.remove(&key),
-                };
+        self.change(key.to_owned(), None).await
+    }
+
+    async fn change(&self, key: String, value: Option<Arc<V>>) -> Result<bool, QueueError> {
+        let line = serde_json::to_vec(&LineOut { key: &key, value: value.as_deref() })
+            .map_err(|error| QueueError::Storage(format!("the entry of {key} cannot be written: {error}")))?;
+        let (reply, answer) = oneshot::channel();
+        let known = {
+            // Under one lock, so that memory and file have the same order.
+            let mut map = guard(&self.map);
+            let known = match value {
+                Some(value) => map.insert(key.clone(), value),
+                None => map.remove(&key),
+            };
+            if let Some(sender) = guard(&self.sender).as_ref() {
+                let _ = sender.send(Work { key, line, reply });
             }
-            self.changes.send(Change { line, done }).map_err(|_| stopped())?;
+            known.is_some()
+        };
+        match answer.await {
+            Ok(result) => result.map(|()| known),
+            Err(_) => Err(QueueError::Storage("the store is closed".to_owned())),
         }
-        written.await.map_err(|_| stopped())?
     }
 }
 
-fn stopped() -> QueueError {
-    QueueError::Storage("the writer has stopped".to_owned())
+impl<V> Drop for Ledger<V> {
+    fn drop(&mut self) {
+        guard(&self.sender).take();
+        if let Some(thread) = self.thread.take() {
+            let _ = thread.join();
+        }
+    }
 }
 
-struct Writer<K, V> {
+struct Writer<V> {
+    map: Arc<Mutex<Map<V>>>,
     disk: Arc<dyn Disk>,
     path: PathBuf,
-    map: Arc<Mutex<BTreeMap<K, Arc<V>>>>,
-    /// Absent after a failure: the next change rewrites.
+    kind: String,
+    /// Absent when the file must be written anew.
     file: Option<Box<dyn DiskFile>>,
     len: u64,
-    /// Octets just after the last rewrite.
-    whole: u64,
+    /// Octets of each current entry's line.
+    live: BTreeMap<String, u64>,
 }
 
-impl<K: Serialize + Clone, V: Serialize> Writer<K, V> {
-    fn run(mut self, waiting: &mpsc::Receiver<Change>) {
-        while let Ok(first) = waiting.recv() {
-            let mut batch = vec![first];
-            while batch.len() < BATCH_MAX {
-                let Ok(next) = waiting.try_recv() else { break };
-                batch.push(next);
+impl<V: Serialize> Writer<V> {
+    fn run(mut self, receiver: &Receiver<Work>) {
+        while let Ok(first) = receiver.recv() {
+            let mut group = vec![first];
+            while group.len() < GROUP_MAX
+                && let Ok(more) = receiver.try_recv()
+            {
+                group.push(more);
             }
-            let result = self.write(&batch);
-            for change in batch {
-                let answer = match &result {
-                    Ok(()) => Ok(()),
-                    Err(error) => Err(self.trouble(error)),
-                };
-                // The caller may have gone; the change stands all the same.
-                let _ = change.done.send(answer);
+            let result = self.commit(&group);
+            if let Err(error) = &result {
+                tracing::error!(%error, "an entry is in memory only");
+            }
+            for work in group {
+                let _ = work.reply.send(result.clone());
             }
         }
     }
 
-    fn trouble(&self, error: &io::Error) -> QueueError {
-        let text = format!("{}: {error}", self.path.display());
-        if disk::is_full(error) { QueueError::Full(text) } else { QueueError::Storage(text) }
-    }
-
-    fn write(&mut self, batch: &[Change]) -> io::Result<()> {
-        let outdated = self.len > REWRITE_BYTES_MIN && self.len / 4 > self.whole;
-        let Some(mut file) = self.file.take().filter(|_| !outdated) else {
-            // The map holds the batch already.
+    fn commit(&mut self, group: &[Work]) -> Result<(), QueueError> {
+        let live: u64 = self.live.values().sum();
+        if self.file.is_none() || self.len > 2 * live + SLACK_BYTES {
+            // Writes what is in memory, this group included.
             return self.rewrite();
-        };
-        let mut slices: Vec<IoSlice<'_>> = batch.iter().map(|change| IoSlice::new(&change.line)).collect();
-        file.write(&mut slices)?;
-        file.sync()?;
-        self.len += batch.iter().map(|change| change.line.len() as u64).sum::<u64>();
-        self.file = Some(file);
+        }
+        let mut bytes = Vec::new();
+        for work in group {
+            lines::render(&work.line, &mut bytes);
+        }
+        let Some(file) = self.file.as_mut() else { return self.rewrite() };
+        let written = file.write(&mut [IoSlice::new(&bytes)]).and_then(|()| file.sync());
+        if let Err(error) = written {
+            // What the file holds now is unknown.
+            self.file = None;
+            return Err(troubled("cannot write", &self.path, &error));
+        }
+        self.len += bytes.len() as u64;
+        for work in group {
+            // A removal is no entry, but its line is too short to matter.
+            self.live.insert(work.key.clone(), work.line.len() as u64);
+        }
         Ok(())
     }
 
-    fn rewrite(&mut self) -> io::Result<()> {
-        let mut content = Vec::new();
-        {
-            let map = self.map.lock().unwrap_or_else(PoisonError::into_inner);
-            for (key, value) in &*map {
-                lines::push(&mut content, &(key, Some(value))).map_err(io::Error::other)?;
+    fn rewrite(&mut self) -> Result<(), QueueError> {
+        let mut bytes = lines::header(&self.kind).into_bytes();
+        let entries: Vec<(String, Arc<V>)> =
+            guard(&self.map).iter().map(|(key, value)| (key.clone(), Arc::clone(value))).collect();
+        self.live.clear();
+        for (key, value) in &entries {
+            let line = LineOut { key, value: Some(value.as_ref()) };
+            if let Ok(json) = serde_json::to_vec(&line) {
+                self.live.insert(key.clone(), json.len() as u64);
+                lines::render(&json, &mut bytes);
             }
         }
-        disk::replace(self.disk.as_ref(), &self.path, &content)?;
-        self.len = content.len() as u64;
-        self.whole = self.len;
-        self.file = Some(self.disk.append(&self.path, self.len)?);
+        self.file = None;
+        self.len = bytes.len() as u64;
+        let file = replace(self.disk.as_ref(), &self.path, &bytes)
+            .and_then(|()| self.disk.append(&self.path, self.len));
+        self.file = Some(file.map_err(|error| troubled("cannot write", &self.path, &error))?);
         Ok(())
     }
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::store::disk::RealDisk;
+fn guard<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
 
-    fn open(dir: &std::path::Path) -> (Ledger<String, String>, Vec<String>) {
-        Ledger::open(Arc::new(RealDisk), dir.join("sub/test"), "test").expect("it opens")
-    }
-
-    #[tokio::test]
-    async fn what_was_set_is_there_after_reopening_and_what_was_removed_is_not() {
-        let dir = tempfile::tempdir().expect("a directory");
-        let (ledger, repairs) = open(dir.path());
-        assert!(repairs.is_empty());
-        for (key, value) in [("a", "1"), ("b", "2"), ("a", "3")] {
-            ledger.set(key.to_owned(), Some(value.to_owned())).await.expect("durable");
-        }
-        ledger.set("b".to_owned(), None).await.expect("durable");
-        drop(ledger);
-        let (ledger, repairs) = open(dir.path());
-        assert!(repairs.is_empty());
-        assert_eq!(ledger.get(&"a".to_owned()).as_deref(), Some(&"3".to_owned()));
-        assert_eq!(ledger.values().len(), 1);
-    }
-
-    #[tokio::test]
-    async fn a_damaged_line_is_dropped_and_said_so() {
-        let dir = tempfile::tempdir().expect("a directory");
-        let (ledger, _) = open(dir.path());
-        for key in ["a", "b", "c"] {
-            ledger.set(key.to_owned(), Some("value".to_owned())).await.expect("durable");
-        }
-        drop(ledger);
-        let path = dir.path().join("sub/test");
-        let mut text = std::fs::read(&path).expect("readable");
-        let middle = text.len() / 2;
-        text[middle] ^= 1;
-        text.extend_from_slice(b"0123 torn");
-        std::fs::write(&path, text).expect("writable");
-        let (ledger, repairs) = open(dir.path());
-        assert!(repairs[0].contains("2 damaged"), "{repairs:?}");
-        assert_eq!(ledger.values().len(), 2);
-        assert!(open(dir.path()).1.is_empty(), "repaired for good");
-    }
-
-    #[tokio::test]
-    async fn a_much_changed_file_does_not_grow_without_bound() {
-        let dir = tempfile::tempdir().expect("a directory");
-        let (ledger, _) = open(dir.path());
-        let value = "x".repeat(50_000);
-        for _ in 0..200 {
-            ledger.set("a".to_owned(), Some(value.clone())).await.expect("durable");
-        }
-        let len = std::fs::metadata(dir.path().join("sub/test")).expect("there").len();
-        assert!(len <= REWRITE_BYTES_MIN + 2 * 50_100, "{len}");
-    }
+fn storage(what: &str, path: &Path, error: &std::io::Error) -> QueueError {
+    QueueError::Storage(format!("{what} {}: {error}", path.display()))
 }

@@ -1,66 +1,108 @@
-//! One JSON value per line with a checksum in front: the form of the store's small logs.
+//! Files of checksummed lines: `crc32 json`, after a first line that names kind and format.
 //!
-//! A line is `CRC32 in 8 hex digits`, blank, JSON, line feed. JSON never contains a raw line feed, so
-//! that damage costs the lines it hits and no other. Used by `ledger` and `results`.
+//! JSON never contains a raw line end, so whatever is damaged costs the lines it touches and no
+//! other. Pure.
 
-use serde::Serialize;
-use serde::de::DeserializeOwned;
+/// The format written; a newer one is refused.
+const FORMAT: u32 = 1;
 
-/// Appends a value's line to `out`.
+/// What a file holds.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(super) struct Lines<'a> {
+    /// The JSON of every whole line.
+    pub values: Vec<&'a [u8]>,
+    /// Lines that were damaged.
+    pub damaged: usize,
+    /// Whether it ends in the middle of a line, as a write that was interrupted leaves it.
+    pub torn: bool,
+}
+
+/// The first line of a file of this kind.
+pub(super) fn header(kind: &str) -> String {
+    format!("stsrelay {kind} {FORMAT}\n")
+}
+
+/// Appends a line.
+pub(super) fn render(json: &[u8], out: &mut Vec<u8>) {
+    out.extend_from_slice(format!("{:08x} ", crc32fast::hash(json)).as_bytes());
+    out.extend_from_slice(json);
+    out.push(b'\n');
+}
+
+/// Reads a file.
 ///
 /// # Errors
-/// What serde_json says; none for the types kept here.
-pub(super) fn push<T: Serialize>(out: &mut Vec<u8>, value: &T) -> Result<(), serde_json::Error> {
-    let json = serde_json::to_vec(value)?;
-    out.extend_from_slice(format!("{:08x} ", crc32fast::hash(&json)).as_bytes());
-    out.extend_from_slice(&json);
-    out.push(b'\n');
-    Ok(())
-}
-
-/// Reads all whole lines; returns the values, and how many lines were damaged or unfinished.
-pub(super) fn read<T: DeserializeOwned>(text: &[u8]) -> (Vec<T>, usize) {
-    let mut values = Vec::new();
-    let mut damaged = 0;
-    for line in text.split_inclusive(|b| *b == b'\n') {
-        match parse(line) {
-            Some(value) => values.push(value),
-            None => damaged += 1,
+/// The format, when it is newer than ours.
+pub(super) fn parse<'a>(bytes: &'a [u8], kind: &str) -> Result<Lines<'a>, u32> {
+    let mut lines = Lines::default();
+    for (index, line) in bytes.split_inclusive(|byte| *byte == b'\n').enumerate() {
+        let Some(line) = line.strip_suffix(b"\n") else {
+            lines.torn = true;
+            continue;
+        };
+        if index == 0
+            && let Some(format) = format_of(line, kind)
+        {
+            if format > FORMAT {
+                return Err(format);
+            }
+            continue;
+        }
+        match value(line) {
+            Some(value) => lines.values.push(value),
+            None => lines.damaged += 1,
         }
     }
-    (values, damaged)
+    Ok(lines)
 }
 
-fn parse<T: DeserializeOwned>(line: &[u8]) -> Option<T> {
-    let line = line.strip_suffix(b"\n")?;
-    let (checksum, json) = line.split_at_checked(9)?;
-    let checksum = std::str::from_utf8(checksum.strip_suffix(b" ")?).ok()?;
-    let wanted = u32::from_str_radix(checksum, 16).ok()?;
-    if crc32fast::hash(json) != wanted {
-        return None;
-    }
-    serde_json::from_slice(json).ok()
+fn format_of(line: &[u8], kind: &str) -> Option<u32> {
+    let text = std::str::from_utf8(line).ok()?;
+    text.strip_prefix("stsrelay ")?.strip_prefix(kind)?.strip_prefix(' ')?.parse().ok()
+}
+
+fn value(line: &[u8]) -> Option<&[u8]> {
+    let (sum, json) = line.split_at_checked(9)?;
+    let sum = std::str::from_utf8(sum.strip_suffix(b" ")?).ok()?;
+    (u32::from_str_radix(sum, 16).ok()? == crc32fast::hash(json)).then_some(json)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
+    fn file(values: &[&str]) -> Vec<u8> {
+        let mut bytes = header("test").into_bytes();
+        values.iter().for_each(|value| render(value.as_bytes(), &mut bytes));
+        bytes
+    }
+
     #[test]
-    fn damage_costs_the_line_it_hits_and_no_other() {
-        let mut text = Vec::new();
-        for value in ["a", "b\nc", "d"] {
-            push(&mut text, &value).expect("text is JSON");
+    fn damage_costs_one_line_wherever_it_is() {
+        let good = file(&["{\"a\":1}", "{\"b\":2}", "{\"c\":3}"]);
+        let all = parse(&good, "test").unwrap();
+        assert_eq!((all.values.len(), all.damaged, all.torn), (3, 0, false));
+        let second = file(&["{\"a\":1}"]).len();
+        let third = file(&["{\"a\":1}", "{\"b\":2}"]).len();
+        for at in second..third {
+            let mut bytes = good.clone();
+            bytes[at] ^= 1;
+            let lines = parse(&bytes, "test").unwrap();
+            assert!(lines.values.contains(&&b"{\"a\":1}"[..]), "octet {at}");
+            assert!(!lines.values.contains(&&b"{\"b\":2}"[..]), "octet {at}");
+            assert!(lines.damaged > 0, "octet {at}");
+            let torn = parse(&good[..at], "test").unwrap();
+            assert_eq!((torn.values.len(), torn.torn), (1, at > second), "cut at {at}");
         }
-        assert_eq!(read::<String>(&text), (vec!["a".into(), "b\nc".into(), "d".into()], 0));
-        for at in 0..text.len() {
-            let mut garbled = text.clone();
-            garbled[at] ^= 0x20;
-            let (values, damaged) = read::<String>(&garbled);
-            assert!(values.len() >= 1 && damaged >= 1, "octet {at}");
-            assert!(values.iter().all(|value| ["a", "b\nc", "d"].contains(&value.as_str())), "octet {at}");
-            let (values, _) = read::<String>(&text[..at]);
-            assert!(values.len() <= 2, "an unfinished line is no value");
-        }
+    }
+
+    #[test]
+    fn a_newer_format_is_refused_and_a_damaged_header_is_a_damaged_line() {
+        assert_eq!(parse(b"stsrelay test 2\n", "test"), Err(2));
+        let mut bytes = file(&["{}"]);
+        bytes[0] = b'S';
+        let lines = parse(&bytes, "test").unwrap();
+        assert_eq!((lines.values.len(), lines.damaged), (1, 1));
+        assert_eq!(parse(b"", "test").unwrap(), Lines::default());
     }
 }

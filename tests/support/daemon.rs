@@ -91,7 +91,7 @@ impl Daemon {
         fs::write(path("cert.pem"), leaf.certificate_pem()).expect("writable");
         fs::write(path("key.pem"), leaf.key_pem()).expect("writable");
         fs::write(path("roots.pem"), pki.root_pem()).expect("writable");
-        let hash = stsrelay::submission::auth::hash_password("secret").expect("argon2 works");
+        let hash = stsrelay::submission::auth::hash_password("secret");
         fs::write(path("users"), format!("# users\nalice:{hash}\n")).expect("writable");
         let (smarthost, submission, submissions) = (free_address(), free_address(), free_address());
         let root = dir.path().display();
