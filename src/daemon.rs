@@ -1,1 +1,361 @@
-//! The composition root.
+//! The composition root: opens the doors and the store, runs the stories, drains, reloads.
+//!
+//! ```text
+//! start     admin socket and listeners bound, store opened (repairs told), READY
+//! run       submission | delivery | gathering | reporting | admin, each a task with the same token
+//! SIGHUP    configuration, certificates and users read again; a bad one changes nothing
+//! SIGTERM   no new work, what is under way ends within 30 seconds, store closed; again: stop at once
+//! ```
+//!
+//! Whatever is wrong at start is a [`ConfigError`]: one line, nothing left running. Called by `cli`.
+
+mod accept;
+mod hints;
+mod reload;
+mod storage;
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use sd_notify::NotifyState;
+use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::task::JoinSet;
+use tokio::time::{MissedTickBehavior, interval, timeout};
+use tokio_util::sync::CancellationToken;
+use tracing::{error, info, warn};
+
+use self::reload::Channels;
+use self::storage::Storage;
+use crate::admin::{self, AdminHandles};
+use crate::config::{ConfigError, Doors, Loaded, Settings, Sources};
+use crate::delivery::gather::Gather;
+use crate::delivery::{self, Delivery};
+use crate::mail::Domain;
+use crate::net::https::ReqwestHttps;
+use crate::net::tcp::TcpDialer;
+use crate::net::{SystemClock, World};
+use crate::reporting::Reporting;
+use crate::store::Health;
+use crate::submission;
+
+pub use self::reload::Level;
+
+/// How long work under way may take to end after the first signal.
+const DRAIN_MAX: Duration = Duration::from_secs(30);
+/// How long the store may take to close when everything else has stopped.
+const CLOSE_MAX: Duration = Duration::from_secs(20);
+/// How often systemd is told how we are.
+const STATUS_EVERY: Duration = Duration::from_secs(30);
+
+/// How a run ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Ended {
+    /// As asked: everything under way has ended and the store is closed.
+    Drained,
+    /// As asked, but work was cut off; the queue has it still.
+    Cut,
+    /// A story ended by itself; the log says which.
+    Broken,
+}
+
+/// Runs the daemon until a signal ends it. `level` changes the log level at a reload.
+///
+/// # Errors
+/// What keeps it from starting.
+pub fn run(
+    sources: Sources,
+    loaded: Loaded,
+    settings: Settings,
+    level: Box<Level>,
+) -> Result<Ended, ConfigError> {
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()
+        .map_err(|error| loaded.error("server", format!("the runtime cannot be started: {error}")))?;
+    let ended = runtime.block_on(async {
+        let daemon = Daemon::start(sources, loaded, settings, level).await?;
+        Ok(daemon.run().await)
+    });
+    // Blocking work that hangs (a dead disk) must not keep the process.
+    runtime.shutdown_timeout(Duration::from_secs(1));
+    ended
+}
+
+/// A started daemon.
+struct Daemon {
+    sources: Sources,
+    loaded: Loaded,
+    channels: Channels,
+    level: Box<Level>,
+    storage: Storage,
+    stories: JoinSet<&'static str>,
+    shutdown: CancellationToken,
+    signals: Signals,
+}
+
+/// What a signal asks for.
+enum Asked {
+    Reload,
+    Stop(&'static str),
+}
+
+struct Signals {
+    hangup: Signal,
+    terminate: Signal,
+    interrupt: Signal,
+}
+
+impl Signals {
+    fn new() -> std::io::Result<Self> {
+        Ok(Self {
+            hangup: signal(SignalKind::hangup())?,
+            terminate: signal(SignalKind::terminate())?,
+            interrupt: signal(SignalKind::interrupt())?,
+        })
+    }
+
+    async fn next(&mut self) -> Asked {
+        tokio::select! {
+            _ = self.hangup.recv() => Asked::Reload,
+            _ = self.terminate.recv() => Asked::Stop("SIGTERM"),
+            _ = self.interrupt.recv() => Asked::Stop("SIGINT"),
+        }
+    }
+
+    /// The next request to stop; others are not heard any more.
+    async fn stop(&mut self) -> &'static str {
+        loop {
+            if let Asked::Stop(signal) = self.next().await {
+                return signal;
+            }
+        }
+    }
+}
+
+impl Daemon {
+    async fn start(
+        sources: Sources,
+        loaded: Loaded,
+        settings: Settings,
+        level: Box<Level>,
+    ) -> Result<Self, ConfigError> {
+        let signals =
+            Signals::new().map_err(|error| loaded.error("server", format!("no signals: {error}")))?;
+        let Settings { submission, server_tls, delivery, gather, reporting, queue, doors } = settings;
+        // Everything that another process may hold comes before anything is changed.
+        let admin_socket =
+            admin::bind(&loaded.config.admin.socket).map_err(|text| loaded.error("admin.socket", text))?;
+        let listeners = submission::bind(&submission).map_err(|text| loaded.error("listener", text))?;
+        let storage = Storage::open(&loaded, queue).await?;
+        let world = world(doors).map_err(|text| loaded.error("mta_sts", text))?;
+
+        let shutdown = CancellationToken::new();
+        let (channels, receivers) = Channels::new(submission, server_tls, delivery, gather, reporting);
+        let gatherer =
+            Gather::new(world.clone(), storage.policies.clone(), storage.results.clone(), receivers.gather);
+        let reporter = Reporting::new(
+            world.clone(),
+            storage.queue.clone(),
+            storage.results.clone(),
+            storage.reports.clone(),
+            receivers.reporting,
+        );
+        let handles = AdminHandles {
+            clock: Arc::clone(&world.clock),
+            queue: storage.queue.clone(),
+            policies: storage.policies.clone(),
+            gather: gatherer.clone(),
+            reports: storage.reports.clone(),
+            reporting: reporter.clone(),
+        };
+        let deliverer = Delivery::new(
+            world.clone(),
+            gatherer.clone(),
+            storage.queue.clone(),
+            storage.results.clone(),
+            receivers.delivery,
+        );
+        let addresses: Vec<(String, SocketAddr)> = listeners
+            .iter()
+            .flat_map(|(listener, sockets)| {
+                sockets.iter().filter_map(|s| Some((listener.name.clone(), s.local_addr().ok()?)))
+            })
+            .collect();
+        for (name, address) in &addresses {
+            info!(listener = %name, %address, "listening");
+        }
+
+        let mut stories = JoinSet::new();
+        let mut story = |name: &'static str, work: futures_util::future::BoxFuture<'static, ()>| {
+            stories.spawn(async move {
+                work.await;
+                name
+            });
+        };
+        story("admin", Box::pin(admin::serve(admin_socket, handles, shutdown.clone())));
+        let refresher = gatherer.clone();
+        let token = shutdown.clone();
+        story("policy refresh", Box::pin(async move { refresher.run_refresher(token).await }));
+        story("delivery", Box::pin(delivery::run(deliverer, shutdown.clone())));
+        story("reporting", Box::pin(reporter.run(shutdown.clone())));
+        story(
+            "submission",
+            Box::pin(submission::serve(
+                listeners,
+                receivers.submission,
+                receivers.server_tls,
+                storage.queue.clone(),
+                Arc::clone(&world.clock),
+                Arc::new(move |domain: &Domain| gatherer.prefetch(domain)),
+                shutdown.clone(),
+            )),
+        );
+
+        notify(&[NotifyState::Ready, NotifyState::Status("accepting mail")]);
+        info!(hostname = %hostname(&loaded), version = env!("CARGO_PKG_VERSION"), "ready");
+        hints::print(&loaded, &addresses);
+        Ok(Self { sources, loaded, channels, level, storage, stories, shutdown, signals })
+    }
+
+    async fn run(mut self) -> Ended {
+        let mut status = interval(STATUS_EVERY);
+        status.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut health = Health::Fine;
+        let broken = loop {
+            tokio::select! {
+                asked = self.signals.next() => match asked {
+                    Asked::Reload => self.reload().await,
+                    Asked::Stop(signal) => {
+                        info!(signal, "stopping: no new work is taken");
+                        break false;
+                    }
+                },
+                _ = status.tick() => self.tell_status(&mut health),
+                Some(ended) = self.stories.join_next() => {
+                    tell_broken(&ended);
+                    break true;
+                }
+            }
+        };
+        let cut = !self.drain().await;
+        match (broken, cut) {
+            (true, _) => Ended::Broken,
+            (false, true) => Ended::Cut,
+            (false, false) => Ended::Drained,
+        }
+    }
+
+    /// Ends all stories and closes the store; whether everything under way could end.
+    async fn drain(mut self) -> bool {
+        notify(&[NotifyState::Stopping, NotifyState::Status("draining")]);
+        self.shutdown.cancel();
+        let stories = &mut self.stories;
+        let all = timeout(DRAIN_MAX, async {
+            while let Some(ended) = stories.join_next().await {
+                if let Err(error) = ended {
+                    error!(%error, "a story broke while draining");
+                }
+            }
+        });
+        let drained = tokio::select! {
+            ended = all => ended.is_ok(),
+            signal = self.signals.stop() => {
+                warn!(signal, "second signal: stopping at once; what was under way is tried again");
+                return false;
+            }
+        };
+        if !drained {
+            warn!("not everything ended in {} seconds; it is tried again", DRAIN_MAX.as_secs());
+            self.stories.shutdown().await;
+        }
+        let closed = tokio::select! {
+            closed = timeout(CLOSE_MAX, self.storage.close()) => closed.is_ok(),
+            _ = self.signals.stop() => false,
+        };
+        if closed {
+            info!("stopped");
+        } else {
+            warn!("the store was not closed in time; it is repaired at the next start");
+        }
+        drained && closed
+    }
+
+    async fn reload(&mut self) {
+        match NotifyState::monotonic_usec_now() {
+            Ok(now) => notify(&[NotifyState::Reloading, now]),
+            Err(_) => notify(&[NotifyState::Reloading]),
+        }
+        let sources = self.sources.clone();
+        // Files are read: not on a thread that serves.
+        let read = tokio::task::spawn_blocking(move || reload::read(&sources)).await;
+        match read {
+            Ok(Ok((loaded, settings))) => {
+                reload::apply(&self.channels, &self.level, &self.loaded, &loaded, settings);
+                self.loaded = *loaded;
+            }
+            Ok(Err(errors)) => {
+                for error in errors {
+                    error!("reload: {error}");
+                }
+                error!("reload: the configuration was not changed; the old one stays in force");
+            }
+            Err(error) => error!(%error, "reload failed; the old configuration stays in force"),
+        }
+        notify(&[NotifyState::Ready]);
+    }
+
+    /// Tells systemd the totals, and the log when accepting stops or resumes.
+    fn tell_status(&self, last: &mut Health) {
+        let stats = self.storage.queue.stats();
+        let health = self.storage.queue.health();
+        let totals = format!("{} active, {} deferred, {} held", stats.active, stats.deferred, stats.held);
+        let state = match &health {
+            Health::Fine => "accepting mail".to_owned(),
+            Health::Full(text) => format!("not accepting mail, disk full: {text}"),
+            Health::Failed(text) => format!("not accepting mail, storage failed: {text}"),
+        };
+        notify(&[NotifyState::Status(&format!("{state}; {totals}"))]);
+        if health != *last {
+            match &health {
+                Health::Fine => info!("accepting mail again"),
+                Health::Full(text) => error!(cause = %text, "not accepting mail: the disk is full"),
+                Health::Failed(text) => {
+                    error!(cause = %text, "not accepting mail: storage failed; restart when it is repaired");
+                }
+            }
+            *last = health;
+        }
+    }
+}
+
+fn tell_broken(ended: &Result<&'static str, tokio::task::JoinError>) {
+    match ended {
+        Ok(story) => error!(story, "ended by itself; stopping"),
+        Err(error) => error!(%error, "a story broke; stopping"),
+    }
+}
+
+fn hostname(loaded: &Loaded) -> String {
+    loaded.config.server.hostname.as_ref().map(ToString::to_string).unwrap_or_default()
+}
+
+fn world(doors: Doors) -> Result<World, String> {
+    let dns = Arc::new(doors.dns);
+    let roots = doors.client_tls.roots();
+    let https = ReqwestHttps::new(doors.https, dns.clone(), doors.guard.clone(), roots)?;
+    Ok(World {
+        clock: Arc::new(SystemClock),
+        dns,
+        https: Arc::new(https),
+        dial: Arc::new(TcpDialer::new(doors.tcp, doors.guard)),
+        tls: doors.client_tls,
+    })
+}
+
+/// Without systemd there is nobody to tell.
+fn notify(state: &[NotifyState<'_>]) {
+    if let Err(error) = sd_notify::notify(state) {
+        warn!(%error, "systemd could not be told");
+    }
+}

@@ -1,1 +1,15 @@
 //! The admin socket: what the command line asks the daemon.
+//!
+//! A Unix socket of mode 0660: whoever may open it may do everything. `protocol` is what is said,
+//! `socket` makes the listener, `serve` answers, `client` asks. Never changes anything but through
+//! the stories' own doors. HTTP is not served.
+
+mod answer;
+pub mod client;
+pub mod protocol;
+mod serve;
+mod socket;
+
+pub use answer::AdminHandles;
+pub use serve::serve;
+pub use socket::{AdminSocket, bind};

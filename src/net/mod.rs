@@ -8,4 +8,7 @@ pub mod tcp;
 pub mod tls;
 pub mod world;
 
+#[cfg(test)]
+mod testing;
+
 pub use world::{Clock, SystemClock, World};

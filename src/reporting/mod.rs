@@ -1,30 +1,104 @@
-//! Story 3: the daily TLS-RPT reports.
+//! Story 3: the daily TLS-RPT reports (RFC 8460).
+//!
+//! After 00:00 UTC each domain's results of the day before become a report; the domain's record is
+//! looked up anew, and the report goes to every target it names: `mailto:` by way of our own queue,
+//! DKIM-signed, `https:` by POST, each for 24 hours at most.
+//! Never: counts its own mail and posts (delivery leaves out `is_report`), sends without a record,
+//! sends a report twice because of a restart, or forgets one.
+//! Started by `daemon`; `admin` calls [`Reporting::send`] and [`Reporting::preview`].
+//! See also: `entry` (the life of one report), `work` (one step of it), `run` (when), `mail` and
+//! [`dkim`] (the mail).
 
 pub mod dkim;
+mod entry;
 mod mail;
 mod options;
+mod run;
+#[cfg(test)]
+mod tests;
+mod work;
 
+use std::collections::{BTreeSet, HashMap, HashSet};
 use std::fmt;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use futures_util::{StreamExt, stream};
 
 use jiff::Timestamp;
 use jiff::civil::Date;
 use serde::Serialize;
-use tokio::sync::watch;
+use tokio::sync::{Notify, watch};
 use tokio_util::sync::CancellationToken;
 
 use crate::mail::Domain;
-use crate::net::World;
+use crate::net::dns::Dns;
+use crate::net::https::Https;
+use crate::net::{Clock, World};
 use crate::queue::QueueId;
 use crate::store::{Queue, Reports, Results};
+use crate::tlsrpt::report::{Report, day_of, report_id};
 
 pub use dkim::Signer;
 pub use options::{Options, RETRY, START_DELAY};
 
+/// Reports worked on at once: each is a DNS question and a post or two; a slow endpoint holds up one.
+const CONCURRENCY: usize = 8;
+
 /// The reports' story. Cheap to clone; all clones share their state.
 #[derive(Clone)]
 pub struct Reporting {
-    inner: Arc<()>,
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    doors: Doors,
+    queue: Queue,
+    results: Results,
+    reports: Reports,
+    options: watch::Receiver<Arc<Options>>,
+    shared: Mutex<Shared>,
+    /// `send` left something in [`Shared::inbox`].
+    mail_in: Notify,
+}
+
+/// What this story needs of the world.
+#[derive(Clone)]
+struct Doors {
+    clock: Arc<dyn Clock>,
+    dns: Arc<dyn Dns>,
+    https: Arc<dyn Https>,
+}
+
+/// What all clones know of the reports, beyond what is kept; nothing of it is missed after a restart.
+#[derive(Default)]
+struct Shared {
+    /// Being worked on.
+    busy: HashSet<(Date, Domain)>,
+    /// Looked up, nothing to send.
+    done: HashSet<(Date, Domain)>,
+    /// Reports begun per target, see `work::REPORTS_PER_RUA_MAX`.
+    sent: HashMap<(Date, String), u32>,
+    /// Entries kept that say "nothing to send", see `work::NOTES_PER_DAY_MAX`.
+    notes: HashMap<Date, u32>,
+    /// What `send` leaves for `run` to go on with.
+    inbox: Vec<(Timestamp, Date, Domain)>,
+}
+
+/// The right to work on one report, given back when dropped.
+struct Claim {
+    inner: Arc<Inner>,
+    key: (Date, Domain),
+}
+
+impl Drop for Claim {
+    fn drop(&mut self) {
+        lock(&self.inner.shared).busy.remove(&self.key);
+    }
+}
+
+/// Nothing behind the lock can be left half done, so a panic elsewhere does not matter.
+fn lock(shared: &Mutex<Shared>) -> MutexGuard<'_, Shared> {
+    shared.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// One line of what [`Reporting::send`] did.
@@ -90,22 +164,115 @@ impl Reporting {
         reports: Reports,
         options: watch::Receiver<Arc<Options>>,
     ) -> Self {
-        todo!()
+        let doors = Doors { clock: world.clock, dns: world.dns, https: world.https };
+        Self::with_doors(doors, queue, results, reports, options)
     }
 
-    /// Sends each finished day's reports until `shutdown`; returns when what was under way has ended.
+    fn with_doors(
+        doors: Doors,
+        queue: Queue,
+        results: Results,
+        reports: Reports,
+        options: watch::Receiver<Arc<Options>>,
+    ) -> Self {
+        let (shared, mail_in) = (Mutex::default(), Notify::new());
+        Self { inner: Arc::new(Inner { doors, queue, results, reports, options, shared, mail_in }) }
+    }
+
+    /// Sends each finished day's reports until `shutdown`; returns when what was under way has ended,
+    /// a few seconds later at most.
+    ///
+    /// A day's reports start after 00:00 UTC plus a random part of [`Options::start_delay`]; days left
+    /// over from before a restart start at once. Never ends by itself.
     pub async fn run(self, shutdown: CancellationToken) {
-        todo!()
+        run::run(&self, shutdown).await;
     }
 
     /// Sends reports of a day (default: yesterday) at once, of all domains or of one; also of the
-    /// unfinished current day. `again` repeats what was already sent.
+    /// unfinished current day, up to now: its whole report follows after midnight all the same. What
+    /// was sent before is left alone unless `again`.
+    ///
+    /// What cannot be sent now is tried again by [`Reporting::run`]. Empty without results.
     pub async fn send(&self, day: Option<Date>, domain: Option<Domain>, again: bool) -> Vec<SendLine> {
-        todo!()
+        let yesterday = || day_of(self.now()).yesterday().ok();
+        let Some(day) = day.or_else(yesterday) else { return Vec::new() };
+        let domains = match domain {
+            Some(domain) => vec![domain],
+            None => self.domains(day),
+        };
+        if !self.options().enabled {
+            let why = "TLS reports are switched off (tlsrpt.enabled)".to_owned();
+            let outcome = SendOutcome::NotSent { why };
+            return domains
+                .into_iter()
+                .map(|domain| SendLine { domain, rua: None, outcome: outcome.clone() })
+                .collect();
+        }
+        let mode = if again { work::Mode::Again } else { work::Mode::Now };
+        let works = domains.into_iter().map(|domain| async move {
+            let worked = self.work(day, &domain, mode).await;
+            if let Some(next) = worked.next {
+                self.shared().inbox.push((next, day, domain));
+                self.inner.mail_in.notify_one();
+            }
+            worked.lines
+        });
+        stream::iter(works).buffered(CONCURRENCY).flat_map(stream::iter).collect().await
     }
 
     /// What today's report for a domain would say now; `None` without results.
     pub fn preview(&self, domain: &Domain) -> Option<String> {
-        todo!()
+        let (now, options) = (self.now(), self.options());
+        let today = day_of(now);
+        let tally = self.results().tally(today, domain).filter(|tally| tally.sessions() > 0)?;
+        let id = report_id(today, rand::random(), domain, &options.contact_info);
+        let report = Report::make(tally, today, &options.organization_name, &options.contact_info, id);
+        Some(report.until(now).render())
+    }
+
+    /// Domains with results or a report of a day, in order.
+    fn domains(&self, day: Date) -> Vec<Domain> {
+        let mut domains: BTreeSet<Domain> = self.results().domains(day).into_iter().collect();
+        let kept = self.reports().list();
+        domains.extend(kept.iter().filter(|entry| entry.day == day).map(|entry| entry.domain.clone()));
+        domains.into_iter().collect()
+    }
+
+    fn claim(&self, day: Date, domain: &Domain) -> Option<Claim> {
+        let key = (day, domain.clone());
+        let free = self.shared().busy.insert(key.clone());
+        free.then(|| Claim { inner: self.inner.clone(), key })
+    }
+
+    fn shared(&self) -> MutexGuard<'_, Shared> {
+        lock(&self.inner.shared)
+    }
+
+    fn now(&self) -> Timestamp {
+        self.inner.doors.clock.now()
+    }
+
+    fn options(&self) -> Arc<Options> {
+        self.inner.options.borrow().clone()
+    }
+
+    fn dns(&self) -> &dyn Dns {
+        &*self.inner.doors.dns
+    }
+
+    fn https(&self) -> &dyn Https {
+        &*self.inner.doors.https
+    }
+
+    fn queue(&self) -> &Queue {
+        &self.inner.queue
+    }
+
+    fn results(&self) -> &Results {
+        &self.inner.results
+    }
+
+    fn reports(&self) -> &Reports {
+        &self.inner.reports
     }
 }

@@ -53,4 +53,9 @@ impl Options {
             retry: RETRY.to_vec(),
         }
     }
+
+    /// The wait after a first failure.
+    pub(super) fn retry_first(&self) -> Duration {
+        self.retry.first().copied().unwrap_or(RETRY[0])
+    }
 }

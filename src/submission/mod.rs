@@ -1,1 +1,25 @@
-//! Story 1: mail in.
+//! Story 1, mail in: listeners, SMTP sessions, AUTH, and the way of a message into the queue.
+//!
+//! ```text
+//! serve::serve       TcpStream + permit
+//!  -> session        bytes <-> samotop's SmtpContext        -> transaction
+//!  -> intake         Received field, fix-ups, limits        -> Envelope + Body
+//!  -> Queue::enqueue `250` only after it said Ok            (invariant I1)
+//! ```
+//!
+//! Nobody relays who is neither in a trusted network nor authenticated. Nothing received before a
+//! TLS handshake survives it (invariant I5). Only `session` names samotop.
+//! See also: [`crate::smtp::command`] (the grammar), [`crate::smtp::body`] (DATA content).
+
+pub mod auth;
+pub mod intake;
+mod options;
+mod received;
+mod sasl;
+mod serve;
+mod session;
+
+pub use auth::{Users, hash_password};
+pub use options::{ListenerAuth, ListenerOptions, ListenerTls, Options};
+pub use serve::{bind, serve};
+pub use session::{AcceptTls, Accepted, TlsSession};

@@ -34,7 +34,8 @@ pub struct Taken {
 impl Taken {
     /// The latency that `share` (0.0 to 1.0) of the messages stay within.
     pub fn quantile(&self, share: f64) -> Duration {
-        let index = ((self.latencies.len() as f64 * share) as usize).min(self.latencies.len().saturating_sub(1));
+        let index =
+            ((self.latencies.len() as f64 * share) as usize).min(self.latencies.len().saturating_sub(1));
         self.latencies.get(index).copied().unwrap_or_default()
     }
 
@@ -60,7 +61,8 @@ fn content(number: u64, size: usize) -> Vec<u8> {
 pub async fn submit(load: &Load) -> std::io::Result<Taken> {
     let next = Arc::new(AtomicU64::new(0));
     let begun = Instant::now();
-    let clients: Vec<_> = (0..load.clients).map(|_| tokio::spawn(client(load.clone(), next.clone()))).collect();
+    let clients: Vec<_> =
+        (0..load.clients).map(|_| tokio::spawn(client(load.clone(), next.clone()))).collect();
     let mut latencies = Vec::new();
     for client in clients {
         latencies.extend(client.await.map_err(std::io::Error::other)??);

@@ -27,7 +27,10 @@ impl Arrived {
     /// Numbers that never arrived, and arrivals beyond the first of each number.
     pub fn lost_and_doubled(&self) -> (u64, u64) {
         let counts = || self.seen.iter().map(|count| count.load(Ordering::Relaxed));
-        (counts().filter(|count| *count == 0).count() as u64, counts().map(|count| count.saturating_sub(1)).sum())
+        (
+            counts().filter(|count| *count == 0).count() as u64,
+            counts().map(|count| count.saturating_sub(1)).sum(),
+        )
     }
 
     fn note(&self, body: &[u8]) {
@@ -91,7 +94,9 @@ async fn session(mut stream: TcpStream, tls: TlsAcceptor, arrived: Arc<Arrived>)
     loop {
         let line = until(&mut stream, &mut buffer, b"\r\n").await?;
         let reply: &[u8] = match line.first().copied().unwrap_or(0).to_ascii_uppercase() {
-            b'E' => b"250-sink\r\n250-PIPELINING\r\n250-8BITMIME\r\n250-ENHANCEDSTATUSCODES\r\n250 SIZE 0\r\n",
+            b'E' => {
+                b"250-sink\r\n250-PIPELINING\r\n250-8BITMIME\r\n250-ENHANCEDSTATUSCODES\r\n250 SIZE 0\r\n"
+            }
             b'D' => {
                 stream.write_all(b"354 go\r\n").await?;
                 stream.flush().await?;

@@ -120,7 +120,11 @@ pub fn queue_id(reply: &str) -> String {
     reply.rsplit(' ').next().expect("a last word").to_owned()
 }
 
-async fn secure(stream: Box<dyn Stream>, root: CertificateDer<'static>, name: &'static str) -> Box<dyn Stream> {
+async fn secure(
+    stream: Box<dyn Stream>,
+    root: CertificateDer<'static>,
+    name: &'static str,
+) -> Box<dyn Stream> {
     let mut roots = RootCertStore::empty();
     roots.add(root).expect("the test root is a root");
     let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
@@ -130,5 +134,7 @@ async fn secure(stream: Box<dyn Stream>, root: CertificateDer<'static>, name: &'
         .with_root_certificates(roots)
         .with_no_client_auth();
     let name = ServerName::try_from(name).expect("a name");
-    Box::new(TlsConnector::from(Arc::new(config)).connect(name, stream).await.expect("the handshake succeeds"))
+    Box::new(
+        TlsConnector::from(Arc::new(config)).connect(name, stream).await.expect("the handshake succeeds"),
+    )
 }

@@ -55,7 +55,7 @@ impl World {
             dns.address(name, web.address.ip());
         }
         let farm = Farm::start(hosts).await;
-        let daemon = Daemon::configure(&pki, &dns, &web, &farm, extra);
+        let daemon = Daemon::configure(&pki, &dns, &web, farm.port, extra);
         Self { pki, dns, web, farm, daemon }
     }
 
@@ -161,7 +161,8 @@ fn free_address(ip: Ipv4Addr) -> SocketAddr {
 }
 
 impl Daemon {
-    fn configure(pki: &Pki, dns: &Dns, web: &Web, farm: &Farm, extra: &str) -> Self {
+    /// A daemon configured for this world, not yet started.
+    pub fn configure(pki: &Pki, dns: &Dns, web: &Web, mx_port: u16, extra: &str) -> Self {
         let dir = TempDir::new().expect("a temporary directory");
         let path = |name: &str| dir.path().join(name);
         let leaf = pki.leaf(&[HOSTNAME], Kind::Good);
@@ -227,7 +228,6 @@ allow_private_destinations = ["127.0.0.0/8"]
 socket = "{root}/admin.sock"
 "#,
             dns = dns.address,
-            mx_port = farm.port,
             https_port = web.address.port(),
         );
         fs::write(path("stsrelay.toml"), config).expect("writable");
@@ -372,6 +372,11 @@ socket = "{root}/admin.sock"
         tokio::task::spawn_blocking(move || command.output().expect("the program runs"))
             .await
             .expect("no panic")
+    }
+
+    /// Its process id.
+    pub fn pid(&self) -> u32 {
+        self.child.as_ref().expect("running").id()
     }
 }
 

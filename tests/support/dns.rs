@@ -75,7 +75,8 @@ impl Dns {
                         }
                         let Some(answer) = answer(&zone, &question) else { continue };
                         let length = u16::try_from(answer.len()).expect("test answers are short");
-                        if stream.write_u16(length).await.is_err() || stream.write_all(&answer).await.is_err() {
+                        if stream.write_u16(length).await.is_err() || stream.write_all(&answer).await.is_err()
+                        {
                             break;
                         }
                     }

@@ -352,7 +352,11 @@ fn unstuff(content: &[u8]) -> Vec<u8> {
     out
 }
 
-async fn until<S: AsyncRead + Unpin>(stream: &mut S, buffer: &mut Vec<u8>, end: &[u8]) -> std::io::Result<Vec<u8>> {
+async fn until<S: AsyncRead + Unpin>(
+    stream: &mut S,
+    buffer: &mut Vec<u8>,
+    end: &[u8],
+) -> std::io::Result<Vec<u8>> {
     loop {
         if let Some(at) = memchr::memmem::find(buffer, end) {
             let rest = buffer.split_off(at + end.len());

@@ -122,7 +122,10 @@ impl Web {
     }
 }
 
-async fn exchange<S: AsyncRead + AsyncWrite + Unpin>(mut stream: S, site: &Mutex<Site>) -> std::io::Result<()> {
+async fn exchange<S: AsyncRead + AsyncWrite + Unpin>(
+    mut stream: S,
+    site: &Mutex<Site>,
+) -> std::io::Result<()> {
     let mut request = Vec::new();
     let head_end = loop {
         if let Some(at) = memchr::memmem::find(&request, b"\r\n\r\n") {

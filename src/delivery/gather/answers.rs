@@ -50,7 +50,7 @@ impl<T> Answers<T> {
 
     /// The answer about `domain`; `question` is asked only when none is kept. Dropping the future is
     /// fine: another waiter goes on with its own question.
-    pub(super) async fn ask<F>(&self, domain: &Domain, question: F) -> Arc<Known<T>>
+    pub(super) async fn ask<F>(&self, domain: &Domain, question: impl FnOnce() -> F) -> Arc<Known<T>>
     where
         F: Future<Output = Lookup<T>>,
     {
@@ -58,7 +58,7 @@ impl<T> Answers<T> {
         let known = cell
             .get_or_init(|| async {
                 let asked_at = Instant::now();
-                let lookup = match tokio::time::timeout(LOOKUP_TIME_MAX, question).await {
+                let lookup = match tokio::time::timeout(LOOKUP_TIME_MAX, question()).await {
                     Ok(lookup) => lookup,
                     Err(_) => Lookup::Failed(LookupFailure {
                         name: domain.to_string(),
@@ -157,7 +157,7 @@ mod tests {
     }
 
     async fn ask(answers: &Answers<u8>, asked: &AtomicUsize, lookup: Lookup<u8>) -> Arc<Known<u8>> {
-        let question = async {
+        let question = || async {
             asked.fetch_add(1, Ordering::SeqCst);
             tokio::time::sleep(Duration::from_millis(10)).await;
             lookup
@@ -216,7 +216,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn a_question_without_answer_ends_as_a_failure() {
         let answers: Answers<u8> = Answers::new("TXT");
-        let known = answers.ask(&domain("a.example"), std::future::pending()).await;
+        let known = answers.ask(&domain("a.example"), std::future::pending).await;
         let Lookup::Failed(failure) = &known.lookup else { panic!() };
         assert_eq!(failure.to_string(), "DNS lookup of a.example TXT failed: no answer within 30 s");
     }
@@ -241,7 +241,7 @@ mod tests {
     async fn the_map_stays_bounded() {
         let answers = Answers::new("MX");
         for i in 0..ANSWERS_MAX + 100 {
-            answers.ask(&domain(&format!("d{i}.example")), async { found(600) }).await;
+            answers.ask(&domain(&format!("d{i}.example")), || async { found(600) }).await;
         }
         let len = answers.lock().len();
         assert!((ANSWERS_MAX / 2..=ANSWERS_MAX).contains(&len), "{len}");

@@ -21,8 +21,11 @@ use crate::tlsrpt::{FailureDetail, ResultType, SessionResult};
 pub(super) const FETCHES_MAX: usize = 64;
 /// A fetch ends after this time, whatever the HTTPS door does (RFC 8461 §3.3 suggests a minute).
 pub(super) const FETCH_TIME_MAX: Duration = Duration::from_secs(60);
-/// A message waits for a fetch no longer than this: the fetch's own time, and a moment to keep it.
-const FETCH_WAIT_MAX: Duration = Duration::from_secs(61);
+/// Without a policy a message waits as long: the fetch's own time, and a moment to keep the result.
+pub(super) const FIRST_FETCH_WAIT_MAX: Duration = Duration::from_secs(61);
+/// With an unexpired policy a message waits for a newer one only as long: whoever forges ids and
+/// stalls HTTPS must not stall the mail.
+pub(super) const NEWER_FETCH_WAIT_MAX: Duration = Duration::from_secs(10);
 
 /// What a fetch brought.
 #[derive(Debug, Clone)]
@@ -92,15 +95,15 @@ impl Inner {
         receiver
     }
 
-    /// Fetches and waits; `None` when nothing came in time, because too many other fetches are in
-    /// flight. The fetch goes on.
+    /// Fetches and waits; `None` when nothing came in time. The fetch goes on.
     pub(super) async fn fetch_and_wait(
         self: &Arc<Self>,
         domain: &Domain,
         id: Option<&str>,
+        within: Duration,
     ) -> Option<Fetched> {
         let mut receiver = self.start_fetch(domain, id);
-        let fetched = tokio::time::timeout(FETCH_WAIT_MAX, receiver.wait_for(Option::is_some)).await;
+        let fetched = tokio::time::timeout(within, receiver.wait_for(Option::is_some)).await;
         fetched.ok()?.ok()?.clone()
     }
 

@@ -11,6 +11,7 @@ use jiff::Timestamp;
 use tokio_util::sync::CancellationToken;
 
 use super::Inner;
+use super::fetch::FIRST_FETCH_WAIT_MAX;
 use crate::sts::CachedPolicy;
 
 /// Refetches at once; the rest of the fetch permits is for mail that waits.
@@ -59,7 +60,7 @@ impl Inner {
         futures_util::stream::iter(due)
             .for_each_concurrent(REFRESHES_MAX, |entry| async move {
                 let txt = self.txt_fact(&entry.domain).await;
-                self.fetch_and_wait(&entry.domain, txt.id()).await;
+                self.fetch_and_wait(&entry.domain, txt.id(), FIRST_FETCH_WAIT_MAX).await;
             })
             .await;
         let now = self.clock.now();

@@ -66,6 +66,7 @@ pub(super) fn describe(error: &Error) -> String {
             format!("wanted {}, it names {}{more}", expected.to_str(), names.join(", "))
         }
         Is::UnknownIssuer => "no chain to a trusted root".into(),
+        Is::BadSignature => "a certificate is not signed by its issuer".into(),
         Is::BadEncoding => "malformed certificate".into(),
         other => other.to_string(),
     }

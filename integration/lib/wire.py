@@ -1,0 +1,96 @@
+"""A path to a mail host that may be hostile.
+
+Usage: wire.py LISTEN TARGET MODEFILE LOG. The mode is read per connection:
+  pass   bytes go through untouched
+  strip  STARTTLS is taken out of the EHLO reply, and refused with 454 when asked for all the same
+LOG gets one line `MODE C: text` for each line a client sends in clear, so that a story can tell what leaked.
+"""
+import pathlib
+import socket
+import sys
+import threading
+
+
+def address(text):
+    host, port = text.rsplit(":", 1)
+    return host, int(port)
+
+
+listen, target = address(sys.argv[1]), address(sys.argv[2])
+mode_file, log_file = pathlib.Path(sys.argv[3]), open(sys.argv[4], "ab", buffering=0)
+
+
+def copy(source, sink):
+    try:
+        while data := source.recv(65536):
+            sink.sendall(data)
+    except OSError:
+        pass
+    finally:
+        for end in (source, sink):
+            try:
+                end.shutdown(socket.SHUT_RDWR)
+            except OSError:
+                pass
+
+
+def from_server(server, client):
+    """Replies, line by line, without STARTTLS; the last line of a reply keeps its space."""
+    reply = []
+    for line in server.makefile("rb"):
+        reply.append(line)
+        if line[3:4] == b"-":
+            continue
+        kept = [l for l in reply if l[4:].strip().upper() != b"STARTTLS"]
+        if kept:
+            kept[-1] = kept[-1][:3] + b" " + kept[-1][4:]
+        client.sendall(b"".join(kept))
+        reply = []
+
+
+def from_client(client, server):
+    for line in client.makefile("rb"):
+        log_file.write(b"strip C: " + line.rstrip() + b"\n")
+        if line.strip().upper() == b"STARTTLS":
+            client.sendall(b"454 4.7.0 TLS not available\r\n")
+        else:
+            server.sendall(line)
+
+
+def guarded(work, source, sink):
+    try:
+        work(source, sink)
+    except OSError:
+        pass
+    for end in (source, sink):
+        try:
+            end.shutdown(socket.SHUT_RDWR)
+        except OSError:
+            pass
+
+
+def serve(client):
+    mode = mode_file.read_text().strip()
+    log_file.write(mode.encode() + b" connected\n")
+    try:
+        server = socket.create_connection(target)
+    except OSError:
+        client.close()
+        return
+    if mode == "strip":
+        pairs = ((from_client, client, server), (from_server, server, client))
+        threads = [threading.Thread(target=guarded, args=p) for p in pairs]
+    else:
+        threads = [threading.Thread(target=copy, args=p) for p in ((client, server), (server, client))]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    client.close()
+    server.close()
+
+
+with socket.create_server(listen, backlog=64) as door:
+    while True:
+        connection, _ = door.accept()
+        threading.Thread(target=serve, args=(connection,), daemon=True).start()

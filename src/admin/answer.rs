@@ -1,0 +1,175 @@
+//! What each admin request does, through the stories' own doors.
+
+use std::sync::Arc;
+
+use tracing::info;
+
+use super::protocol::{
+    Answer, PAGE_MAX, QueueAction, QueueEntry, QueueFilter, QueueTotals, Request, SentLine,
+};
+use crate::delivery::gather::Gather;
+use crate::net::Clock;
+use crate::reporting::{Reporting, SendOutcome};
+use crate::store::{Filter, Policies, Queue, Reports};
+
+/// Everything the command line may look at or change.
+#[derive(Clone)]
+pub struct AdminHandles {
+    /// For `now`.
+    pub clock: Arc<dyn Clock>,
+    /// The queue.
+    pub queue: Queue,
+    /// Cached MTA-STS policies.
+    pub policies: Policies,
+    /// Refreshes and forgets them.
+    pub gather: Gather,
+    /// Outgoing reports.
+    pub reports: Reports,
+    /// Makes and sends them.
+    pub reporting: Reporting,
+}
+
+impl AdminHandles {
+    /// Does what is asked.
+    pub(super) async fn answer(&self, request: Request) -> Answer {
+        match request {
+            Request::QueueList { filter, cursor, history } => self.queue_page(&filter, cursor, history).await,
+            Request::QueueStats => {
+                Answer::QueueTotals(QueueTotals::new(&self.queue.stats(), &self.queue.health()))
+            }
+            Request::QueueAct { filter, action } => self.queue_act(&filter, action).await,
+            Request::PolicyShow { domain } => match self.policies.get(&domain) {
+                Some(entry) => Answer::Policies { entries: vec![(*entry).clone()], more: false },
+                None => Answer::Nothing { text: format!("no policy of {domain} is cached") },
+            },
+            Request::PolicyList { after } => {
+                let mut entries = self.policies.list();
+                entries.retain(|entry| after.as_ref().is_none_or(|after| entry.domain > *after));
+                let more = entries.len() > PAGE_MAX;
+                entries.truncate(PAGE_MAX);
+                Answer::Policies { entries: entries.iter().map(|entry| (**entry).clone()).collect(), more }
+            }
+            Request::PolicyRefresh { domain } => {
+                let found = self.gather.refresh(&domain).await;
+                info!(%domain, "policy refreshed by an operator");
+                Answer::Refreshed {
+                    record: found.record,
+                    fetch: found.fetch.map(|fetch| match fetch {
+                        Ok(policy) => Ok(mode_name(&policy).to_owned()),
+                        Err(trouble) => Err(trouble.text),
+                    }),
+                    entry: found.entry.map(|entry| (*entry).clone()),
+                }
+            }
+            Request::PolicyForget { domain } => match self.gather.forget(&domain).await {
+                Ok(true) => {
+                    info!(%domain, "policy forgotten by an operator");
+                    Answer::Changed { count: 1 }
+                }
+                Ok(false) => Answer::Nothing { text: format!("no policy of {domain} is cached") },
+                Err(error) => Answer::Failed { text: error.to_string() },
+            },
+            Request::ReportList { after, day, domain } => {
+                let mut entries = self.reports.list();
+                entries.retain(|entry| {
+                    day.is_none_or(|day| entry.day == day)
+                        && domain.as_ref().is_none_or(|domain| entry.domain == *domain)
+                });
+                if let Some(after) = after
+                    && let Some(at) = entries.iter().position(|e| e.day == after.0 && e.domain == after.1)
+                {
+                    entries.drain(..=at);
+                }
+                let more = entries.len() > PAGE_MAX;
+                entries.truncate(PAGE_MAX);
+                let without_text = |entry: &Arc<crate::store::ReportEntry>| {
+                    let mut entry = (**entry).clone();
+                    entry.json.clear();
+                    entry
+                };
+                Answer::Reports { entries: entries.iter().map(without_text).collect(), more }
+            }
+            Request::ReportShow { day, domain } => {
+                let entry = match day {
+                    Some(day) => self.reports.get(day, &domain),
+                    None => self.reports.list().into_iter().find(|entry| entry.domain == domain),
+                };
+                match entry {
+                    Some(entry) => Answer::Reports { entries: vec![(*entry).clone()], more: false },
+                    None => Answer::Nothing { text: format!("no report to {domain} was made") },
+                }
+            }
+            Request::ReportPreview { domain } => match self.reporting.preview(&domain) {
+                Some(json) => Answer::ReportText { json },
+                None => Answer::Nothing { text: format!("no session with {domain} today") },
+            },
+            Request::ReportSend { day, domain, again } => {
+                let lines = self.reporting.send(day, domain, again).await;
+                Answer::Sent {
+                    lines: lines
+                        .into_iter()
+                        .map(|line| SentLine {
+                            domain: line.domain,
+                            rua: line.rua,
+                            outcome: outcome_name(&line.outcome).to_owned(),
+                            text: line.outcome.to_string(),
+                        })
+                        .collect(),
+                }
+            }
+        }
+    }
+
+    async fn queue_page(
+        &self,
+        filter: &QueueFilter,
+        cursor: Option<crate::queue::ItemId>,
+        history: bool,
+    ) -> Answer {
+        let filter = match Filter::try_from(filter) {
+            Ok(filter) => filter,
+            Err(text) => return Answer::Failed { text },
+        };
+        match self.queue.list(&filter, cursor, PAGE_MAX).await {
+            Ok(page) => Answer::QueuePage {
+                entries: page.entries.iter().map(|entry| QueueEntry::new(entry, history)).collect(),
+                cursor: page.cursor,
+            },
+            Err(error) => Answer::Failed { text: error.to_string() },
+        }
+    }
+
+    async fn queue_act(&self, filter: &QueueFilter, action: QueueAction) -> Answer {
+        let store_filter = match Filter::try_from(filter) {
+            Ok(filter) => filter,
+            Err(text) => return Answer::Failed { text },
+        };
+        match self.queue.admin(&store_filter, action.into(), self.clock.now()).await {
+            Ok(count) => {
+                info!(?action, ?filter, count, "queue changed by an operator");
+                Answer::Changed { count }
+            }
+            Err(crate::store::QueueError::Unknown(_)) => Answer::Changed { count: 0 },
+            Err(error) => Answer::Failed { text: error.to_string() },
+        }
+    }
+}
+
+/// The mode as policies write it.
+fn mode_name(policy: &crate::sts::StsPolicy) -> &'static str {
+    match policy.mode {
+        crate::sts::Mode::Enforce => "enforce",
+        crate::sts::Mode::Testing => "testing",
+        crate::sts::Mode::None => "none",
+    }
+}
+
+fn outcome_name(outcome: &SendOutcome) -> &'static str {
+    match outcome {
+        SendOutcome::Queued { .. } => "queued",
+        SendOutcome::Accepted => "accepted",
+        SendOutcome::Deferred { .. } => "deferred",
+        SendOutcome::GivenUp { .. } => "given-up",
+        SendOutcome::NotSent { .. } => "not-sent",
+    }
+}

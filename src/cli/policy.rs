@@ -1,0 +1,244 @@
+//! `stsrelay policy ...`: the MTA-STS policies the daemon holds.
+
+use std::time::Duration;
+
+use clap::{Args, Subcommand};
+use jiff::Timestamp;
+use serde::Serialize;
+
+use super::output::{Output, Table, instant, relative, wrap};
+use super::{ConfigArgs, Exit, Failure, JsonArg, output, unexpected};
+use crate::admin::client::Client;
+use crate::admin::protocol::{Answer, Request};
+use crate::mail::Domain;
+use crate::net::{Clock as _, SystemClock};
+use crate::queue::retry::after;
+use crate::sts::{CachedPolicy, Mode};
+
+#[derive(Debug, Subcommand)]
+pub(super) enum Verb {
+    /// Show what is known of one domain
+    Show(One),
+    /// List all policies held
+    List(JsonArg),
+    /// Ask DNS and the policy host anew, now
+    Refresh(One),
+    /// Drop what is known; the next message asks anew
+    Forget(One),
+}
+
+/// One domain.
+#[derive(Debug, Clone, Args)]
+pub(super) struct One {
+    /// The policy domain: the part of an address after @
+    domain: Domain,
+    #[command(flatten)]
+    json: JsonArg,
+}
+
+/// What is printed of a policy.
+#[derive(Debug, Serialize)]
+struct View<'a> {
+    domain: &'a Domain,
+    mode: Option<Mode>,
+    id: Option<&'a str>,
+    mx: Vec<String>,
+    max_age: Option<u32>,
+    fetched_at: Option<Timestamp>,
+    expires_at: Option<Timestamp>,
+    refresh_at: Option<Timestamp>,
+    expired: bool,
+    trouble: Option<Trouble<'a>>,
+}
+
+#[derive(Debug, Serialize)]
+struct Trouble<'a> {
+    at: Timestamp,
+    count: u32,
+    text: &'a str,
+}
+
+impl<'a> View<'a> {
+    fn new(entry: &'a CachedPolicy, now: Timestamp) -> Self {
+        let held = entry.held.as_ref();
+        let expires_at =
+            held.map(|held| after(held.fetched_at, Duration::from_secs(u64::from(held.policy.max_age))));
+        Self {
+            domain: &entry.domain,
+            mode: held.map(|held| held.policy.mode),
+            id: held.map(|held| held.id.as_str()),
+            mx: held.map(|held| held.policy.mx.iter().map(ToString::to_string).collect()).unwrap_or_default(),
+            max_age: held.map(|held| held.policy.max_age),
+            fetched_at: held.map(|held| held.fetched_at),
+            expires_at,
+            refresh_at: held.map(|held| held.refresh_at),
+            expired: expires_at.is_some_and(|at| at <= now),
+            trouble: entry.trouble.as_ref().map(|trouble| Trouble {
+                at: trouble.at,
+                count: trouble.count,
+                text: &trouble.text,
+            }),
+        }
+    }
+
+    fn mode_name(&self) -> &'static str {
+        match self.mode {
+            Some(Mode::Enforce) => "enforce",
+            Some(Mode::Testing) => "testing",
+            Some(Mode::None) => "none",
+            None => "-",
+        }
+    }
+
+    fn lines(&self, now: Timestamp) -> Vec<String> {
+        let mut lines = vec![self.domain.to_string()];
+        if let (Some(id), Some(max_age), Some(fetched), Some(expires), Some(refresh)) =
+            (self.id, self.max_age, self.fetched_at, self.expires_at, self.refresh_at)
+        {
+            lines.push(format!("  mode      {}", self.mode_name()));
+            lines.push(format!("  id        {id}"));
+            lines.extend(wrap("  mx        ", &self.mx.join(" ")));
+            lines.push(format!("  max_age   {max_age} seconds"));
+            lines.push(format!("  fetched   {} ({})", instant(fetched), relative(fetched, now)));
+            let over = if self.expired { ", expired: it does not apply" } else { "" };
+            lines.push(format!("  expires   {} ({}){over}", instant(expires), relative(expires, now)));
+            lines.push(format!("  refetch   {} ({})", instant(refresh), relative(refresh, now)));
+        } else {
+            lines.push("  no policy is held".to_owned());
+        }
+        if let Some(trouble) = &self.trouble {
+            let text = format!(
+                "{} ({}), {} in a row: {}",
+                instant(trouble.at),
+                relative(trouble.at, now),
+                trouble.count,
+                trouble.text
+            );
+            lines.extend(wrap("  trouble   ", &text));
+        }
+        lines
+    }
+}
+
+pub(super) fn run(verb: Verb, args: &ConfigArgs) -> Result<Exit, Failure> {
+    let mut daemon = args.connect()?;
+    match verb {
+        Verb::Show(one) => {
+            let entries = match daemon.ask(Request::PolicyShow { domain: one.domain })? {
+                Answer::Policies { entries, .. } => entries,
+                other => return Err(unexpected(other)),
+            };
+            print(&entries, one.json.json)
+        }
+        Verb::List(json) => list(&mut daemon, json.json),
+        Verb::Refresh(one) => refresh(&mut daemon, one),
+        Verb::Forget(one) => match daemon.ask(Request::PolicyForget { domain: one.domain.clone() })? {
+            Answer::Changed { .. } => {
+                let mut out = Output::new();
+                if one.json.json {
+                    out.json(&serde_json::json!({ "domain": one.domain, "forgotten": true }))?;
+                } else {
+                    out.line(&format!("the policy of {} is forgotten", one.domain))?;
+                }
+                out.finish()?;
+                Ok(Exit::Fine)
+            }
+            other => Err(unexpected(other)),
+        },
+    }
+}
+
+fn print(entries: &[CachedPolicy], as_json: bool) -> Result<Exit, Failure> {
+    let now = SystemClock.now();
+    let mut out = Output::new();
+    for entry in entries {
+        let view = View::new(entry, now);
+        if as_json {
+            out.json(&view)?;
+        } else {
+            view.lines(now).iter().try_for_each(|line| out.line(line))?;
+        }
+    }
+    out.finish()?;
+    Ok(Exit::Fine)
+}
+
+fn list(daemon: &mut Client, as_json: bool) -> Result<Exit, Failure> {
+    let now = SystemClock.now();
+    let mut out = Output::new();
+    let mut table = Table::new(&["DOMAIN", "MODE", "ID", "FETCHED", "EXPIRES", "TROUBLE"], 0);
+    let mut last = None;
+    loop {
+        let (entries, more) = match daemon.ask(Request::PolicyList { after: last.take() })? {
+            Answer::Policies { entries, more } => (entries, more),
+            other => return Err(unexpected(other)),
+        };
+        for entry in &entries {
+            let view = View::new(entry, now);
+            if as_json {
+                out.json(&view)?;
+            } else {
+                table.row(
+                    vec![
+                        view.domain.to_string(),
+                        view.mode_name().to_owned(),
+                        view.id.unwrap_or("-").to_owned(),
+                        view.fetched_at.map_or_else(|| "-".to_owned(), |at| relative(at, now)),
+                        view.expires_at.map_or_else(|| "-".to_owned(), |at| relative(at, now)),
+                        view.trouble.as_ref().map_or_else(|| "-".to_owned(), |t| format!("{}x", t.count)),
+                    ],
+                    view.trouble.as_ref().map(|trouble| trouble.text.to_owned()),
+                );
+            }
+        }
+        last = entries.last().map(|entry| entry.domain.clone());
+        if !more || last.is_none() {
+            break;
+        }
+    }
+    if !as_json {
+        if table.is_empty() {
+            out.line("no policies are held")?;
+        } else {
+            table.lines().iter().try_for_each(|line| out.line(line))?;
+        }
+    }
+    out.finish()?;
+    Ok(Exit::Fine)
+}
+
+fn refresh(daemon: &mut Client, one: One) -> Result<Exit, Failure> {
+    output::progress(&format!("asking for the policy of {} ...", one.domain));
+    let domain = one.domain.clone();
+    let (record, fetch, entry) = match daemon.ask(Request::PolicyRefresh { domain: one.domain })? {
+        Answer::Refreshed { record, fetch, entry } => (record, fetch, entry),
+        other => return Err(unexpected(other)),
+    };
+    let now = SystemClock.now();
+    let failed = matches!(fetch, Some(Err(_)));
+    let mut out = Output::new();
+    if one.json.json {
+        out.json(&serde_json::json!({
+            "domain": domain,
+            "record_id": record.as_ref().ok(),
+            "record_trouble": record.as_ref().err(),
+            "fetched_mode": fetch.as_ref().and_then(|fetch| fetch.as_ref().ok()),
+            "fetch_trouble": fetch.as_ref().and_then(|fetch| fetch.as_ref().err()),
+            "policy": entry.as_ref().map(|entry| View::new(entry, now)),
+        }))?;
+    } else {
+        let record = record.map_or_else(|trouble| format!("none: {trouble}"), |id| format!("id {id}"));
+        wrap(&format!("record _mta-sts.{domain}: "), &record).iter().try_for_each(|line| out.line(line))?;
+        let fetched = match fetch {
+            Some(Ok(mode)) => format!("a policy of mode {mode}"),
+            Some(Err(trouble)) => format!("failed: {trouble}"),
+            None => "not called for".to_owned(),
+        };
+        wrap("fetch: ", &fetched).iter().try_for_each(|line| out.line(line))?;
+        if let Some(entry) = &entry {
+            View::new(entry, now).lines(now).iter().try_for_each(|line| out.line(line))?;
+        }
+    }
+    out.finish()?;
+    Ok(if failed { Exit::Negative } else { Exit::Fine })
+}

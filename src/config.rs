@@ -1,1 +1,0 @@
-//! Configuration: the only reader of files and environment.

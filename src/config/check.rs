@@ -1,0 +1,412 @@
+//! What is wrong, or without effect, in a configuration whose shape is right.
+//!
+//! Reads the files the configuration names and changes nothing. Errors stop everything; notes are
+//! for `config check` and the log at start. Called by `cli` (config check), `daemon` (start, reload).
+
+use std::net::{IpAddr, SocketAddr};
+
+use jiff::Timestamp;
+
+use super::{ConfigError, Dnssec, Listener, ListenerAuth, ListenerTls, Loaded, settings};
+use crate::mail::Domain;
+use crate::tlspolicy::LocalRule;
+
+/// RFC 5321 §4.5.3.1.8: a server must take at least so many recipients.
+const RECIPIENTS_MIN: usize = 100;
+/// RFC 5321 §4.5.3.1.7: a server must take messages of at least so many octets.
+const MESSAGE_BYTES_MIN: u64 = 64 * 1024;
+/// A longer random delay would move a day's reports behind the next day's.
+const START_DELAY_SECONDS_MAX: u64 = 24 * 3600;
+
+/// The findings, in order of the configuration's sections.
+#[derive(Debug, Clone, Default)]
+pub struct Findings {
+    /// Nothing may be started with these.
+    pub errors: Vec<ConfigError>,
+    /// Worth knowing: set without effect, over, or risky.
+    pub notes: Vec<ConfigError>,
+}
+
+/// Checks everything that shapes cannot show. Blocking: reads certificate, key and user files.
+pub fn check(loaded: &Loaded, now: Timestamp) -> Findings {
+    let mut checker = Checker { loaded, found: Findings::default() };
+    checker.server();
+    checker.listeners();
+    checker.limits();
+    checker.dns();
+    checker.delivery();
+    checker.policy(now);
+    checker.tlsrpt();
+    checker.admin_and_log();
+    if let Err(errors) = settings(loaded) {
+        for error in errors {
+            // One line per key; the checks above know more.
+            if !checker.found.errors.iter().any(|known| known.key == error.key) {
+                checker.found.errors.push(error);
+            }
+        }
+    }
+    checker.found
+}
+
+struct Checker<'a> {
+    loaded: &'a Loaded,
+    found: Findings,
+}
+
+impl Checker<'_> {
+    fn error(&mut self, key: &str, text: impl Into<String>) {
+        self.found.errors.push(self.loaded.error(key, text));
+    }
+
+    fn note(&mut self, key: &str, text: impl Into<String>) {
+        self.found.notes.push(self.loaded.error(key, text));
+    }
+
+    fn is_set(&self, key: &str) -> bool {
+        self.loaded.origin(key).is_some()
+    }
+
+    fn server(&mut self) {
+        let server = &self.loaded.config.server;
+        match &server.hostname {
+            None => self.error(
+                "server.hostname",
+                "is not set; give this relay's fully qualified name, for example \"relay.example.org\"",
+            ),
+            // RFC 5321 §2.3.5, §4.1.1.1: the name in EHLO is fully qualified and means this host to others.
+            Some(name) if !is_public_name(name) => self.error(
+                "server.hostname",
+                format!("\"{name}\" is not a fully qualified name that others could resolve"),
+            ),
+            Some(_) => {}
+        }
+        if server.data_dir.exists() && !server.data_dir.is_dir() {
+            self.error("server.data_dir", format!("{} is not a directory", server.data_dir.display()));
+        }
+        if server.data_dir.as_os_str().is_empty() {
+            self.error("server.data_dir", "is empty");
+        }
+    }
+
+    fn listeners(&mut self) {
+        let config = &self.loaded.config;
+        if config.listener.is_empty() {
+            self.note("listener", "there is none: no mail can be submitted");
+        }
+        for (index, listener) in config.listener.iter().enumerate() {
+            let key = |name: &str| format!("listener[{index}].{name}");
+            if listener.name.is_empty() {
+                self.error(&key("name"), "is empty");
+            }
+            if config.listener[..index].iter().any(|earlier| earlier.name == listener.name) {
+                self.error(&key("name"), format!("another listener is named {:?} already", listener.name));
+            }
+            if listener.listen.is_empty() {
+                self.error(&key("listen"), "names no address");
+            }
+            if listener.tls != ListenerTls::None
+                && (config.tls.certificate_file.is_none() || config.tls.key_file.is_none())
+            {
+                self.error(
+                    &key("tls"),
+                    "TLS needs a certificate; set tls.certificate_file and tls.key_file, or tls = \"none\"",
+                );
+            }
+            if listener.auth != ListenerAuth::None && config.auth.users_file.is_none() {
+                self.error(
+                    &key("auth"),
+                    "AUTH needs users; set auth.users_file (lines made by `stsrelay user hash`), or auth = \"none\"",
+                );
+            }
+            self.reachability(listener, &key);
+            self.overlaps(index, listener);
+        }
+    }
+
+    /// Whether anyone, or everyone, could submit here.
+    fn reachability(&mut self, listener: &Listener, key: &dyn Fn(&str) -> String) {
+        let offers_auth = listener.auth != ListenerAuth::None
+            && (listener.tls != ListenerTls::None || listener.allow_plaintext_auth);
+        match listener.auth {
+            ListenerAuth::Required if !offers_auth => self.error(
+                &key("auth"),
+                "AUTH is required but never offered without TLS; set tls, or allow_plaintext_auth = true",
+            ),
+            ListenerAuth::Optional if !offers_auth => self.note(
+                &key("auth"),
+                "has no effect: AUTH is never offered without TLS; set tls, or allow_plaintext_auth = true",
+            ),
+            _ => {}
+        }
+        if !offers_auth && listener.trusted_networks.is_empty() && listener.auth != ListenerAuth::Required {
+            self.note(&key("trusted_networks"), "is empty and AUTH is not offered: nobody may submit here");
+        }
+        if listener.auth != ListenerAuth::Required
+            && listener.trusted_networks.iter().any(|network| network.0.prefix_len() == 0)
+        {
+            self.note(&key("trusted_networks"), "trusts every address: whoever can connect may relay");
+        }
+    }
+
+    fn overlaps(&mut self, index: usize, listener: &Listener) {
+        let listeners = &self.loaded.config.listener;
+        for (position, address) in listener.listen.iter().enumerate() {
+            let earlier_here = listener.listen[..position].iter().map(|a| (listener, a));
+            let earlier = listeners[..index].iter().flat_map(|l| l.listen.iter().map(move |a| (l, a)));
+            if let Some((other, with)) = earlier.chain(earlier_here).find(|(_, a)| overlap(**a, *address)) {
+                let text = if with == address {
+                    format!("{address} is taken by listener {:?} already", other.name)
+                } else {
+                    format!("{address} overlaps {with} of listener {:?}", other.name)
+                };
+                self.error(&format!("listener[{index}].listen"), text);
+            }
+        }
+    }
+
+    fn limits(&mut self) {
+        let limits = &self.loaded.config.limits;
+        if limits.recipients == 0 {
+            self.error("limits.recipients", "must be at least 1");
+        } else if limits.recipients < RECIPIENTS_MIN {
+            self.note("limits.recipients", "is below 100, which RFC 5321 §4.5.3.1.8 asks for");
+        }
+        for (key, number) in [
+            ("limits.connections", limits.connections),
+            ("limits.connections_per_address", limits.connections_per_address),
+        ] {
+            if number == 0 {
+                self.error(key, "must be at least 1");
+            }
+        }
+        if limits.message_size.0 == 0 {
+            self.error("limits.message_size", "must be more than 0");
+        } else if limits.message_size.0 < MESSAGE_BYTES_MIN {
+            self.note("limits.message_size", "is below 64KiB, which RFC 5321 §4.5.3.1.7 asks for");
+        }
+    }
+
+    fn dns(&mut self) {
+        let dns = &self.loaded.config.dns;
+        let remote = dns.nameservers.iter().find(|server| !server.0.ip().is_loopback());
+        if let (Dnssec::TrustAd, Some(server)) = (dns.dnssec, remote) {
+            // Anyone on the way could set the bit.
+            let text = format!("\"trust-ad\" needs a resolver on this machine, and {server} is not");
+            if self.is_set("dns.dnssec") {
+                self.error("dns.dnssec", format!("{text}; use \"off\""));
+            } else {
+                self.note("dns.dnssec", format!("{text}: all its answers count as insecure"));
+            }
+        }
+    }
+
+    fn delivery(&mut self) {
+        let delivery = &self.loaded.config.delivery;
+        let t = &delivery.timeouts;
+        let spans = [
+            ("timeouts.connect", t.connect),
+            ("timeouts.greeting", t.greeting),
+            ("timeouts.command", t.command),
+            ("timeouts.rcpt", t.rcpt),
+            ("timeouts.data", t.data),
+            ("timeouts.body", t.body),
+            ("timeouts.dot", t.dot),
+        ];
+        for (key, span) in spans {
+            if span.0.is_zero() {
+                self.error(&format!("delivery.{key}"), "must be at least 1s");
+            }
+        }
+        if delivery.smtp_port == 0 {
+            self.error("delivery.smtp_port", "must not be 0");
+        }
+        for (key, number) in [
+            ("delivery.concurrency", delivery.concurrency),
+            ("delivery.concurrency_per_destination", delivery.concurrency_per_destination),
+        ] {
+            if number == 0 {
+                self.error(key, "must be at least 1");
+            }
+        }
+        self.schedule("delivery.retry", &delivery.retry);
+        if self.loaded.config.mta_sts.fetch_timeout.0.is_zero() {
+            self.error("mta_sts.fetch_timeout", "must be at least 1s");
+        }
+        if self.loaded.config.mta_sts.https_port == 0 {
+            self.error("mta_sts.https_port", "must not be 0");
+        }
+        if let Some(ip) = delivery.source_addresses.iter().find(|ip| ip.is_unspecified() || ip.is_multicast())
+        {
+            self.error("delivery.source_addresses", format!("{ip} is not an address to send from"));
+        }
+    }
+
+    fn schedule(&mut self, key: &str, retry: &[super::value::Span]) {
+        if retry.is_empty() {
+            self.error(key, "is empty; give at least one wait, for example [\"5m\"]");
+        } else if retry.iter().any(|wait| wait.0.is_zero()) {
+            self.error(key, "each wait must be at least 1s");
+        }
+    }
+
+    fn policy(&mut self, now: Timestamp) {
+        let policy = &self.loaded.config.policy;
+        if !policy.mta_sts {
+            self.note(
+                "policy.mta_sts",
+                "MTA-STS policies of recipient domains are neither fetched nor enforced",
+            );
+        }
+        if policy.dane {
+            self.note("policy.dane", "has no effect yet: this version does not look for TLSA records");
+        }
+        for (index, rule) in policy.r#override.iter().enumerate() {
+            let key = |name: &str| format!("policy.override[{index}].{name}");
+            if let Some(until) = rule.until
+                && until.end() <= now
+            {
+                self.note(
+                    &key("until"),
+                    format!("is in the past: the rule for {} has no effect", rule.domain),
+                );
+            }
+            if rule.require == LocalRule::IgnoreSts {
+                self.note(&key("require"), format!("MTA-STS of {} is not applied", rule.domain));
+            }
+        }
+    }
+
+    fn tlsrpt(&mut self) {
+        let tlsrpt = &self.loaded.config.tlsrpt;
+        self.schedule("tlsrpt.retry", &tlsrpt.retry);
+        if tlsrpt.start_delay.0.as_secs() > START_DELAY_SECONDS_MAX {
+            self.error("tlsrpt.start_delay", "must be at most 24h");
+        }
+        let parts = [
+            ("tlsrpt.dkim_domain", tlsrpt.dkim_domain.is_some()),
+            ("tlsrpt.dkim_selector", tlsrpt.dkim_selector.is_some()),
+            ("tlsrpt.dkim_key_file", tlsrpt.dkim_key_file.is_some()),
+        ];
+        let signs = parts.iter().any(|(_, set)| *set);
+        for (key, set) in parts {
+            if signs && !set {
+                self.error(key, "is missing; DKIM needs dkim_domain, dkim_selector and dkim_key_file");
+            }
+        }
+        if tlsrpt.organization_name.as_ref().is_some_and(|name| name.trim().is_empty()) {
+            self.error("tlsrpt.organization_name", "is empty");
+        }
+        if let Some(Err(error)) = tlsrpt.dkim_selector.as_deref().map(Domain::parse_a_label) {
+            self.error("tlsrpt.dkim_selector", format!("is not a selector: {error}"));
+        }
+        match (&tlsrpt.from, tlsrpt.is_enabled()) {
+            (None, true) => self.error(
+                "tlsrpt.from",
+                "is not set, but reports are enabled; set it, or tlsrpt.enabled = false",
+            ),
+            (Some(_), true) if !signs => self.note(
+                "tlsrpt.dkim_key_file",
+                "reports are mailed without DKIM signature; receivers ignore such reports (RFC 8460 §3)",
+            ),
+            (Some(from), true) => {
+                let aligned = tlsrpt.dkim_domain.as_ref().is_some_and(|signer| match from.domain() {
+                    crate::mail::Destination::Domain(domain) => domain.is_within(signer),
+                    crate::mail::Destination::Literal(_) => false,
+                });
+                if !aligned && tlsrpt.dkim_domain.is_some() {
+                    self.note(
+                        "tlsrpt.dkim_domain",
+                        format!("does not cover the domain of tlsrpt.from <{from}>"),
+                    );
+                }
+            }
+            (_, false) => self.note(
+                if self.is_set("tlsrpt.enabled") { "tlsrpt.enabled" } else { "tlsrpt.from" },
+                "no TLS reports are sent; set tlsrpt.from to send them",
+            ),
+        }
+    }
+
+    fn admin_and_log(&mut self) {
+        let config = &self.loaded.config;
+        if config.admin.socket.as_os_str().is_empty() {
+            self.error("admin.socket", "is empty");
+        }
+        // sockaddr_un holds 108 octets, the final NUL included.
+        if config.admin.socket.as_os_str().len() > 107 {
+            self.error("admin.socket", "is longer than the 107 octets a Unix socket's path may have");
+        }
+        if config.admin.http.is_some() {
+            self.note("admin.http", "has no effect yet: this version has no HTTP status page");
+        }
+        if let Err(text) = parse_level(&config.log.level) {
+            self.error("log.level", text);
+        }
+    }
+}
+
+/// Reads `log.level`.
+///
+/// # Errors
+/// A sentence with the words that would be right.
+pub fn parse_level(level: &str) -> Result<tracing_subscriber::EnvFilter, String> {
+    let bad = || format!("{level:?} is none of off, error, warn, info, debug, trace, and no filter of these");
+    // EnvFilter takes any lone word for a target; a mistyped level must not silence the log.
+    if level.trim().is_empty() {
+        return Err(bad());
+    }
+    for part in level.split(',') {
+        let word = part.rsplit_once('=').map_or(part, |(_, level)| level);
+        word.trim().parse::<tracing_subscriber::filter::LevelFilter>().map_err(|_| bad())?;
+    }
+    tracing_subscriber::EnvFilter::try_new(level).map_err(|_| bad())
+}
+
+fn is_public_name(name: &Domain) -> bool {
+    let last = name.labels().last().unwrap_or_default();
+    name.is_fully_qualified() && !matches!(last, "localhost" | "localdomain")
+}
+
+/// Whether two sockets could not be bound at once. `[::]` takes the port of every IPv4 address too.
+fn overlap(a: SocketAddr, b: SocketAddr) -> bool {
+    let covers = |wide: IpAddr, ip: IpAddr| match wide {
+        IpAddr::V6(wide) => wide.is_unspecified(),
+        IpAddr::V4(wide) => wide.is_unspecified() && ip.is_ipv4(),
+    };
+    let is_any_port = a.port() == 0;
+    !is_any_port
+        && a.port() == b.port()
+        && (a.ip() == b.ip() || covers(a.ip(), b.ip()) || covers(b.ip(), a.ip()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn wildcards_overlap_what_they_cover() {
+        for (a, b, expected) in [
+            ("127.0.0.1:25", "127.0.0.1:25", true),
+            ("127.0.0.1:25", "127.0.0.2:25", false),
+            ("127.0.0.1:25", "127.0.0.1:26", false),
+            ("0.0.0.0:25", "127.0.0.1:25", true),
+            ("0.0.0.0:25", "[::1]:25", false),
+            ("[::]:25", "127.0.0.1:25", true),
+            ("127.0.0.1:0", "127.0.0.1:0", false),
+        ] {
+            let (a, b): (SocketAddr, SocketAddr) = (a.parse().unwrap(), b.parse().unwrap());
+            assert_eq!((overlap(a, b), overlap(b, a)), (expected, expected), "{a} {b}");
+        }
+    }
+
+    #[test]
+    fn levels_are_words_or_filters() {
+        for good in ["info", "DEBUG", "off", "info,stsrelay::net=debug", "stsrelay=trace"] {
+            assert!(parse_level(good).is_ok(), "{good}");
+        }
+        for bad in ["", "inof", "info,stsrelay", "stsrelay=loud"] {
+            assert!(parse_level(bad).is_err(), "{bad}");
+        }
+    }
+}

@@ -1,0 +1,291 @@
+//! From the configuration to each module's `Options`: what `daemon` hands out, at start and at reload.
+//!
+//! Reads the files the configuration names (certificate, key, trust anchors, users, DKIM key), each
+//! through the module that owns it; what cannot be read is an error at its key.
+
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::{ConfigError, Dnssec, ListenerAuth, ListenerTls, Loaded};
+use crate::delivery::{self, gather};
+use crate::mail::{Destination, Domain, Mailbox};
+use crate::net::dns::{self, HickoryDns};
+use crate::net::guard::AddressGuard;
+use crate::net::tls::{ClientOptions, ClientTls, ServerTls};
+use crate::net::{https, tcp};
+use crate::queue::RetryOptions;
+use crate::reporting;
+use crate::smtp::client::Timeouts;
+use crate::store::QueueOptions;
+use crate::submission::{self, ListenerOptions, Users};
+use crate::tlspolicy::Override;
+
+/// A message in transfer at shutdown may take so long to end; within the daemon's own limit.
+const DRAIN: Duration = Duration::from_secs(20);
+
+/// Everything the daemon is made of, ready to be handed out.
+pub struct Settings {
+    /// Story 1.
+    pub submission: submission::Options,
+    /// Certificate of the listeners, if there is one.
+    pub server_tls: Option<ServerTls>,
+    /// Story 2.
+    pub delivery: delivery::Options,
+    /// Its facts.
+    pub gather: gather::Options,
+    /// Story 3.
+    pub reporting: reporting::Options,
+    /// Where the queue is kept.
+    pub queue: QueueOptions,
+    /// The doors.
+    pub doors: Doors,
+}
+
+/// What the doors to the outside are made of; read once, at start.
+pub struct Doors {
+    /// DNS.
+    pub dns: HickoryDns,
+    /// HTTPS.
+    pub https: https::Options,
+    /// TCP.
+    pub tcp: tcp::Options,
+    /// TLS as a client.
+    pub client_tls: Arc<ClientTls>,
+    /// Which addresses may be connected to.
+    pub guard: AddressGuard,
+}
+
+/// Makes all options. Blocking: reads files.
+///
+/// # Errors
+/// One error per file or value that cannot be used.
+pub fn settings(loaded: &Loaded) -> Result<Settings, Vec<ConfigError>> {
+    let config = &loaded.config;
+    let mut errors = Vec::new();
+    let server_tls = keep(server_tls(loaded), &mut errors);
+    let users = keep(users(loaded), &mut errors);
+    let signer = keep(signer(loaded), &mut errors);
+    let doors = doors(loaded, &mut errors);
+    let hostname = config.server.hostname.clone();
+    if hostname.is_none() {
+        errors.push(loaded.error("server.hostname", "is not set"));
+    }
+    let (Some(hostname), Some(server_tls), Some(users), Some(signer), Some(doors)) =
+        (hostname, server_tls, users, signer, doors)
+    else {
+        return Err(errors);
+    };
+    Ok(Settings {
+        submission: submission_options(loaded, hostname.clone(), users),
+        server_tls,
+        delivery: delivery_options(loaded, hostname.clone()),
+        gather: gather_options(loaded, hostname.clone()),
+        reporting: reporting_options(loaded, hostname, signer)
+            .map_err(|error| vec![loaded.error("tlsrpt.from", error)])?,
+        queue: QueueOptions { data_dir: config.server.data_dir.clone(), node: config.server.node },
+        doors,
+    })
+}
+
+fn keep<T>(result: Result<T, ConfigError>, errors: &mut Vec<ConfigError>) -> Option<T> {
+    result.map_err(|error| errors.push(error)).ok()
+}
+
+/// An error of a module that names the key itself, as `tls.key_file FILE: trouble`.
+fn named(loaded: &Loaded, text: &str, or: &str) -> ConfigError {
+    match text.split_once(' ') {
+        Some((key, rest)) if super::load::known_keys().iter().any(|known| known == key) => {
+            loaded.error(key, rest)
+        }
+        _ => loaded.error(or, text),
+    }
+}
+
+fn server_tls(loaded: &Loaded) -> Result<Option<ServerTls>, ConfigError> {
+    let tls = &loaded.config.tls;
+    match (&tls.certificate_file, &tls.key_file) {
+        (None, None) => Ok(None),
+        (Some(certificate), Some(key)) => ServerTls::load(certificate, key)
+            .map(Some)
+            .map_err(|text| named(loaded, &text, "tls.certificate_file")),
+        (Some(_), None) => Err(loaded.error("tls.key_file", "is missing; tls.certificate_file is set")),
+        (None, Some(_)) => Err(loaded.error("tls.certificate_file", "is missing; tls.key_file is set")),
+    }
+}
+
+fn users(loaded: &Loaded) -> Result<Users, ConfigError> {
+    match &loaded.config.auth.users_file {
+        None => Ok(Users::default()),
+        Some(file) => Users::load(file).map_err(|text| named(loaded, &text, "auth.users_file")),
+    }
+}
+
+fn signer(loaded: &Loaded) -> Result<Option<reporting::Signer>, ConfigError> {
+    let tlsrpt = &loaded.config.tlsrpt;
+    let (Some(domain), Some(selector), Some(file)) =
+        (&tlsrpt.dkim_domain, &tlsrpt.dkim_selector, &tlsrpt.dkim_key_file)
+    else {
+        return Ok(None);
+    };
+    reporting::Signer::load(domain.clone(), selector, file)
+        .map(Some)
+        .map_err(|error| loaded.error("tlsrpt.dkim_key_file", format!("{}: {}", error.file, error.text)))
+}
+
+fn doors(loaded: &Loaded, errors: &mut Vec<ConfigError>) -> Option<Doors> {
+    let config = &loaded.config;
+    let dns_options = dns::Options {
+        nameservers: config.dns.nameservers.iter().map(|server| server.0).collect(),
+        dnssec: match config.dns.dnssec {
+            Dnssec::Off => dns::Dnssec::Off,
+            Dnssec::TrustAd => dns::Dnssec::TrustAd,
+            Dnssec::Validate => dns::Dnssec::Validate,
+        },
+        trust_anchor_file: config.dns.trust_anchor_file.clone(),
+        cache_min_ttl: config.dns.cache_min_ttl.0,
+        ..dns::Options::default()
+    };
+    let client_options = ClientOptions {
+        use_system_roots: config.tls.use_system_roots,
+        extra_roots_file: config.tls.extra_roots_file.clone(),
+    };
+    let dns =
+        keep(HickoryDns::new(dns_options).map_err(|text| named(loaded, &text, "dns.nameservers")), errors);
+    let client_tls = ClientTls::new(&client_options);
+    let client_tls = keep(client_tls.map_err(|text| named(loaded, &text, "tls.use_system_roots")), errors);
+    Some(Doors {
+        dns: dns?,
+        client_tls: client_tls?,
+        https: https::Options {
+            https_port: config.mta_sts.https_port,
+            fetch_timeout: config.mta_sts.fetch_timeout.0,
+            ..https::Options::default()
+        },
+        tcp: tcp::Options { source_addresses: config.delivery.source_addresses.clone() },
+        guard: AddressGuard::new(
+            config.network.allow_private_destinations.iter().map(|network| network.0).collect(),
+        ),
+    })
+}
+
+fn submission_options(loaded: &Loaded, hostname: Domain, users: Users) -> submission::Options {
+    let config = &loaded.config;
+    submission::Options {
+        listeners: config
+            .listener
+            .iter()
+            .map(|listener| ListenerOptions {
+                name: listener.name.clone(),
+                listen: listener.listen.clone(),
+                tls: match listener.tls {
+                    ListenerTls::None => submission::ListenerTls::None,
+                    ListenerTls::Starttls => submission::ListenerTls::StartTls,
+                    ListenerTls::Implicit => submission::ListenerTls::Implicit,
+                },
+                auth: match listener.auth {
+                    ListenerAuth::None => submission::ListenerAuth::None,
+                    ListenerAuth::Optional => submission::ListenerAuth::Optional,
+                    ListenerAuth::Required => submission::ListenerAuth::Required,
+                },
+                allow_plaintext_auth: listener.allow_plaintext_auth,
+                trusted_networks: listener.trusted_networks.iter().map(|network| network.0).collect(),
+            })
+            .collect(),
+        message_size: config.limits.message_size.0,
+        recipients: config.limits.recipients,
+        connections: config.limits.connections,
+        connections_per_address: config.limits.connections_per_address,
+        users,
+        drain_timeout: DRAIN,
+        ..submission::Options::new(hostname)
+    }
+}
+
+fn delivery_options(loaded: &Loaded, hostname: Domain) -> delivery::Options {
+    let config = &loaded.config;
+    let delivery = &config.delivery;
+    let timeouts = &delivery.timeouts;
+    delivery::Options {
+        hostname,
+        smtp_port: delivery.smtp_port,
+        concurrency: delivery.concurrency,
+        concurrency_per_destination: delivery.concurrency_per_destination,
+        retry: RetryOptions {
+            retry: spans(&delivery.retry),
+            lifetime: delivery.lifetime.0,
+            delay_warning: delivery.delay_warning.0,
+        },
+        timeouts: Timeouts {
+            connect: timeouts.connect.0,
+            greeting: timeouts.greeting.0,
+            command: timeouts.command.0,
+            rcpt: timeouts.rcpt.0,
+            data: timeouts.data.0,
+            body: timeouts.body.0,
+            dot: timeouts.dot.0,
+        },
+        dane_with_sts: config.policy.dane_with_sts,
+        overrides: overrides(loaded),
+    }
+}
+
+fn gather_options(loaded: &Loaded, hostname: Domain) -> gather::Options {
+    let config = &loaded.config;
+    // RFC 5321 §5.1: only what would come back to us; another MTA may have port 25 of this host.
+    let own_addresses: Vec<IpAddr> = config
+        .listener
+        .iter()
+        .flat_map(|listener| &listener.listen)
+        .filter(|address| address.port() == config.delivery.smtp_port && !address.ip().is_unspecified())
+        .map(|address| address.ip())
+        .collect();
+    gather::Options {
+        mta_sts: config.policy.mta_sts,
+        overrides: overrides(loaded),
+        own_names: vec![hostname],
+        own_addresses,
+    }
+}
+
+fn reporting_options(
+    loaded: &Loaded,
+    hostname: Domain,
+    dkim: Option<reporting::Signer>,
+) -> Result<reporting::Options, String> {
+    let tlsrpt = &loaded.config.tlsrpt;
+    // Without a sender nothing is sent, but `report preview` still shows what would be.
+    let from = match &tlsrpt.from {
+        Some(from) => from.clone(),
+        None => Mailbox::new("postmaster", Destination::Domain(hostname.clone()))
+            .map_err(|error| error.to_string())?,
+    };
+    let organization_name = tlsrpt.organization_name.clone().unwrap_or_else(|| hostname.to_string());
+    let contact_info = tlsrpt.contact_info.clone().unwrap_or_else(|| from.clone());
+    Ok(reporting::Options {
+        enabled: tlsrpt.is_enabled(),
+        dkim,
+        start_delay: tlsrpt.start_delay.0,
+        retry: spans(&tlsrpt.retry),
+        ..reporting::Options::new(hostname, organization_name, contact_info, from)
+    })
+}
+
+fn overrides(loaded: &Loaded) -> Vec<Override> {
+    loaded
+        .config
+        .policy
+        .r#override
+        .iter()
+        .map(|rule| Override {
+            domain: rule.domain.clone(),
+            require: rule.require,
+            until: rule.until.map(|until| until.end()),
+            reason: rule.reason.clone(),
+        })
+        .collect()
+}
+
+fn spans(spans: &[super::value::Span]) -> Vec<Duration> {
+    spans.iter().map(|span| span.0).collect()
+}

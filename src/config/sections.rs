@@ -1,0 +1,462 @@
+//! Every configuration key with its default; `config/stsrelay.toml` shows the same for operators.
+//!
+//! Only shapes and defaults: layers are in `load`, what cannot be seen from a shape is in `check`.
+
+use std::net::{IpAddr, SocketAddr};
+use std::path::PathBuf;
+
+use serde::{Deserialize, Serialize};
+
+use super::value::{Nameserver, Network, Size, Span, Until};
+use crate::mail::{Domain, Mailbox};
+use crate::queue::RetryOptions;
+use crate::smtp::client::Timeouts as ClientTimeouts;
+use crate::tlspolicy::{DaneWithSts, LocalRule};
+
+/// The whole configuration.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Config {
+    /// Who we are and where our data is.
+    pub server: Server,
+    /// Where mail comes in.
+    pub listener: Vec<Listener>,
+    /// Certificates and trust anchors.
+    pub tls: Tls,
+    /// What a submitter may ask for.
+    pub limits: Limits,
+    /// Who may submit.
+    pub auth: Auth,
+    /// Name resolution.
+    pub dns: Dns,
+    /// Mail out.
+    pub delivery: Delivery,
+    /// What is demanded of destinations.
+    pub policy: Policy,
+    /// MTA-STS fetching.
+    pub mta_sts: MtaSts,
+    /// Outgoing TLS reports.
+    pub tlsrpt: Tlsrpt,
+    /// Where we may connect to.
+    pub network: NetworkSection,
+    /// The operator's doors.
+    pub admin: Admin,
+    /// What is logged, and how.
+    pub log: Log,
+}
+
+/// `[server]`
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Server {
+    /// Our fully qualified name: EHLO, Received, Message-ID, Reporting-MTA. No default.
+    pub hostname: Option<Domain>,
+    /// Where everything that survives a restart is kept.
+    pub data_dir: PathBuf,
+    /// Part of every queue id; different on each relay of a fleet.
+    pub node: u16,
+}
+
+/// `[[listener]]`
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Listener {
+    /// For logs.
+    pub name: String,
+    /// Addresses and ports.
+    pub listen: Vec<SocketAddr>,
+    /// `none`, `starttls` or `implicit`.
+    #[serde(default)]
+    pub tls: ListenerTls,
+    /// `none`, `optional` or `required`.
+    #[serde(default)]
+    pub auth: ListenerAuth,
+    /// May relay without AUTH.
+    #[serde(default)]
+    pub trusted_networks: Vec<Network>,
+    /// Offer AUTH without TLS too; passwords travel in clear.
+    #[serde(default)]
+    pub allow_plaintext_auth: bool,
+}
+
+/// `listener.tls`
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum ListenerTls {
+    /// Clear text only.
+    #[default]
+    None,
+    /// STARTTLS is offered.
+    Starttls,
+    /// TLS from the first octet (RFC 8314).
+    Implicit,
+}
+
+/// `listener.auth`
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum ListenerAuth {
+    /// Not offered.
+    #[default]
+    None,
+    /// Offered; needed outside the trusted networks.
+    Optional,
+    /// Needed by everyone.
+    Required,
+}
+
+/// `[tls]`
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Tls {
+    /// PEM chain for our listeners.
+    pub certificate_file: Option<PathBuf>,
+    /// Its PEM key.
+    pub key_file: Option<PathBuf>,
+    /// Added trust anchors (PEM) for MX hosts, policy hosts and report endpoints.
+    pub extra_roots_file: Option<PathBuf>,
+    /// Trust what the system trusts.
+    pub use_system_roots: bool,
+}
+
+/// `[limits]`
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Limits {
+    /// Largest message, also told in EHLO (RFC 1870).
+    pub message_size: Size,
+    /// Recipients per transaction; at least 100 (RFC 5321 §4.5.3.1.8).
+    pub recipients: usize,
+    /// Connections at a time, over all listeners; more wait. Read once, at start.
+    pub connections: usize,
+    /// Connections at a time from one address, trusted networks excepted; more are refused.
+    pub connections_per_address: usize,
+}
+
+/// `[auth]`
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Auth {
+    /// Lines `name:argon2id`; made by `stsrelay user hash`.
+    pub users_file: Option<PathBuf>,
+}
+
+/// `[dns]`
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Dns {
+    /// Empty: the system's.
+    pub nameservers: Vec<Nameserver>,
+    /// `off`, `trust-ad` or `validate`.
+    pub dnssec: Dnssec,
+    /// DS or DNSKEY records for `validate`.
+    pub trust_anchor_file: Option<PathBuf>,
+    /// Keep answers at least so long.
+    pub cache_min_ttl: Span,
+}
+
+/// `dns.dnssec`
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Dnssec {
+    /// Every answer counts as insecure.
+    Off,
+    /// The AD bit of a validating resolver on this machine.
+    TrustAd,
+    /// We validate.
+    Validate,
+}
+
+/// `[delivery]`
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Delivery {
+    /// Port of MX hosts.
+    pub smtp_port: u16,
+    /// Addresses to send from; empty: the system decides.
+    pub source_addresses: Vec<IpAddr>,
+    /// Attempts at the same time.
+    pub concurrency: usize,
+    /// Attempts at the same time to one destination.
+    pub concurrency_per_destination: usize,
+    /// Waits after the first, second, ... failed attempt; the last one repeats.
+    pub retry: Vec<Span>,
+    /// Then a message is given up and bounced.
+    pub lifetime: Span,
+    /// Then the sender is warned, once.
+    pub delay_warning: Span,
+    /// How long to wait for MX hosts.
+    pub timeouts: Timeouts,
+}
+
+/// `[delivery.timeouts]` (RFC 5321 §4.5.3.2)
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Timeouts {
+    /// TCP connection.
+    pub connect: Span,
+    /// 220 greeting.
+    pub greeting: Span,
+    /// EHLO, STARTTLS with its handshake, MAIL, RSET.
+    pub command: Span,
+    /// RCPT.
+    pub rcpt: Span,
+    /// DATA.
+    pub data: Span,
+    /// Each block of content.
+    pub body: Span,
+    /// Reply to the final dot.
+    pub dot: Span,
+}
+
+/// `[policy]`
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Policy {
+    /// Discover and enforce MTA-STS.
+    pub mta_sts: bool,
+    /// Look for TLSA records and enforce them.
+    pub dane: bool,
+    /// What must pass where both apply.
+    pub dane_with_sts: DaneWithSts,
+    /// Local rules.
+    pub r#override: Vec<Override>,
+}
+
+/// `[[policy.override]]`
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Override {
+    /// The recipient domain.
+    pub domain: Domain,
+    /// What is demanded.
+    pub require: LocalRule,
+    /// In force up to and with this day; without it, for ever.
+    #[serde(default)]
+    pub until: Option<Until>,
+    /// For the log.
+    #[serde(default)]
+    pub reason: String,
+}
+
+/// `[mta_sts]`
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct MtaSts {
+    /// Port of policy hosts.
+    pub https_port: u16,
+    /// For a whole fetch (RFC 8461 §3.3).
+    pub fetch_timeout: Span,
+}
+
+/// `[tlsrpt]`
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Tlsrpt {
+    /// Send reports. Without it: yes if `from` is set.
+    pub enabled: Option<bool>,
+    /// `organization-name` of the reports; our hostname without it.
+    pub organization_name: Option<String>,
+    /// `contact-info` of the reports; `from` without it.
+    pub contact_info: Option<Mailbox>,
+    /// Sender of mailed reports.
+    pub from: Option<Mailbox>,
+    /// `d=` of their DKIM signature.
+    pub dkim_domain: Option<Domain>,
+    /// `s=` of their DKIM signature.
+    pub dkim_selector: Option<String>,
+    /// PKCS#8 PEM, RSA or Ed25519.
+    pub dkim_key_file: Option<PathBuf>,
+    /// Reports start at a random time within this after 00:00 UTC.
+    pub start_delay: Span,
+    /// Waits after failed deliveries of a report; the last one repeats, for 24 hours.
+    pub retry: Vec<Span>,
+}
+
+/// `[network]`
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct NetworkSection {
+    /// Networks we may connect to though they are not globally routable.
+    pub allow_private_destinations: Vec<Network>,
+}
+
+/// `[admin]`
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Admin {
+    /// Unix socket for the command line.
+    pub socket: PathBuf,
+    /// Metrics, health and status page.
+    pub http: Option<SocketAddr>,
+}
+
+/// `[log]`
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Log {
+    /// `text`, `json` or `journald`.
+    pub format: LogFormat,
+    /// `error`, `warn`, `info`, `debug`, `trace`, or a filter such as `info,stsrelay::net=debug`.
+    pub level: String,
+}
+
+/// `log.format`
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum LogFormat {
+    /// Lines for people, on standard error.
+    Text,
+    /// One object a line, on standard error.
+    Json,
+    /// Fields for systemd's journal.
+    Journald,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self {
+            server: Server::default(),
+            listener: vec![Listener {
+                name: "smarthost".to_owned(),
+                listen: vec![
+                    SocketAddr::from(([127, 0, 0, 1], 2525)),
+                    SocketAddr::new(IpAddr::V6(std::net::Ipv6Addr::LOCALHOST), 2525),
+                ],
+                tls: ListenerTls::None,
+                auth: ListenerAuth::None,
+                trusted_networks: ["127.0.0.0/8", "::1/128"]
+                    .map(|text| text.parse().expect("a constant network"))
+                    .to_vec(),
+                allow_plaintext_auth: false,
+            }],
+            tls: Tls::default(),
+            limits: Limits::default(),
+            auth: Auth::default(),
+            dns: Dns::default(),
+            delivery: Delivery::default(),
+            policy: Policy::default(),
+            mta_sts: MtaSts::default(),
+            tlsrpt: Tlsrpt::default(),
+            network: NetworkSection::default(),
+            admin: Admin::default(),
+            log: Log::default(),
+        }
+    }
+}
+
+impl Default for Server {
+    fn default() -> Self {
+        Self { hostname: None, data_dir: PathBuf::from("/var/lib/stsrelay"), node: 1 }
+    }
+}
+
+impl Default for Tls {
+    fn default() -> Self {
+        Self { certificate_file: None, key_file: None, extra_roots_file: None, use_system_roots: true }
+    }
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            message_size: Size(50_000_000),
+            recipients: 1000,
+            connections: 1000,
+            connections_per_address: 50,
+        }
+    }
+}
+
+impl Default for Dns {
+    fn default() -> Self {
+        Self {
+            nameservers: Vec::new(),
+            dnssec: Dnssec::TrustAd,
+            trust_anchor_file: None,
+            cache_min_ttl: seconds(0),
+        }
+    }
+}
+
+const fn seconds(count: u64) -> Span {
+    Span(std::time::Duration::from_secs(count))
+}
+
+impl Default for Delivery {
+    fn default() -> Self {
+        let retry = RetryOptions::default();
+        Self {
+            smtp_port: 25,
+            source_addresses: Vec::new(),
+            concurrency: 500,
+            concurrency_per_destination: 20,
+            retry: retry.retry.into_iter().map(Span).collect(),
+            lifetime: Span(retry.lifetime),
+            delay_warning: Span(retry.delay_warning),
+            timeouts: Timeouts::default(),
+        }
+    }
+}
+
+impl Default for Timeouts {
+    fn default() -> Self {
+        let of = ClientTimeouts::default();
+        Self {
+            connect: Span(of.connect),
+            greeting: Span(of.greeting),
+            command: Span(of.command),
+            rcpt: Span(of.rcpt),
+            data: Span(of.data),
+            body: Span(of.body),
+            dot: Span(of.dot),
+        }
+    }
+}
+
+impl Default for Policy {
+    fn default() -> Self {
+        Self { mta_sts: true, dane: true, dane_with_sts: DaneWithSts::Both, r#override: Vec::new() }
+    }
+}
+
+impl Default for MtaSts {
+    fn default() -> Self {
+        Self { https_port: 443, fetch_timeout: seconds(60) }
+    }
+}
+
+impl Default for Tlsrpt {
+    fn default() -> Self {
+        Self {
+            enabled: None,
+            organization_name: None,
+            contact_info: None,
+            from: None,
+            dkim_domain: None,
+            dkim_selector: None,
+            dkim_key_file: None,
+            start_delay: seconds(4 * 3600),
+            retry: vec![seconds(300), seconds(900), seconds(3600), seconds(7200)],
+        }
+    }
+}
+
+impl Default for Admin {
+    fn default() -> Self {
+        Self { socket: PathBuf::from("/run/stsrelay/admin.sock"), http: None }
+    }
+}
+
+impl Default for Log {
+    fn default() -> Self {
+        Self { format: LogFormat::Text, level: "info".to_owned() }
+    }
+}
+
+impl Tlsrpt {
+    /// Whether reports are sent.
+    pub fn is_enabled(&self) -> bool {
+        self.enabled.unwrap_or(self.from.is_some())
+    }
+}

@@ -1,0 +1,158 @@
+//! SIGHUP: reads the configuration again and hands the new options to the stories.
+//!
+//! All or nothing: a configuration with errors changes nothing. What the doors and the store were
+//! opened with stays as it is, and the log says so.
+
+use std::sync::Arc;
+
+use tokio::sync::watch;
+use tracing::{info, warn};
+
+use crate::config::load::leaves;
+use crate::config::{ConfigError, Loaded, Settings, Sources, check, settings};
+use crate::delivery::{self, gather};
+use crate::net::tls::ServerTls;
+use crate::net::{Clock as _, SystemClock};
+use crate::{reporting, submission};
+
+/// Sets the log level; the error says what is wrong with it.
+pub type Level = dyn Fn(&str) -> Result<(), String> + Send + Sync;
+
+/// Read once, when the daemon starts: keys, and sections with all their keys.
+const NEEDS_RESTART: [&str; 12] = [
+    "server.data_dir",
+    "server.node",
+    "limits.connections",
+    "tls.extra_roots_file",
+    "tls.use_system_roots",
+    "dns",
+    "delivery.source_addresses",
+    "mta_sts",
+    "network",
+    "admin",
+    "log.format",
+    "listener",
+];
+
+/// The ways options reach the stories.
+pub(super) struct Channels {
+    submission: watch::Sender<Arc<submission::Options>>,
+    server_tls: watch::Sender<Option<Arc<ServerTls>>>,
+    delivery: watch::Sender<Arc<delivery::Options>>,
+    gather: watch::Sender<Arc<gather::Options>>,
+    reporting: watch::Sender<Arc<reporting::Options>>,
+}
+
+/// The stories' ends.
+pub(super) struct Receivers {
+    pub(super) submission: watch::Receiver<Arc<submission::Options>>,
+    pub(super) server_tls: watch::Receiver<Option<Arc<ServerTls>>>,
+    pub(super) delivery: watch::Receiver<Arc<delivery::Options>>,
+    pub(super) gather: watch::Receiver<Arc<gather::Options>>,
+    pub(super) reporting: watch::Receiver<Arc<reporting::Options>>,
+}
+
+impl Channels {
+    pub(super) fn new(
+        submission: submission::Options,
+        server_tls: Option<ServerTls>,
+        delivery: delivery::Options,
+        gather: gather::Options,
+        reporting: reporting::Options,
+    ) -> (Self, Receivers) {
+        let (submission_sender, submission) = watch::channel(Arc::new(submission));
+        let (server_tls_sender, server_tls) = watch::channel(server_tls.map(Arc::new));
+        let (delivery_sender, delivery) = watch::channel(Arc::new(delivery));
+        let (gather_sender, gather) = watch::channel(Arc::new(gather));
+        let (reporting_sender, reporting) = watch::channel(Arc::new(reporting));
+        let senders = Self {
+            submission: submission_sender,
+            server_tls: server_tls_sender,
+            delivery: delivery_sender,
+            gather: gather_sender,
+            reporting: reporting_sender,
+        };
+        (senders, Receivers { submission, server_tls, delivery, gather, reporting })
+    }
+}
+
+/// Reads and checks everything anew. Blocking.
+pub(super) fn read(sources: &Sources) -> Result<(Box<Loaded>, Settings), Vec<ConfigError>> {
+    let loaded = sources.load().map_err(|error| vec![error])?;
+    let found = check(&loaded, SystemClock.now());
+    if !found.errors.is_empty() {
+        return Err(found.errors);
+    }
+    for note in found.notes {
+        info!("configuration: {note}");
+    }
+    let settings = settings(&loaded)?;
+    Ok((Box::new(loaded), settings))
+}
+
+/// Hands out what may change while running, and tells what may not.
+pub(super) fn apply(channels: &Channels, level: &Level, old: &Loaded, new: &Loaded, settings: Settings) {
+    for key in needs_restart(old, new) {
+        warn!(key, "reload: this change takes effect after a restart");
+    }
+    if let Err(text) = level(&new.config.log.level) {
+        warn!("reload: log.level: {text}");
+    }
+    // Certificate before listeners: a listener that now offers TLS finds it.
+    channels.server_tls.send_replace(settings.server_tls.map(Arc::new));
+    channels.submission.send_replace(Arc::new(settings.submission));
+    channels.delivery.send_replace(Arc::new(settings.delivery));
+    channels.gather.send_replace(Arc::new(settings.gather));
+    channels.reporting.send_replace(Arc::new(settings.reporting));
+    info!("reloaded");
+}
+
+/// The changed keys that have no effect before a restart. Of a listener only its name and addresses.
+fn needs_restart(old: &Loaded, new: &Loaded) -> Vec<String> {
+    let (old, new) = (leaves(&old.config), leaves(&new.config));
+    let fixed = |key: &str| {
+        NEEDS_RESTART.iter().any(|fixed| {
+            key.strip_prefix(fixed).is_some_and(|rest| rest.is_empty() || rest.starts_with(['.', '[']))
+        }) && (!key.starts_with("listener") || key.ends_with("].name") || key.ends_with("].listen"))
+    };
+    let mut changed: Vec<String> = Vec::new();
+    for (a, b) in [(&old, &new), (&new, &old)] {
+        for leaf in a.iter().filter(|leaf| fixed(&leaf.0) && !b.contains(leaf)) {
+            if !changed.contains(&leaf.0) {
+                changed.push(leaf.0.clone());
+            }
+        }
+    }
+    changed
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn loaded(set: &[&str]) -> Loaded {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("stsrelay.toml");
+        std::fs::write(&file, "").unwrap();
+        let set = set.iter().map(|&text| text.to_owned()).collect();
+        Sources { file: Some(file), environment: Vec::new(), set }.load().unwrap()
+    }
+
+    #[test]
+    fn changes_that_need_a_restart_are_told_by_key() {
+        let old = loaded(&[]);
+        for (set, expected) in [
+            (&["log.level=debug", "delivery.retry=[\"1m\"]", "policy.mta_sts=false"][..], &[][..]),
+            (&["server.data_dir=/srv/x"], &["server.data_dir"]),
+            (&["dns.nameservers=[\"127.0.0.1:5353\"]"], &["dns.nameservers"]),
+            (&["limits.recipients=100", "limits.connections=10"], &["limits.connections"]),
+            (&["limits.connections_per_address=10"], &[]),
+            (
+                &["listener=[{name=\"smarthost\",listen=[\"127.0.0.1:26\"],auth=\"required\"}]"],
+                &["listener[0].listen"],
+            ),
+        ] {
+            assert_eq!(needs_restart(&old, &loaded(set)), expected, "{set:?}");
+        }
+    }
+}

@@ -1,0 +1,62 @@
+//! Opens everything that survives a restart, tells what was repaired, closes it at the end.
+
+use std::fs;
+use std::os::unix::fs::DirBuilderExt as _;
+
+use tracing::warn;
+
+use crate::config::{ConfigError, Loaded};
+use crate::net::{Clock as _, SystemClock};
+use crate::store::{Policies, Queue, QueueOptions, Reports, Results};
+
+/// Message content is nobody else's business.
+const DATA_DIR_MODE: u32 = 0o750;
+
+/// The stores of a data directory.
+pub(super) struct Storage {
+    pub(super) queue: Queue,
+    pub(super) policies: Policies,
+    pub(super) results: Results,
+    pub(super) reports: Reports,
+}
+
+impl Storage {
+    /// Opens or creates the stores; repairs are logged, one line each.
+    pub(super) async fn open(loaded: &Loaded, options: QueueOptions) -> Result<Self, ConfigError> {
+        let opened = tokio::task::spawn_blocking(move || open(&options)).await;
+        let text = match opened {
+            Ok(Ok((storage, repairs))) => {
+                for repair in repairs {
+                    warn!("repaired: {repair}");
+                }
+                return Ok(storage);
+            }
+            Ok(Err(text)) => text,
+            Err(error) => format!("the store broke while it was opened: {error}"),
+        };
+        Err(loaded.error("server.data_dir", text))
+    }
+
+    /// Writes out what is in memory and closes.
+    pub(super) async fn close(&self) {
+        self.results.flush().await;
+        self.queue.close().await;
+    }
+}
+
+fn open(options: &QueueOptions) -> Result<(Storage, Vec<String>), String> {
+    let folder = &options.data_dir;
+    fs::DirBuilder::new()
+        .recursive(true)
+        .mode(DATA_DIR_MODE)
+        .create(folder)
+        .map_err(|error| format!("{} cannot be made: {error}", folder.display()))?;
+    let (queue, mut repairs) = Queue::open(options, SystemClock.now()).map_err(|error| error.to_string())?;
+    let (policies, more) = Policies::open(folder).map_err(|error| error.to_string())?;
+    repairs.extend(more);
+    let (results, more) = Results::open(folder).map_err(|error| error.to_string())?;
+    repairs.extend(more);
+    let (reports, more) = Reports::open(folder).map_err(|error| error.to_string())?;
+    repairs.extend(more);
+    Ok((Storage { queue, policies, results, reports }, repairs))
+}

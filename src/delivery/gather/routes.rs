@@ -1,0 +1,120 @@
+//! Routes and addresses: DNS answers to hosts, or to failures with their codes.
+//!
+//! Never decides what a failing host means for the message: the walk over hosts does.
+
+use std::net::IpAddr;
+
+use super::{Gather, NextHop};
+use crate::mail::{Destination, Domain, EnhancedStatus, Failure, Permanence, Scope};
+use crate::net::dns::{Lookup, LookupFailure};
+use crate::route::{DnssecStatus, MxFacts, MxHost, Route};
+
+/// Addresses of one host tried at most; more would only lengthen an attempt.
+pub(super) const ADDRESSES_MAX: usize = 16;
+
+impl Gather {
+    /// Where mail for `destination` goes (RFC 5321 §5.1).
+    ///
+    /// # Errors
+    /// A failure of scope `Domain`: transient 4.4.3 when DNS does not answer; permanent 5.1.2 when
+    /// the domain does not exist, 5.1.10 for a null MX, 5.4.4 when no MX names a host, 5.4.6 when
+    /// all that is left is ourselves.
+    pub async fn route(&self, destination: &Destination) -> Result<NextHop, Failure> {
+        let domain = match destination {
+            Destination::Domain(domain) => domain,
+            Destination::Literal(ip) if self.inner.options().own_addresses.contains(ip) => {
+                return Err(loops_back(format!("{destination} is an address of this relay")));
+            }
+            Destination::Literal(ip) => return Ok(NextHop::Literal(*ip)),
+        };
+        let inner = &self.inner;
+        let known = inner.mx.ask(domain, || inner.dns.mx(domain)).await;
+        let records: Vec<(u16, &str)>;
+        let (facts, status) = match &known.lookup {
+            Lookup::Found(answer) => {
+                records = answer.records.iter().map(|mx| (mx.preference, mx.exchange.as_str())).collect();
+                (MxFacts::Records(&records), answer.status)
+            }
+            Lookup::NoData(status) => (MxFacts::NoRecords, *status),
+            Lookup::NxDomain(status) => (MxFacts::NoDomain, *status),
+            // RFC 5321 §5.1, RFC 7672 §2.1.2: a failed MX lookup delays the mail.
+            Lookup::Failed(failure) => return Err(dns_failure(Scope::Domain, failure)),
+        };
+        check_status(|| domain.to_string(), "MX", status)
+            .map_err(|failure| dns_failure(Scope::Domain, &failure))?;
+        Route::build(domain, facts, status, &inner.options().own_names, &mut rand::rng())
+            .map(NextHop::Route)
+            .map_err(|error| error.failure(domain))
+    }
+
+    /// The addresses of a host in the order to try, never empty. Not yet held against the address
+    /// guard: the dialling door does that.
+    ///
+    /// # Errors
+    /// A failure of scope `Host`: transient 4.4.3 when DNS does not answer, permanent 5.4.4 when the
+    /// host has no address (whether that is final depends on the other hosts: the caller decides).
+    /// Of scope `Domain`, permanent 5.4.6, when the host is ourselves: hosts of the same or a worse
+    /// preference must not be tried either.
+    pub async fn addresses(&self, host: &MxHost) -> Result<Vec<IpAddr>, Failure> {
+        let (inner, name) = (&self.inner, &host.name);
+        let known = inner.hosts.ask(name, || inner.dns.addresses(name)).await;
+        let answer = match &known.lookup {
+            Lookup::Found(answer) => answer,
+            Lookup::NoData(_) => return Err(no_address(name, "it has no A or AAAA record")),
+            Lookup::NxDomain(_) => return Err(no_address(name, "it does not exist (NXDOMAIN)")),
+            Lookup::Failed(failure) => return Err(at_host(name, dns_failure(Scope::Host, failure))),
+        };
+        check_status(|| name.to_string(), "A and AAAA", answer.status)
+            .map_err(|failure| at_host(name, dns_failure(Scope::Host, &failure)))?;
+        let own = &inner.options().own_addresses;
+        // RFC 5321 §5.1: the relay finds itself in the list by address.
+        if let Some(ip) = answer.records.iter().find(|ip| own.contains(ip)) {
+            let what = format!("mx host {name} has the address {ip} of this relay");
+            return Err(at_host(name, loops_back(what)));
+        }
+        let mut addresses: Vec<IpAddr> = Vec::with_capacity(answer.records.len().min(ADDRESSES_MAX));
+        for ip in &answer.records {
+            if addresses.len() < ADDRESSES_MAX && !addresses.contains(ip) {
+                addresses.push(*ip);
+            }
+        }
+        Ok(addresses)
+    }
+}
+
+/// RFC 7672 §2.1.1: bogus and indeterminate answers are failures, not facts.
+pub(super) fn check_status(
+    name: impl FnOnce() -> String,
+    kind: &'static str,
+    status: DnssecStatus,
+) -> Result<(), LookupFailure> {
+    let (bogus, text) = match status {
+        DnssecStatus::Secure | DnssecStatus::Insecure => return Ok(()),
+        DnssecStatus::Bogus => (true, "DNSSEC validation failed"),
+        DnssecStatus::Indeterminate => (false, "DNSSEC validation could not be completed"),
+    };
+    Err(LookupFailure { name: name(), kind, bogus, text: text.to_owned() })
+}
+
+pub(super) fn failure(scope: Scope, permanence: Permanence, status: EnhancedStatus, text: String) -> Failure {
+    Failure { scope, permanence, status, text, host: None, reply: None, rule: None }
+}
+
+fn at_host(host: &Domain, failure: Failure) -> Failure {
+    Failure { host: Some(host.to_string()), ..failure }
+}
+
+/// RFC 3463 §3.5: directory server failure, which DNS is.
+fn dns_failure(scope: Scope, lookup: &LookupFailure) -> Failure {
+    failure(scope, Permanence::Transient, EnhancedStatus::new(4, 4, 3), lookup.to_string())
+}
+
+fn loops_back(what: String) -> Failure {
+    let text = format!("mail loops back: {what}");
+    failure(Scope::Domain, Permanence::Permanent, EnhancedStatus::new(5, 4, 6), text)
+}
+
+fn no_address(host: &Domain, why: &str) -> Failure {
+    let text = format!("mail host {host} cannot be reached: {why}");
+    at_host(host, failure(Scope::Host, Permanence::Permanent, EnhancedStatus::new(5, 4, 4), text))
+}

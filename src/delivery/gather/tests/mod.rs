@@ -1,0 +1,5 @@
+//! Gathering over a world in memory: DNS, HTTPS, policy cache and tally are maps, time is paused.
+
+mod policies;
+mod routes;
+mod world;

@@ -1,0 +1,163 @@
+//! Routes and addresses: answers to failures, and how few questions are asked.
+
+use std::net::IpAddr;
+use std::time::Duration;
+
+use super::super::NextHop;
+use super::super::routes::ADDRESSES_MAX;
+use super::world::{TestWorld, domain, found, pass, world};
+use crate::mail::{Destination, Failure, Permanence, Scope};
+use crate::net::dns::{Lookup, LookupFailure, MxRecord};
+use crate::route::{DnssecStatus, MxHost};
+
+fn mx(world: &TestWorld, lookup: Lookup<MxRecord>) {
+    world.dns.mx.lock().unwrap().insert(domain("example.org"), lookup);
+}
+
+fn records(records: &[(u16, &str)]) -> Lookup<MxRecord> {
+    let record =
+        |&(preference, exchange): &(u16, &str)| MxRecord { preference, exchange: exchange.to_owned() };
+    found(&domain("example.org"), records.iter().map(record).collect())
+}
+
+fn with_status(lookup: Lookup<MxRecord>, status: DnssecStatus) -> Lookup<MxRecord> {
+    match lookup {
+        Lookup::Found(answer) => Lookup::Found(crate::net::dns::Answer { status, ..answer }),
+        other => other,
+    }
+}
+
+fn servfail(kind: &'static str) -> LookupFailure {
+    LookupFailure { name: "example.org".to_owned(), kind, bogus: false, text: "SERVFAIL".to_owned() }
+}
+
+async fn route(world: &TestWorld) -> Result<Vec<String>, Failure> {
+    match world.gather.route(&Destination::Domain(domain("example.org"))).await? {
+        NextHop::Route(route) => Ok(route.hosts.iter().map(|host| host.name.to_string()).collect()),
+        NextHop::Literal(ip) => panic!("{ip}"),
+    }
+}
+
+async fn addresses(world: &TestWorld, lookup: Option<Lookup<IpAddr>>) -> Result<Vec<IpAddr>, Failure> {
+    let name = domain("mx.example.org");
+    if let Some(lookup) = lookup {
+        world.dns.hosts.lock().unwrap().insert(name.clone(), lookup);
+    }
+    world.gather.addresses(&MxHost { name, preference: 10 }).await
+}
+
+#[tokio::test(start_paused = true)]
+async fn mx_hosts_come_in_order_and_loops_are_cut() {
+    let world = world();
+    mx(&world, records(&[(20, "b.example"), (10, "a.example"), (30, "relay.example"), (40, "c.example")]));
+    assert_eq!(route(&world).await.unwrap(), ["a.example", "b.example"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn dns_answers_become_failures_with_their_codes() {
+    for (lookup, code, permanence) in [
+        (Lookup::Failed(servfail("MX")), "4.4.3", Permanence::Transient),
+        (Lookup::NxDomain(DnssecStatus::Insecure), "5.1.2", Permanence::Permanent),
+        (Lookup::NxDomain(DnssecStatus::Bogus), "4.4.3", Permanence::Transient),
+        (with_status(records(&[(1, "a.example")]), DnssecStatus::Bogus), "4.4.3", Permanence::Transient),
+        (
+            with_status(records(&[(1, "a.example")]), DnssecStatus::Indeterminate),
+            "4.4.3",
+            Permanence::Transient,
+        ),
+        (records(&[(0, "")]), "5.1.10", Permanence::Permanent),
+        (records(&[(0, "192.0.2.1")]), "5.4.4", Permanence::Permanent),
+        (records(&[(0, "relay.example")]), "5.4.6", Permanence::Permanent),
+    ] {
+        let world = world();
+        mx(&world, lookup.clone());
+        let failure = route(&world).await.unwrap_err();
+        assert_eq!(
+            (failure.status.to_string().as_str(), failure.permanence),
+            (code, permanence),
+            "{lookup:?}"
+        );
+        assert_eq!(failure.scope, Scope::Domain);
+        assert!(failure.text.contains("example.org"), "{}", failure.text);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_domain_without_mx_is_its_own_host_and_a_literal_is_direct() {
+    let world = world();
+    mx(&world, Lookup::NoData(DnssecStatus::Insecure));
+    assert_eq!(route(&world).await.unwrap(), ["example.org"]);
+    let asked = world.dns.questions();
+    let literal = |text: &str| Destination::parse(text).unwrap();
+    let hop = world.gather.route(&literal("[192.0.2.1]")).await.unwrap();
+    assert_eq!(hop, NextHop::Literal("192.0.2.1".parse().unwrap()));
+    assert_eq!(world.dns.questions(), asked);
+    let failure = world.gather.route(&literal("[192.0.2.99]")).await.unwrap_err();
+    assert_eq!(failure.status.to_string(), "5.4.6");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_new_shuffle_for_each_message_needs_no_new_question() {
+    let world = world();
+    mx(&world, records(&[(10, "a.example"), (10, "b.example")]));
+    let mut firsts = std::collections::HashSet::new();
+    for _ in 0..100 {
+        firsts.insert(route(&world).await.unwrap().remove(0));
+    }
+    assert_eq!((firsts.len(), world.dns.questions()), (2, 1));
+    pass(60).await;
+    route(&world).await.unwrap();
+    assert_eq!(world.dns.questions(), 2);
+}
+
+#[tokio::test(start_paused = true)]
+async fn addresses_keep_their_order_without_repeats_and_are_bounded() {
+    let world = world();
+    let name = domain("mx.example.org");
+    let mut ips: Vec<IpAddr> =
+        vec!["2001:db8::1".parse().unwrap(), "192.0.2.1".parse().unwrap(), "2001:db8::1".parse().unwrap()];
+    ips.extend((1..100u8).map(|i| IpAddr::from([198, 51, 100, i])));
+    let got = addresses(&world, Some(found(&name, ips.clone()))).await.unwrap();
+    assert_eq!((&got[..2], got[2], got.len()), (&ips[..2], ips[3], ADDRESSES_MAX));
+}
+
+#[tokio::test(start_paused = true)]
+async fn hosts_without_address_fail_for_good_and_dns_trouble_does_not() {
+    let insecure = DnssecStatus::Insecure;
+    for (lookup, code, scope) in [
+        (Lookup::NxDomain(insecure), "5.4.4", Scope::Host),
+        (Lookup::NoData(insecure), "5.4.4", Scope::Host),
+        (Lookup::Failed(servfail("A and AAAA")), "4.4.3", Scope::Host),
+        (
+            found(&domain("mx.example.org"), vec!["192.0.2.99".parse().unwrap()]),
+            "5.4.6",
+            Scope::Domain, // ourselves
+        ),
+    ] {
+        let failure = addresses(&world(), Some(lookup)).await.unwrap_err();
+        assert_eq!((failure.status.to_string().as_str(), failure.scope), (code, scope));
+        assert_eq!(failure.host.as_deref(), Some("mx.example.org"));
+        assert_eq!(failure.permanence == Permanence::Transient, failure.status.class == 4);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_thousand_messages_to_one_domain_ask_few_questions() {
+    let world = world();
+    mx(&world, records(&[(10, "mx.example.org")]));
+    world.publish("1", "enforce", 604_800);
+    let ips = found(&domain("mx.example.org"), vec!["192.0.2.1".parse().unwrap()]);
+    addresses(&world, Some(ips)).await.unwrap();
+    for _ in 0..100 {
+        let ten = (0..10).map(|_| async {
+            world.gather.prefetch(&domain("example.org"));
+            route(&world).await.unwrap();
+            addresses(&world, None).await.unwrap();
+            assert_eq!(world.mode().await, "enforce");
+        });
+        futures_util::future::join_all(ten).await;
+        tokio::time::sleep(Duration::from_millis(500)).await;
+    }
+    assert!(world.dns.questions() <= 20, "{}", world.dns.questions());
+    assert_eq!(world.fetches(), 1);
+}

@@ -1,0 +1,205 @@
+//! When reports are worked on: the schedule behind [`Reporting::run`].
+//!
+//! One ordered set of (when, day, domain) holds everything that is to be done; what is due is worked
+//! on, a few at a time, on this task. A finished day enters the set as a whole after its start delay;
+//! what a restart left unsettled enters at once. Never keeps state of its own: a restart rebuilds the
+//! set from `store`.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+use futures_util::StreamExt;
+use futures_util::future::BoxFuture;
+use futures_util::stream::FuturesUnordered;
+use jiff::civil::Date;
+use jiff::{Timestamp, ToSpan};
+use tokio::time::{sleep, timeout};
+use tokio_util::sync::CancellationToken;
+use tracing::{info, warn};
+
+use super::work::{Mode, Worked};
+use super::{CONCURRENCY, Reporting, entry};
+use crate::mail::Domain;
+use crate::queue::retry::after;
+use crate::store::QueueError;
+use crate::tlsrpt::report::{day_end, day_of};
+
+/// Days a report is kept for `report list`.
+const REPORTS_KEPT_DAYS: i64 = 30;
+/// Days results are kept after their own, for `report send --day`; longer while still to be sent.
+const RESULTS_KEPT_DAYS: i64 = 7;
+/// Sleeps are no longer than this, so that a changed wall clock is noticed.
+const SLEEP_MAX: Duration = Duration::from_secs(600);
+/// Yesterday's domains are looked at again this often: a session that began before midnight may be
+/// counted after the reports have started.
+const RESCAN: Duration = Duration::from_secs(3600);
+/// What is under way at shutdown has this long to end; what is cut off goes on after the restart.
+const SHUTDOWN_GRACE: Duration = Duration::from_secs(10);
+
+type Key = (Timestamp, Date, Domain);
+
+/// See [`Reporting::run`].
+pub(super) async fn run(reporting: &Reporting, shutdown: CancellationToken) {
+    let mut options = reporting.inner.options.clone();
+    let mut options_end = false;
+    let mut schedule = Schedule::resume(reporting);
+    let mut works: FuturesUnordered<BoxFuture<'_, (Date, Domain, Worked)>> = FuturesUnordered::new();
+    if reporting.options().enabled && reporting.options().dkim.is_none() {
+        warn!("TLS reports by mail go out unsigned: set tlsrpt.dkim_key_file, or receivers ignore them");
+    }
+    while !shutdown.is_cancelled() {
+        let current = options.borrow_and_update().clone();
+        let now = reporting.now();
+        schedule.due.extend(reporting.shared().inbox.drain(..));
+        schedule.sweep(reporting, now).await;
+        let mut wait = SLEEP_MAX;
+        if current.enabled {
+            schedule.plan(reporting, now, current.start_delay);
+            while works.len() < CONCURRENCY
+                && let Some((_, day, domain)) = schedule.pop_due(now)
+            {
+                works.push(Box::pin(async move {
+                    let worked = reporting.work(day, &domain, Mode::Due).await;
+                    (day, domain, worked)
+                }));
+            }
+            if works.len() < CONCURRENCY {
+                wait = schedule.wait(now);
+            }
+        }
+        tokio::select! {
+            () = shutdown.cancelled() => break,
+            Some((day, domain, worked)) = works.next() => {
+                schedule.due.extend(worked.next.map(|next| (next, day, domain)));
+            }
+            changed = options.changed(), if !options_end => {
+                options_end = changed.is_err();
+                schedule.plan_at = None;
+            }
+            () = reporting.inner.mail_in.notified() => {}
+            () = sleep(wait) => {}
+        }
+    }
+    if timeout(SHUTDOWN_GRACE, async { while works.next().await.is_some() {} }).await.is_err() {
+        info!("TLS reports under way were cut off; they go on after the restart");
+    }
+}
+
+/// What is to be done, and when.
+#[derive(Default)]
+struct Schedule {
+    due: BTreeSet<Key>,
+    /// When each finished day starts.
+    starts: BTreeMap<Date, Timestamp>,
+    /// Days that have started, with the time their domains were last looked at.
+    planned: BTreeMap<Date, Timestamp>,
+    /// When [`Schedule::plan`] has something to do again; at once if `None`.
+    plan_at: Option<Timestamp>,
+    /// The day the last forgetting was done on.
+    swept: Option<Date>,
+}
+
+impl Schedule {
+    /// Everything a former run left unsettled.
+    fn resume(reporting: &Reporting) -> Self {
+        let mut schedule = Self::default();
+        let mut shared = reporting.shared();
+        shared.notes.clear();
+        for kept in reporting.reports().list() {
+            if kept.targets.is_empty() {
+                *shared.notes.entry(kept.day).or_insert(0) += 1;
+            }
+            schedule.due.extend(entry::next_due(&kept).map(|at| (at, kept.day, kept.domain.clone())));
+        }
+        schedule
+    }
+
+    /// Lets every finished day start when its time has come.
+    fn plan(&mut self, reporting: &Reporting, now: Timestamp, start_delay: Duration) {
+        if self.plan_at.is_some_and(|at| now < at) {
+            return;
+        }
+        let today = day_of(now);
+        let yesterday = today.yesterday().ok();
+        // Something new can come with the next day, the next start or the next look.
+        let mut plan_at = midnight_after(today).min(after(now, RESCAN));
+        for day in reporting.results().days().into_iter().filter(|day| *day < today) {
+            let start = *self.starts.entry(day).or_insert_with(|| {
+                // RFC 8460 §4.1: not every sender reports at the stroke of midnight.
+                after(midnight_after(day), start_delay.mul_f64(rand::random()))
+            });
+            if now < start {
+                plan_at = plan_at.min(start);
+                continue;
+            }
+            let looked = self.planned.get(&day).copied();
+            if looked.is_some_and(|at| Some(day) != yesterday || now < after(at, RESCAN)) {
+                continue;
+            }
+            self.planned.insert(day, now);
+            let domains = reporting.results().domains(day);
+            let shared = reporting.shared();
+            let before = self.due.len();
+            for domain in domains {
+                let begun = entry::is_begun(reporting.reports().get(day, &domain).as_deref(), day, today);
+                if !begun && !shared.done.contains(&(day, domain.clone())) {
+                    self.due.insert((now, day, domain));
+                }
+            }
+            let domains = self.due.len() - before;
+            if domains > 0 {
+                info!(%day, domains, "TLS reports start");
+            }
+        }
+        self.plan_at = Some(plan_at);
+    }
+
+    fn pop_due(&mut self, now: Timestamp) -> Option<Key> {
+        self.due.first().is_some_and(|(at, ..)| *at <= now).then(|| self.due.pop_first())?
+    }
+
+    /// How long nothing is to be done.
+    fn wait(&self, now: Timestamp) -> Duration {
+        let due = self.due.first().map(|(at, ..)| *at);
+        let next = due.into_iter().chain(self.plan_at).min().unwrap_or(now);
+        Duration::try_from(next.duration_since(now)).unwrap_or(Duration::ZERO).min(SLEEP_MAX)
+    }
+
+    /// Once a day: forgets what is old and settled.
+    async fn sweep(&mut self, reporting: &Reporting, now: Timestamp) {
+        let today = day_of(now);
+        if self.swept == Some(today) {
+            return;
+        }
+        self.swept = Some(today);
+        let back = |days: i64| today.checked_sub(days.days()).unwrap_or(Date::MIN);
+        // Never: results of a report that is still to be sent, however long we were down.
+        let unsent = self.due.iter().map(|(_, day, _)| *day);
+        let unplanned = reporting.results().days().into_iter().filter(|day| !self.planned.contains_key(day));
+        let oldest = match reporting.options().enabled {
+            true => unsent.chain(unplanned).min(),
+            false => None,
+        };
+        let keep = oldest.map_or(back(RESULTS_KEPT_DAYS), |day| day.min(back(RESULTS_KEPT_DAYS)));
+        self.starts.retain(|day, _| *day >= keep);
+        self.planned.retain(|day, _| *day >= keep);
+        {
+            let mut shared = reporting.shared();
+            shared.done.retain(|(day, _)| *day >= keep);
+            shared.sent.retain(|(day, _), _| *day >= keep);
+            shared.notes.retain(|day, _| *day >= keep);
+        }
+        let tell = |what: &str, result: Result<(), QueueError>| {
+            if let Err(error) = result {
+                warn!(%error, "old TLS {what} could not be forgotten");
+            }
+        };
+        tell("results", reporting.results().forget_before(keep).await);
+        tell("reports", reporting.reports().forget_before(back(REPORTS_KEPT_DAYS).min(keep)).await);
+    }
+}
+
+/// The instant a UTC day is over.
+fn midnight_after(day: Date) -> Timestamp {
+    after(day_end(day), Duration::from_secs(1))
+}

@@ -1,0 +1,123 @@
+//! How mail comes in: one [`Options`], made by the configuration, replaced whole at a reload.
+
+use std::net::{IpAddr, SocketAddr};
+use std::time::Duration;
+
+use ipnet::IpNet;
+
+use super::auth::Users;
+use crate::mail::Domain;
+
+/// How mail comes in.
+#[derive(Debug, Clone)]
+pub struct Options {
+    /// Our name in the greeting, EHLO reply, Received and Message-ID; completes `<Postmaster>`.
+    pub hostname: Domain,
+    /// Where we listen. At a reload, `auth`, `tls`, `trusted_networks` and `allow_plaintext_auth` of
+    /// a listener of the same name take effect for new connections; sockets stay as they are.
+    pub listeners: Vec<ListenerOptions>,
+    /// Largest message in octets, told by SIZE (RFC 1870); 0 for no limit. Default 50 MB.
+    pub message_size: u64,
+    /// Recipients per transaction; at least 100 (RFC 5321 §4.5.3.1.8). Default 1000.
+    pub recipients: usize,
+    /// Connections at a time, over all listeners; more wait in the system's backlog. Default 1000.
+    /// Read once, when serving starts.
+    pub connections: usize,
+    /// Connections at a time from one IPv4 address or one IPv6 /64, trusted networks excepted; more
+    /// are answered with 421. Default 50.
+    pub connections_per_address: usize,
+    /// For one whole command line, from the reply before it (RFC 5321 §4.5.3.2.7). Default 5 min.
+    pub command_timeout: Duration,
+    /// Between two pieces of a message's content. Default 5 min.
+    pub data_timeout: Duration,
+    /// For the whole content of one message. Default 1 h.
+    pub message_timeout: Duration,
+    /// For a TLS handshake. Default 30 s.
+    pub handshake_timeout: Duration,
+    /// After shutdown was asked for: how long a message in transfer may take to end. Default 30 s.
+    pub drain_timeout: Duration,
+    /// Who may authenticate; read with [`Users::load`] from `auth.users_file`.
+    pub users: Users,
+}
+
+impl Options {
+    /// The defaults named at each field, without listeners and users.
+    pub fn new(hostname: Domain) -> Self {
+        Self {
+            hostname,
+            listeners: Vec::new(),
+            message_size: 50_000_000,
+            recipients: 1000,
+            connections: 1000,
+            connections_per_address: 50,
+            command_timeout: Duration::from_secs(300),
+            data_timeout: Duration::from_secs(300),
+            message_timeout: Duration::from_secs(3600),
+            handshake_timeout: Duration::from_secs(30),
+            drain_timeout: Duration::from_secs(30),
+            users: Users::default(),
+        }
+    }
+}
+
+/// One listener.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ListenerOptions {
+    /// For logs and errors; unique.
+    pub name: String,
+    /// Addresses and ports.
+    pub listen: Vec<SocketAddr>,
+    /// When TLS starts.
+    pub tls: ListenerTls,
+    /// Who must authenticate.
+    pub auth: ListenerAuth,
+    /// Offer AUTH without TLS too; passwords then travel in clear. Default no.
+    pub allow_plaintext_auth: bool,
+    /// May relay without AUTH, unless `auth` is `required`.
+    pub trusted_networks: Vec<IpNet>,
+}
+
+impl ListenerOptions {
+    /// A listener without TLS, AUTH and trusted networks.
+    pub fn new(name: &str, listen: Vec<SocketAddr>) -> Self {
+        Self {
+            name: name.to_owned(),
+            listen,
+            tls: ListenerTls::None,
+            auth: ListenerAuth::None,
+            allow_plaintext_auth: false,
+            trusted_networks: Vec::new(),
+        }
+    }
+
+    /// Whether an address is in a trusted network. An IPv4 address mapped into IPv6, as a
+    /// dual-stack socket gives it, counts as the IPv4 address it is.
+    pub fn trusts(&self, ip: IpAddr) -> bool {
+        let ip = ip.to_canonical();
+        self.trusted_networks.iter().any(|network| network.contains(&ip))
+    }
+}
+
+/// When TLS starts on a listener.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum ListenerTls {
+    /// Never: clear text only.
+    #[default]
+    None,
+    /// After STARTTLS (RFC 3207).
+    StartTls,
+    /// With the first octet (RFC 8314 §3.3).
+    Implicit,
+}
+
+/// Who must authenticate on a listener.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum ListenerAuth {
+    /// Nobody can; only trusted networks relay.
+    #[default]
+    None,
+    /// Everyone outside the trusted networks.
+    Optional,
+    /// Everyone, trusted networks too.
+    Required,
+}

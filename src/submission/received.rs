@@ -1,0 +1,178 @@
+//! The Received field we put in front of a message (RFC 5321 §4.4).
+//!
+//! Pure. Names the client by its EHLO name and its address, the protocol as RFC 3848 and RFC 6531
+//! §4.3 register it, the cipher (RFC 8314 §4.3), and a recipient only when there is no other, so that
+//! nobody learns of a hidden copy (RFC 5321 §7.2).
+
+use std::fmt::Write;
+use std::net::IpAddr;
+
+use jiff::Timestamp;
+
+use super::session::TlsSession;
+use crate::mail::{Destination, Domain, Recipient, header};
+use crate::queue::QueueId;
+
+/// What the field tells.
+#[derive(Debug)]
+pub(super) struct Received<'a> {
+    /// The EHLO or HELO argument.
+    pub client_name: &'a str,
+    /// Where the connection came from.
+    pub client: IpAddr,
+    /// Our name.
+    pub hostname: &'a Domain,
+    /// EHLO, not HELO.
+    pub esmtp: bool,
+    /// The TLS session, if there is one.
+    pub tls: Option<&'a TlsSession>,
+    /// After AUTH.
+    pub authenticated: bool,
+    /// `MAIL ... SMTPUTF8`
+    pub smtputf8: bool,
+    /// The message's queue id.
+    pub id: QueueId,
+    /// All recipients.
+    pub recipients: &'a [Recipient],
+    /// Now.
+    pub at: Timestamp,
+}
+
+impl Received<'_> {
+    /// The field, folded, with its final CRLF.
+    pub(super) fn render(&self) -> String {
+        let literal = Destination::Literal(self.client.to_canonical());
+        let mut field = format!(
+            "Received: from {} ({literal})\r\n\tby {} with {} id {}",
+            self.client_name,
+            self.hostname,
+            self.protocol(),
+            self.id
+        );
+        if let [only] = self.recipients {
+            let _ = write!(field, "\r\n\tfor <{}>", only.path);
+        }
+        if let Some(tls) = self.tls {
+            let _ = write!(field, "\r\n\ttls {} ({})", tls.cipher, tls.version);
+        }
+        let _ = write!(field, ";\r\n\t{}\r\n", header::date(self.at));
+        field
+    }
+
+    fn protocol(&self) -> &'static str {
+        match (self.smtputf8, self.esmtp, self.tls.is_some(), self.authenticated) {
+            (true, _, false, false) => "UTF8SMTP",
+            (true, _, false, true) => "UTF8SMTPA",
+            (true, _, true, false) => "UTF8SMTPS",
+            (true, _, true, true) => "UTF8SMTPSA",
+            (false, false, _, _) => "SMTP",
+            (false, true, false, false) => "ESMTP",
+            (false, true, false, true) => "ESMTPA",
+            (false, true, true, false) => "ESMTPS",
+            (false, true, true, true) => "ESMTPSA",
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::mail::Mailbox;
+
+    fn render(change: impl FnOnce(&mut Received<'_>)) -> String {
+        let hostname = Domain::parse("relay.example.org").unwrap();
+        let one = [Recipient::plain(Mailbox::parse("b@example.net").unwrap())];
+        let mut received = Received {
+            client_name: "client.example",
+            client: "192.0.2.1".parse().unwrap(),
+            hostname: &hostname,
+            esmtp: true,
+            tls: None,
+            authenticated: false,
+            smtputf8: false,
+            id: QueueId { node: 1, sequence: 7 },
+            recipients: &one,
+            at: "2026-11-02T04:09:36Z".parse().unwrap(),
+        };
+        change(&mut received);
+        received.render()
+    }
+
+    fn tls() -> TlsSession {
+        TlsSession { version: "TLSv1.3", cipher: "TLS_AES_256_GCM_SHA384".into() }
+    }
+
+    #[test]
+    fn the_field_has_every_clause_in_its_place() {
+        let tls = tls();
+        // The borrow checker wants the session to outlive the field.
+        let hostname = Domain::parse("relay.example.org").unwrap();
+        let one = [Recipient::plain(Mailbox::parse("b@example.net").unwrap())];
+        let field = Received {
+            client_name: "[IPv6:2001:db8::1]",
+            client: "2001:db8::1".parse().unwrap(),
+            hostname: &hostname,
+            esmtp: true,
+            tls: Some(&tls),
+            authenticated: true,
+            smtputf8: false,
+            id: QueueId { node: 1, sequence: 7 },
+            recipients: &one,
+            at: "2026-11-02T04:09:36Z".parse().unwrap(),
+        }
+        .render();
+        assert_eq!(
+            field,
+            "Received: from [IPv6:2001:db8::1] ([IPv6:2001:db8::1])\r\n\
+             \tby relay.example.org with ESMTPSA id 1-00000007\r\n\
+             \tfor <b@example.net>\r\n\
+             \ttls TLS_AES_256_GCM_SHA384 (TLSv1.3);\r\n\
+             \tMon, 02 Nov 2026 04:09:36 +0000\r\n"
+        );
+    }
+
+    #[test]
+    fn several_recipients_are_not_named() {
+        let two = ["b@example.net", "c@example.net"].map(|to| Recipient::plain(Mailbox::parse(to).unwrap()));
+        let hostname = Domain::parse("relay.example.org").unwrap();
+        let field = Received {
+            client_name: "client.example",
+            client: "::ffff:192.0.2.1".parse().unwrap(),
+            hostname: &hostname,
+            esmtp: true,
+            tls: None,
+            authenticated: false,
+            smtputf8: false,
+            id: QueueId { node: 1, sequence: 7 },
+            recipients: &two,
+            at: "2026-11-02T04:09:36Z".parse().unwrap(),
+        }
+        .render();
+        assert!(!field.contains("for <") && !field.contains("tls "), "{field}");
+        assert!(field.contains("([192.0.2.1])"), "{field}");
+    }
+
+    #[test]
+    fn the_protocol_says_how_it_came() {
+        for (smtputf8, esmtp, secure, authenticated, want) in [
+            (false, false, false, false, "SMTP"),
+            (false, true, false, false, "ESMTP"),
+            (false, true, false, true, "ESMTPA"),
+            (false, true, true, false, "ESMTPS"),
+            (false, true, true, true, "ESMTPSA"),
+            (true, true, false, false, "UTF8SMTP"),
+            (true, true, false, true, "UTF8SMTPA"),
+            (true, true, true, false, "UTF8SMTPS"),
+            (true, true, true, true, "UTF8SMTPSA"),
+        ] {
+            static TLS: std::sync::LazyLock<TlsSession> = std::sync::LazyLock::new(tls);
+            let field = render(|received| {
+                received.smtputf8 = smtputf8;
+                received.esmtp = esmtp;
+                received.tls = secure.then_some(&*TLS);
+                received.authenticated = authenticated;
+            });
+            assert!(field.contains(&format!(" with {want} id ")), "{want}: {field}");
+        }
+    }
+}

@@ -1,0 +1,303 @@
+//! Binds the listeners, accepts connections within limits, and lets sessions end at shutdown.
+//!
+//! A connection is accepted only when there is a permit for it; more wait in the system's backlog.
+//! One loop accepts for all listeners, each session is a task of its own. At shutdown the sockets are
+//! closed first, idle sessions are told 421, and a message in transfer may end within its limit.
+
+use std::collections::HashMap;
+use std::io;
+use std::net::{IpAddr, Ipv6Addr, SocketAddr};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::task::Poll;
+use std::time::Duration;
+
+use tokio::net::{TcpListener, TcpSocket, TcpStream};
+use tokio::sync::{Semaphore, watch};
+use tokio::task::JoinSet;
+use tokio::time::{sleep, timeout};
+use tokio_util::sync::CancellationToken;
+
+use super::auth::Authenticator;
+use super::intake::Inbox;
+use super::session::{self, AcceptTls, Client, Shared};
+use super::{ListenerOptions, ListenerTls, Options};
+use crate::mail::Domain;
+use crate::net::world::Clock;
+
+/// Connections the system keeps waiting per socket.
+const BACKLOG: u32 = 1024;
+/// After an accept error that is ours (no descriptors, no memory): first and longest pause.
+const PAUSE_MIN: Duration = Duration::from_millis(10);
+const PAUSE_MAX: Duration = Duration::from_secs(1);
+/// Beyond the drain time: for replies and closing.
+const DRAIN_SLACK: Duration = Duration::from_secs(5);
+
+/// Binds every listener's addresses. Called before privileges are dropped and before anything is
+/// served, so that a wrong address stops the start.
+///
+/// # Errors
+/// One line: the listener, the address, the reason.
+pub fn bind(options: &Options) -> Result<Vec<(ListenerOptions, Vec<TcpListener>)>, String> {
+    let mut bound = Vec::with_capacity(options.listeners.len());
+    for listener in &options.listeners {
+        let mut sockets = Vec::with_capacity(listener.listen.len());
+        for &address in &listener.listen {
+            let socket = bind_one(address).map_err(|error| {
+                format!("listener {:?}: cannot listen on {address}: {error}", listener.name)
+            })?;
+            sockets.push(socket);
+        }
+        bound.push((listener.clone(), sockets));
+    }
+    Ok(bound)
+}
+
+fn bind_one(address: SocketAddr) -> io::Result<TcpListener> {
+    let socket = if address.is_ipv4() { TcpSocket::new_v4()? } else { TcpSocket::new_v6()? };
+    // A restart must not wait for old connections to be forgotten.
+    socket.set_reuseaddr(true)?;
+    socket.bind(address)?;
+    socket.listen(BACKLOG)
+}
+
+/// Serves until `shutdown`, then until the sessions have ended or `drain_timeout` is over.
+///
+/// `options` and `tls` are looked at for each new connection; `prefetch` is told of the domain of
+/// every recipient accepted and must return at once.
+#[allow(clippy::too_many_arguments, reason = "the doors of one story, each with its own type")]
+pub async fn serve<Q: Inbox, T: AcceptTls>(
+    listeners: Vec<(ListenerOptions, Vec<TcpListener>)>,
+    options: watch::Receiver<Arc<Options>>,
+    tls: watch::Receiver<Option<Arc<T>>>,
+    queue: Q,
+    clock: Arc<dyn Clock>,
+    prefetch: Arc<dyn Fn(&Domain) + Send + Sync>,
+    shutdown: CancellationToken,
+) {
+    let shared = Arc::new(Shared {
+        inbox: Arc::new(queue),
+        clock,
+        prefetch,
+        authenticator: Authenticator::default(),
+        shutdown: shutdown.clone(),
+    });
+    let sockets: Vec<Socket> = listeners
+        .into_iter()
+        .flat_map(|(listener, sockets)| {
+            let listener = Arc::new(listener);
+            sockets.into_iter().map(move |socket| Socket { listener: listener.clone(), socket })
+        })
+        .collect();
+    let permits = Arc::new(Semaphore::new(options.borrow().connections.max(1)));
+    let addresses = Addresses::default();
+    let mut sessions = JoinSet::new();
+    let mut pause = PAUSE_MIN;
+    let mut turn: usize = 0;
+    loop {
+        while sessions.try_join_next().is_some() {}
+        let permit = tokio::select! {
+            biased;
+            () = shutdown.cancelled() => break,
+            permit = permits.clone().acquire_owned() => permit,
+        };
+        let Ok(permit) = permit else { break };
+        turn = turn.wrapping_add(1);
+        let accepted = tokio::select! {
+            biased;
+            () = shutdown.cancelled() => break,
+            accepted = accept(&sockets, turn) => accepted,
+        };
+        let (listener, stream, peer) = match accepted {
+            Ok(accepted) => accepted,
+            Err(error) if is_the_peers(&error) => continue,
+            Err(error) => {
+                tracing::warn!(%error, "cannot accept a connection, pausing");
+                sleep(pause).await;
+                pause = (pause * 2).min(PAUSE_MAX);
+                continue;
+            }
+        };
+        pause = PAUSE_MIN;
+        let client = client(&shared, listener, peer, &options.borrow(), &tls);
+        let exempt = client.listener.trusts(peer.ip());
+        let Some(seat) = addresses.enter(peer.ip(), client.options.connections_per_address, exempt) else {
+            turn_away(&client, &stream);
+            continue;
+        };
+        sessions.spawn(async move {
+            let local = stream.local_addr().ok();
+            // Replies are small and each is waited for.
+            let _ = stream.set_nodelay(true);
+            session::hold(Box::new(stream), local, client).await;
+            drop((permit, seat));
+        });
+    }
+    drop(sockets);
+    let within = options.borrow().drain_timeout;
+    drain(sessions, within).await;
+}
+
+async fn drain(mut sessions: JoinSet<()>, within: Duration) {
+    let all = async { while sessions.join_next().await.is_some() {} };
+    if timeout(within + DRAIN_SLACK, all).await.is_err() {
+        tracing::warn!(sessions = sessions.len(), "sessions cut off at shutdown");
+        sessions.shutdown().await;
+    }
+}
+
+/// What is fixed for a new connection.
+fn client<T: AcceptTls>(
+    shared: &Arc<Shared>,
+    listener: &Arc<ListenerOptions>,
+    peer: SocketAddr,
+    options: &Arc<Options>,
+    tls: &watch::Receiver<Option<Arc<T>>>,
+) -> Client {
+    // A reload may have changed the listener; one that is gone from the configuration stays as it was.
+    let current = options.listeners.iter().find(|now| now.name == listener.name);
+    let listener = current.unwrap_or(listener).clone();
+    let tls = match listener.tls {
+        ListenerTls::None => None,
+        ListenerTls::StartTls | ListenerTls::Implicit => {
+            tls.borrow().clone().map(|tls| tls as Arc<dyn AcceptTls>)
+        }
+    };
+    Client {
+        shared: shared.clone(),
+        options: options.clone(),
+        listener,
+        peer,
+        tls,
+        facts: session::no_facts(),
+    }
+}
+
+/// One bound socket.
+struct Socket {
+    listener: Arc<ListenerOptions>,
+    socket: TcpListener,
+}
+
+/// The next connection on any socket; `turn` makes each the first to be asked in its turn.
+async fn accept(
+    sockets: &[Socket],
+    turn: usize,
+) -> io::Result<(&Arc<ListenerOptions>, TcpStream, SocketAddr)> {
+    std::future::poll_fn(|cx| {
+        for n in 0..sockets.len() {
+            let Socket { listener, socket } = &sockets[(turn + n) % sockets.len()];
+            if let Poll::Ready(accepted) = socket.poll_accept(cx) {
+                return Poll::Ready(accepted.map(|(stream, peer)| (listener, stream, peer)));
+            }
+        }
+        Poll::Pending
+    })
+    .await
+}
+
+/// Errors of a connection that was gone before we took it.
+fn is_the_peers(error: &io::Error) -> bool {
+    matches!(
+        error.kind(),
+        io::ErrorKind::ConnectionAborted | io::ErrorKind::ConnectionReset | io::ErrorKind::Interrupted
+    )
+}
+
+/// Says 421 without waiting; on a TLS listener the connection is just closed.
+fn turn_away(client: &Client, stream: &TcpStream) {
+    let (listener, address) = (&client.listener.name, client.peer.ip());
+    tracing::info!(listener, client = %address, "too many connections from this address");
+    if client.listener.tls != ListenerTls::Implicit {
+        let _ = stream.try_write(b"421 4.7.0 too many connections from your address\r\n");
+    }
+}
+
+/// What stands for a client in limits: its IPv4 address, or its IPv6 /64, of which it has all.
+pub(super) fn peer_key(ip: IpAddr) -> IpAddr {
+    match ip.to_canonical() {
+        IpAddr::V6(ip) => {
+            let [a, b, c, d, ..] = ip.segments();
+            IpAddr::V6(Ipv6Addr::new(a, b, c, d, 0, 0, 0, 0))
+        }
+        v4 => v4,
+    }
+}
+
+/// Connections per address; as many entries as connections.
+#[derive(Clone, Default)]
+struct Addresses(Arc<Mutex<HashMap<IpAddr, usize>>>);
+
+/// A connection counted under its address, until dropped.
+struct Seat {
+    addresses: Addresses,
+    key: IpAddr,
+}
+
+impl Addresses {
+    /// Counts a connection; `None` when there are too many and the address is not exempt.
+    fn enter(&self, ip: IpAddr, max: usize, exempt: bool) -> Option<Seat> {
+        let key = peer_key(ip);
+        let mut counts = self.lock();
+        let count = counts.get(&key).copied().unwrap_or(0);
+        if count >= max && !exempt {
+            return None;
+        }
+        counts.insert(key, count + 1);
+        Some(Seat { addresses: self.clone(), key })
+    }
+
+    /// Valid after a panic elsewhere: it holds plain numbers.
+    fn lock(&self) -> std::sync::MutexGuard<'_, HashMap<IpAddr, usize>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Drop for Seat {
+    fn drop(&mut self) {
+        let mut counts = self.addresses.lock();
+        match counts.get_mut(&self.key) {
+            Some(count) if *count > 1 => *count -= 1,
+            _ => {
+                counts.remove(&self.key);
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn seats_are_counted_per_address_and_given_back() {
+        let addresses = Addresses::default();
+        let ip = IpAddr::from([192, 0, 2, 1]);
+        let first = addresses.enter(ip, 2, false).unwrap();
+        let _second = addresses.enter("::ffff:192.0.2.1".parse().unwrap(), 2, false).unwrap();
+        assert!(addresses.enter(ip, 2, false).is_none());
+        assert!(addresses.enter(ip, 2, true).is_some());
+        assert!(addresses.enter(IpAddr::from([192, 0, 2, 2]), 2, false).is_some());
+        drop(first);
+        let third = addresses.enter(ip, 2, false);
+        assert!(third.is_some());
+        drop((third, _second));
+        assert!(addresses.lock().is_empty());
+    }
+
+    #[test]
+    fn an_ipv6_client_has_one_key_for_its_64() {
+        let key = |text: &str| peer_key(text.parse().unwrap());
+        assert_eq!(key("2001:db8:1:2::1"), key("2001:db8:1:2:ffff::2"));
+        assert_ne!(key("2001:db8:1:2::1"), key("2001:db8:1:3::1"));
+    }
+
+    #[tokio::test]
+    async fn an_occupied_port_is_named_with_its_listener() {
+        let taken = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = taken.local_addr().unwrap();
+        let mut options = Options::new(Domain::parse("relay.example.org").unwrap());
+        options.listeners = vec![ListenerOptions::new("smarthost", vec![address])];
+        let error = bind(&options).unwrap_err();
+        assert!(error.contains("\"smarthost\"") && error.contains(&address.to_string()), "{error}");
+    }
+}

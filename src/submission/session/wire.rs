@@ -1,0 +1,151 @@
+//! The bytes of one connection for samotop: clear text first, TLS from the moment it is asked for.
+//!
+//! `encrypt` starts the handshake; reads, writes and flushes wait for it. What the handshake agreed on
+//! is told through [`TlsFacts`]. After an error nothing is read or written any more.
+
+use std::fmt;
+use std::io;
+use std::pin::Pin;
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::task::{Context, Poll, ready};
+
+use futures_util::future::BoxFuture;
+use samotop_core::common::io::{Read, Write};
+use samotop_core::io::tls::{MayBeTls, TlsUpgrade};
+use tokio::io::ReadBuf;
+
+use crate::net::tcp::Stream;
+
+/// What is known of a TLS session with a client.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TlsSession {
+    /// `TLSv1.3` or `TLSv1.2`.
+    pub version: &'static str,
+    /// The cipher's IANA name.
+    pub cipher: String,
+}
+
+/// A stream under TLS, and what is known of it.
+pub type Accepted = (Box<dyn Stream>, TlsSession);
+
+/// The server side of TLS: the daemon's certificate, or a test's.
+pub trait AcceptTls: Send + Sync + 'static {
+    /// Does the handshake.
+    fn accept(self: Arc<Self>, stream: Box<dyn Stream>) -> BoxFuture<'static, io::Result<Accepted>>;
+}
+
+/// Where the facts of the TLS session will be once there is one.
+pub(super) type TlsFacts = Arc<OnceLock<TlsSession>>;
+
+/// One connection.
+pub(super) struct Wire {
+    state: State,
+    tls: Option<Arc<dyn AcceptTls>>,
+    facts: TlsFacts,
+}
+
+enum State {
+    Clear(Box<dyn Stream>),
+    /// The lock is never taken: it makes the future `Sync`, which samotop asks for.
+    Handshake(Mutex<BoxFuture<'static, io::Result<Accepted>>>),
+    Encrypted(Box<dyn Stream>),
+    /// After an error.
+    Broken,
+}
+
+impl Wire {
+    /// A connection in clear text that can be encrypted if `tls` is given.
+    pub(super) fn new(stream: Box<dyn Stream>, tls: Option<Arc<dyn AcceptTls>>, facts: TlsFacts) -> Self {
+        Self { state: State::Clear(stream), tls, facts }
+    }
+
+    /// The stream, after the handshake if there is one to be waited for.
+    fn poll_stream(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<Pin<&mut dyn Stream>>> {
+        if let State::Handshake(handshake) = &mut self.state {
+            let handshake = handshake.get_mut().unwrap_or_else(PoisonError::into_inner);
+            match ready!(handshake.as_mut().poll(cx)) {
+                Ok((stream, session)) => {
+                    // Set once: a wire is encrypted once.
+                    let _ = self.facts.set(session);
+                    self.state = State::Encrypted(stream);
+                }
+                Err(error) => {
+                    self.state = State::Broken;
+                    return Poll::Ready(Err(error));
+                }
+            }
+        }
+        match &mut self.state {
+            State::Clear(stream) | State::Encrypted(stream) => Poll::Ready(Ok(Pin::new(&mut **stream))),
+            State::Handshake(_) | State::Broken => Poll::Ready(Err(io::ErrorKind::BrokenPipe.into())),
+        }
+    }
+
+    fn settle<T>(&mut self, outcome: Poll<io::Result<T>>) -> Poll<io::Result<T>> {
+        if matches!(outcome, Poll::Ready(Err(_))) {
+            self.state = State::Broken;
+        }
+        outcome
+    }
+}
+
+impl Read for Wire {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buffer: &mut [u8],
+    ) -> Poll<io::Result<usize>> {
+        let stream = ready!(self.poll_stream(cx))?;
+        let mut buffer = ReadBuf::new(buffer);
+        let outcome = stream.poll_read(cx, &mut buffer).map_ok(|()| buffer.filled().len());
+        self.settle(outcome)
+    }
+}
+
+impl Write for Wire {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        let outcome = ready!(self.poll_stream(cx))?.poll_write(cx, bytes);
+        self.settle(outcome)
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let outcome = ready!(self.poll_stream(cx))?.poll_flush(cx);
+        self.settle(outcome)
+    }
+
+    fn poll_close(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let outcome = ready!(self.poll_stream(cx))?.poll_shutdown(cx);
+        self.settle(outcome)
+    }
+}
+
+impl MayBeTls for Wire {
+    /// Never: TLS comes with the listener, not from a samotop provider.
+    fn enable_encryption(&mut self, _upgrade: Box<dyn TlsUpgrade>, _name: String) {}
+
+    fn encrypt(mut self: Pin<&mut Self>) {
+        let state = std::mem::replace(&mut self.state, State::Broken);
+        if let (State::Clear(stream), Some(tls)) = (state, self.tls.take()) {
+            self.state = State::Handshake(Mutex::new(tls.accept(stream)));
+        }
+    }
+
+    fn can_encrypt(&self) -> bool {
+        matches!(self.state, State::Clear(_)) && self.tls.is_some()
+    }
+
+    fn is_encrypted(&self) -> bool {
+        matches!(self.state, State::Encrypted(_))
+    }
+}
+
+impl fmt::Debug for Wire {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match &self.state {
+            State::Clear(_) => "Wire(clear)",
+            State::Handshake(_) => "Wire(handshake)",
+            State::Encrypted(_) => "Wire(encrypted)",
+            State::Broken => "Wire(broken)",
+        })
+    }
+}

@@ -1,0 +1,177 @@
+//! The command line without a daemon: help, exit codes, offline verbs.
+
+use std::fs;
+use std::io::Write as _;
+use std::process::{Command, Output, Stdio};
+
+fn stsrelay(arguments: &[&str]) -> Output {
+    Command::new(env!("CARGO_BIN_EXE_stsrelay")).args(arguments).env_clear().output().unwrap()
+}
+
+fn text(bytes: &[u8]) -> String {
+    String::from_utf8(bytes.to_vec()).unwrap()
+}
+
+#[test]
+fn help_is_printed_for_every_verb_within_a_hundred_columns() {
+    for verb in [
+        &[][..],
+        &["serve"],
+        &["config"],
+        &["config", "check"],
+        &["config", "show"],
+        &["queue"],
+        &["queue", "list"],
+        &["queue", "show"],
+        &["queue", "stats"],
+        &["queue", "retry"],
+        &["queue", "hold"],
+        &["queue", "release"],
+        &["queue", "delete"],
+        &["policy"],
+        &["policy", "show"],
+        &["policy", "list"],
+        &["policy", "refresh"],
+        &["policy", "forget"],
+        &["report"],
+        &["report", "list"],
+        &["report", "show"],
+        &["report", "preview"],
+        &["report", "send"],
+        &["user"],
+        &["user", "hash"],
+    ] {
+        let mut arguments = verb.to_vec();
+        arguments.push("--help");
+        let output = stsrelay(&arguments);
+        let help = text(&output.stdout);
+        assert_eq!(output.status.code(), Some(0), "{verb:?}");
+        assert!(help.contains("Usage: stsrelay"), "{verb:?}: {help}");
+        assert!(help.lines().all(|line| line.chars().count() <= 100), "{verb:?}: {help}");
+    }
+    assert_eq!(stsrelay(&["--version"]).status.code(), Some(0));
+}
+
+#[test]
+fn wrong_arguments_are_64() {
+    for arguments in [
+        &[][..],
+        &["fly"],
+        &["queue"],
+        &["queue", "delete"],
+        &["queue", "delete", "--all", "--sender", "a@b.example"],
+        &["queue", "delete", "1-00000001", "--all"],
+        &["queue", "show", "not-an-id!"],
+        &["queue", "list", "--recipient-domain", "a..b"],
+        &["policy", "show", "-"],
+        &["report", "send", "--day", "yesterday"],
+        &["user", "hash", "a b"],
+        &["serve", "--conf", "x"],
+    ] {
+        let output = stsrelay(arguments);
+        assert_eq!(output.status.code(), Some(64), "{arguments:?}: {}", text(&output.stderr));
+        assert!(!output.stderr.is_empty(), "{arguments:?}");
+    }
+}
+
+#[test]
+fn an_unreachable_daemon_is_2_and_its_socket_is_named() {
+    let folder = tempfile::tempdir().unwrap();
+    let socket = folder.path().join("admin.sock");
+    let set = format!("admin.socket={}", socket.display());
+    for verb in [
+        &["queue", "list"][..],
+        &["queue", "list", "--json"],
+        &["queue", "stats"],
+        &["queue", "retry", "--all"],
+        &["policy", "list"],
+        &["policy", "refresh", "example.org"],
+        &["report", "list"],
+        &["report", "send"],
+    ] {
+        let mut arguments = verb.to_vec();
+        arguments.extend(["--set", &set]);
+        let output = stsrelay(&arguments);
+        let line = text(&output.stderr);
+        assert_eq!(output.status.code(), Some(2), "{verb:?}: {line}");
+        assert!(line.contains(socket.to_str().unwrap()) && line.lines().count() == 1, "{verb:?}: {line}");
+        assert!(output.stdout.is_empty(), "{verb:?}");
+    }
+}
+
+#[test]
+fn a_wrong_configuration_is_78_for_every_verb() {
+    for verb in [&["queue", "list"][..], &["policy", "list"], &["config", "show"], &["serve"]] {
+        let mut arguments = verb.to_vec();
+        arguments.extend(["--set", "admin.sockt=x"]);
+        let output = stsrelay(&arguments);
+        assert_eq!(output.status.code(), Some(78), "{verb:?}");
+        assert_eq!(
+            text(&output.stderr),
+            "stsrelay: command line: admin.sockt: unknown key; the nearest known key is \"admin.socket\"\n"
+        );
+    }
+}
+
+#[test]
+fn config_show_tells_every_origin() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("stsrelay.toml");
+    fs::write(&file, "[server]\nhostname = \"relay.example.org\"\n").unwrap();
+    let arguments =
+        ["config", "show", "--json", "--config", file.to_str().unwrap(), "--set", "log.level=debug"];
+    let output = stsrelay(&arguments);
+    assert_eq!(output.status.code(), Some(0), "{}", text(&output.stderr));
+    let of = |key: &str| {
+        text(&output.stdout)
+            .lines()
+            .map(|line| serde_json::from_str::<serde_json::Value>(line).unwrap())
+            .find(|line| line["key"] == key)
+            .unwrap_or_else(|| panic!("{key} is not shown"))
+    };
+    assert_eq!(of("server.hostname")["origin"], file.to_str().unwrap());
+    assert_eq!(of("log.level")["origin"], "command line");
+    assert_eq!(of("listener[0].name")["origin"], "default");
+    assert_eq!(of("delivery.timeouts.dot")["value"], "10m");
+}
+
+#[test]
+fn a_shown_configuration_can_be_pasted_back() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("stsrelay.toml");
+    fs::write(
+        &file,
+        "[server]\nhostname = \"relay.example.org\"\n[[policy.override]]\ndomain = \"example.net\"\n\
+         require = \"ignore-sts\"\nuntil = \"2027-01-31\"\nreason = \"ticket \\\"4711\\\"\"\n",
+    )
+    .unwrap();
+    let shown = stsrelay(&["config", "show", "--config", file.to_str().unwrap()]);
+    let again = folder.path().join("again.toml");
+    fs::write(&again, &shown.stdout).unwrap();
+    let load =
+        |file| stsrelay::config::Sources { file: Some(file), ..Default::default() }.load().unwrap().config;
+    assert_eq!(load(again), load(file));
+}
+
+#[test]
+fn user_hash_prints_a_line_that_verifies() {
+    let mut child = Command::new(env!("CARGO_BIN_EXE_stsrelay"))
+        .args(["user", "hash", "app@example.org"])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    child.stdin.take().unwrap().write_all("pässword 1\n".as_bytes()).unwrap();
+    let output = child.wait_with_output().unwrap();
+    let line = text(&output.stdout);
+    assert_eq!(output.status.code(), Some(0));
+    assert!(line.starts_with("app@example.org:$argon2id$v=19$"), "{line}");
+    assert_eq!(line.lines().count(), 1);
+
+    let empty = Command::new(env!("CARGO_BIN_EXE_stsrelay"))
+        .args(["user", "hash", "app"])
+        .stdin(Stdio::null())
+        .output()
+        .unwrap();
+    assert_eq!(empty.status.code(), Some(64));
+}
