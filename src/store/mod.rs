@@ -2,11 +2,33 @@
 //!
 //! The boundary is items, claims and leases: no trees, keys, iterators or transactions cross it, so
 //! that a shared database can be a second backend.
+//!
+//! Inside, from the caller to the disk: `queue` (the verbs) over `table` (what is in memory) and
+//! `journal` (what is durable: group commit of `frame`s of `record`s through `disk`); `keeper` with
+//! `index` and `compaction` behind them; `open` and `replay` at start.
 
+mod body;
+mod compaction;
+mod destinations;
+mod disk;
+mod frame;
+mod index;
+mod journal;
+mod keeper;
+mod notions;
+mod open;
 pub mod policies;
 pub mod queue;
+mod read;
+mod record;
+mod replay;
 pub mod reports;
 pub mod results;
+mod segments;
+mod shared;
+mod table;
+#[cfg(test)]
+mod tests;
 
 pub use policies::Policies;
 pub use queue::{

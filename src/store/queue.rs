@@ -1,15 +1,44 @@
-//! The queue's boundary.
+//! The queue's boundary: messages in, leased items out, settled for good.
+//!
+//! Durable verbs (`enqueue`, `settle`, `admin`) return when their journal record is on stable
+//! storage. Leases are in memory: after a restart every item still in the queue is due at its time.
+//! See `journal` for how records are written, `table` for what is in memory, `open` for starting.
 
+use std::fs::File;
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::sync::mpsc::{Sender, channel};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread::JoinHandle;
 use std::time::Duration;
 
-use bytes::Bytes;
 use jiff::Timestamp;
-use serde::Serialize;
 
-use crate::mail::{Destination, Domain, Envelope};
+pub use super::body::{BODY_MEMORY_BYTES, Body, BodyReader, BodyWriter};
+pub use super::notions::{
+    AdminAction, Claim, Entry, EntryState, Filter, Health, NewMessage, Page, QueueError, Stats,
+};
+
+use super::body;
+use super::disk::{Disk, RealDisk};
+use super::journal::{Draft, Journal};
+use super::keeper::Keeper;
+use super::open::{self, Opened};
+use super::read;
+use super::record::{self, Change, Mark, Message};
+use super::shared::{Limits, Shared, blocking};
+use super::table::{self, DOOMED, HELD, Leased, Slot, length, micros, timestamp};
 use crate::queue::{AttemptRecord, ItemId, QueueId, QueueItem, Settlement};
+
+/// Items per page at most.
+const PAGE_MAX: usize = 10_000;
+/// Items an operation writes in one step.
+const ADMIN_STEP: usize = 256;
+/// Items looked at under one lock.
+const LOOK_MAX: usize = 20_000;
+/// Destinations in [`Stats`].
+const DESTINATIONS_MAX: usize = 20;
+/// When an item is looked at again whose record cannot be read.
+const UNREADABLE_WAIT_MICROS: i64 = 15 * 60 * 1_000_000;
 
 /// Where and how the queue is kept.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -23,178 +52,24 @@ pub struct QueueOptions {
 /// A durable queue. Cheap to clone.
 #[derive(Clone)]
 pub struct Queue {
-    inner: Arc<()>,
+    inner: Arc<Inner>,
 }
 
-/// A message about to be queued.
-#[derive(Debug, Clone)]
-pub struct NewMessage {
-    /// From [`Queue::allocate_id`]; already named in the Received field.
-    pub id: QueueId,
-    /// Its envelope; the queue makes one item per destination.
-    pub envelope: Envelope,
-    /// The content as it will be sent: CRLF lines, our Received field in front.
-    pub body: Body,
-    /// When it was received.
-    pub received_at: Timestamp,
-    /// See [`QueueItem::is_report`].
-    pub is_report: bool,
-    /// See [`QueueItem::expires_at`].
-    pub expires_at: Option<Timestamp>,
+struct Inner {
+    shared: Arc<Shared>,
+    journal: Arc<Journal>,
+    node: u16,
+    boot: String,
+    running: Mutex<Option<Running>>,
 }
 
-/// A message's content. Small ones are in memory, large ones in a file. Cheap to clone.
-#[derive(Debug, Clone)]
-pub enum Body {
-    /// At most 1 MB.
-    Memory(Bytes),
-    /// A finished file of the store's own, durable before the message is.
-    File {
-        /// Where.
-        path: PathBuf,
-        /// Octets.
-        len: u64,
-    },
-}
-
-impl Body {
-    /// Octets.
-    pub fn len(&self) -> u64 {
-        match self {
-            Self::Memory(bytes) => bytes.len() as u64,
-            Self::File { len, .. } => *len,
-        }
-    }
-
-    /// Whether there is nothing.
-    pub fn is_empty(&self) -> bool {
-        self.len() == 0
-    }
-}
-
-/// Takes a body in pieces while a transaction runs; memory first, a spool file beyond 1 MB.
-/// Dropping it unfinished leaves nothing behind.
-pub struct BodyWriter {
-    _private: (),
-}
-
-/// Reads a stored body in pieces.
-pub struct BodyReader {
-    _private: (),
-}
-
-/// An item leased to one delivery; settle it, or let the lease run out and it is due again.
-#[derive(Debug, Clone)]
-pub struct Claim {
-    /// The item.
-    pub item: QueueItem,
-    /// Fencing token: a settle with an outdated one is refused.
-    pub fence: u64,
-    /// The lease ends here.
-    pub leased_until: Timestamp,
-}
-
-/// Why the queue refused.
-#[derive(Debug, thiserror::Error)]
-pub enum QueueError {
-    /// No space: answer 452, nothing was kept.
-    #[error("no space left for the queue: {0}")]
-    Full(String),
-    /// The journal cannot be trusted to write any more: answer 451, accept nothing.
-    #[error("queue storage failed: {0}")]
-    Storage(String),
-    /// The claim is no longer ours, or the item is gone.
-    #[error("the claim on {0} is no longer valid")]
-    Fenced(ItemId),
-    /// No such message or item.
-    #[error("no such message in the queue: {0}")]
-    Unknown(String),
-}
-
-/// How an item stands, for listings.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "lowercase")]
-pub enum EntryState {
-    /// Waiting for its first attempt or in one.
-    Active,
-    /// Waiting for another attempt.
-    Deferred,
-    /// Stopped by an operator.
-    Held,
-}
-
-/// One line of a listing.
-#[derive(Debug, Clone)]
-pub struct Entry {
-    /// The item, with its history.
-    pub item: QueueItem,
-    /// How it stands.
-    pub state: EntryState,
-    /// When it is tried next; absent when held.
-    pub next_attempt: Option<Timestamp>,
-}
-
-/// Which items a listing or an operation is about; all conditions must hold.
-#[derive(Debug, Clone, Default)]
-pub struct Filter {
-    /// This message, or this item of it.
-    pub id: Option<QueueId>,
-    /// This item only.
-    pub item: Option<ItemId>,
-    /// Exactly this reverse-path mailbox, without brackets; empty for the null path.
-    pub sender: Option<String>,
-    /// This destination.
-    pub recipient_domain: Option<Destination>,
-}
-
-/// A page of a listing.
-#[derive(Debug, Clone)]
-pub struct Page {
-    /// In order of queue id.
-    pub entries: Vec<Entry>,
-    /// Pass it on to get the next page; absent at the end.
-    pub cursor: Option<ItemId>,
-}
-
-/// What an operator does to items.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum AdminAction {
-    /// Due now.
-    Retry,
-    /// Not tried until released.
-    Hold,
-    /// Undo a hold; due now.
-    Release,
-    /// Removed without a bounce.
-    Delete,
-}
-
-/// Totals.
-#[derive(Debug, Clone, Default, Serialize)]
-pub struct Stats {
-    /// Items waiting for their first attempt or in one.
-    pub active: u64,
-    /// Items waiting for another attempt.
-    pub deferred: u64,
-    /// Items held.
-    pub held: u64,
-    /// Octets of journal segments and body files.
-    pub bytes: u64,
-    /// When the oldest message in the queue was received.
-    pub oldest: Option<Timestamp>,
-    /// Items per destination, most first, at most 20.
-    pub destinations: Vec<(Destination, u64)>,
-}
-
-/// Whether messages can be accepted.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Health {
-    /// Yes.
-    Fine,
-    /// The disk is full: 452 until there is space again.
-    Full(String),
-    /// The journal failed: 451 until restart.
-    Failed(String),
+/// What ends with `close`.
+struct Running {
+    writer: JoinHandle<()>,
+    keeper: JoinHandle<bool>,
+    stop: Sender<()>,
+    /// Nobody else may open the queue as long as this file is open.
+    lock: File,
 }
 
 impl Queue {
@@ -206,17 +81,48 @@ impl Queue {
     /// # Errors
     /// [`QueueError::Storage`] names the path and the trouble, e.g. in use by another process.
     pub fn open(options: &QueueOptions, now: Timestamp) -> Result<(Self, Vec<String>), QueueError> {
-        todo!()
+        Self::open_on(Arc::new(RealDisk), &open::boot_id(), Limits::default(), options, now)
+    }
+
+    pub(super) fn open_on(
+        disk: Arc<dyn Disk>,
+        boot: &str,
+        limits: Limits,
+        options: &QueueOptions,
+        now: Timestamp,
+    ) -> Result<(Self, Vec<String>), QueueError> {
+        let dir = options.data_dir.join("queue");
+        let Opened { shared, tail, index, lock, repaired } = open::open(&dir, disk, boot, limits, now)?;
+        let unstarted =
+            |error: std::io::Error| QueueError::Storage(format!("cannot start a thread: {error}"));
+        let (journal, writer) = Journal::start(Arc::clone(&shared), tail).map_err(unstarted)?;
+        let journal = Arc::new(journal);
+        let keeper = Keeper::new(Arc::clone(&shared), Arc::clone(&journal), index);
+        let (stop, stopped) = channel();
+        let keeper = std::thread::Builder::new()
+            .name("queue-keeper".into())
+            .spawn(move || keeper.run(&stopped))
+            .map_err(unstarted)?;
+        let running = Mutex::new(Some(Running { writer, keeper, stop, lock }));
+        let (node, boot) = (options.node, boot.to_owned());
+        let inner = Inner { shared, journal, node, boot, running };
+        // Makes a reservation of queue ids durable before the first is given out.
+        let mut first = Draft::vital();
+        first.push(Change::Reserve(0), None);
+        match inner.journal.commit_blocking(first) {
+            Err(QueueError::Full(_)) | Ok(()) => Ok((Self { inner: Arc::new(inner) }, repaired)),
+            Err(error) => Err(error),
+        }
     }
 
     /// A new queue id, never used before on this node.
     pub fn allocate_id(&self) -> QueueId {
-        todo!()
+        QueueId { node: self.inner.node, sequence: self.inner.shared.allocate_id() }
     }
 
     /// Starts a body.
     pub fn body_writer(&self) -> BodyWriter {
-        todo!()
+        BodyWriter::new(Arc::clone(&self.inner.shared))
     }
 
     /// Queues a message; `Ok` means body and envelope are on stable storage (invariant I1).
@@ -224,30 +130,83 @@ impl Queue {
     /// # Errors
     /// [`QueueError::Full`] or [`QueueError::Storage`]; then nothing of it is kept.
     pub async fn enqueue(&self, message: NewMessage) -> Result<QueueId, QueueError> {
-        todo!()
+        let id = message.id;
+        let refused = self.accepting();
+        let mut draft = Draft::default();
+        let kept = match refused {
+            Ok(()) => self.draft_message(&mut draft, &message).await,
+            Err(error) => Err(error),
+        };
+        let result = match kept {
+            Ok(()) => self.inner.journal.commit(draft).await,
+            Err(error) => Err(error),
+        };
+        if let Err(error) = &result {
+            self.discard(&[message], error).await;
+        }
+        result.map(|()| id)
     }
 
     /// Leases up to `max` due items, longest due first. Never blocks on the disk for fresh messages.
+    ///
+    /// # Errors
+    /// [`QueueError`] when what is delivered could not be recorded: then nothing may be delivered.
     pub async fn claim_due(
         &self,
         now: Timestamp,
         max: usize,
         lease: Duration,
     ) -> Result<Vec<Claim>, QueueError> {
-        todo!()
+        let shared = &self.inner.shared;
+        shared.refusal()?;
+        let leased = {
+            let mut table = shared.table();
+            if let (Health::Full(text), true) = (&table.health, table.starved) {
+                return Err(QueueError::Full(text.clone()));
+            }
+            table.claim(micros(now), max, length(lease))
+        };
+        let leased_until = timestamp(micros(now).saturating_add(length(lease)));
+        let (fresh, stored): (Vec<_>, Vec<_>) = leased.into_iter().partition(|one| one.fresh.is_some());
+        let mut claims: Vec<(i64, Claim)> = fresh
+            .into_iter()
+            .filter_map(|one| {
+                let item = one.fresh?.item(one.id.part, None)?;
+                Some((one.slot.due, Claim { item, fence: one.fence, leased_until }))
+            })
+            .collect();
+        if !stored.is_empty() {
+            let shared = Arc::clone(shared);
+            let read = blocking(move || Ok(read_claims(&shared, stored, now))).await?;
+            let claim = |(due, item, fence)| (due, Claim { item, fence, leased_until });
+            claims.extend(read.into_iter().map(claim));
+            claims.sort_by_key(|(due, claim)| (*due, claim.item.id));
+        }
+        Ok(claims.into_iter().map(|(_, claim)| claim).collect())
     }
 
     /// Lengthens a lease while a long attempt runs.
+    ///
+    /// # Errors
+    /// [`QueueError::Fenced`].
     pub async fn extend(&self, claim: &mut Claim, now: Timestamp, lease: Duration) -> Result<(), QueueError> {
-        todo!()
+        let id = claim.item.id;
+        if !self.inner.shared.table().extend(id, claim.fence, micros(now), length(lease)) {
+            return Err(QueueError::Fenced(id));
+        }
+        claim.leased_until = timestamp(micros(now).saturating_add(length(lease)));
+        Ok(())
     }
 
     /// Ends a claim: new recipient states, the attempt for the record, and messages born of it
-    /// (bounce, delay warning), all in one durable step (invariant I2). `warned` marks the delay
-    /// warning as sent.
+    /// (bounce, delay warning), all in one durable step (invariant I2). `Settlement::warn_delay`
+    /// marks the delay warning as sent.
+    ///
+    /// A lease that ran out still settles as long as nobody claimed the item again.
     ///
     /// # Errors
-    /// [`QueueError::Fenced`] when the claim is outdated: nothing was changed.
+    /// [`QueueError::Fenced`] when the claim is outdated: nothing was changed. Otherwise as
+    /// [`Queue::enqueue`]; the claim stays valid and may be settled again.
     pub async fn settle(
         &self,
         claim: Claim,
@@ -255,121 +214,326 @@ impl Queue {
         attempt: AttemptRecord,
         born: Vec<NewMessage>,
     ) -> Result<(), QueueError> {
-        todo!()
+        let id = claim.item.id;
+        self.inner.shared.refusal()?;
+        let mut draft = Draft::vital();
+        let change = record::settled(&claim.item, settlement, attempt);
+        let mut messages = Draft::vital();
+        for message in &born {
+            if let Err(error) = self.draft_message(&mut messages, message).await {
+                self.discard(&born, &error).await;
+                return Err(error);
+            }
+        }
+        // Nothing may be waited for between here and the hand-over to the journal.
+        let slot = self.inner.shared.table().begin_settle(id, claim.fence);
+        let result = match slot {
+            None => Err(QueueError::Fenced(id)),
+            Some(slot) => {
+                // Deleted while the attempt ran: what it delivered is delivered, the rest is gone.
+                draft.push(if slot.is(DOOMED) { Change::Done(id) } else { change }, None);
+                draft.append(messages);
+                self.inner.journal.commit(draft).await
+            }
+        };
+        if let Err(error) = &result {
+            self.discard(&born, error).await;
+        }
+        result
     }
 
-    /// Gives a claim back without an attempt (shutdown, no permit): due again at `at`.
+    /// Gives a claim back without an attempt (shutdown, no permit): due again at `at`. Not durable:
+    /// after a restart the item is due as it was before.
+    ///
+    /// # Errors
+    /// [`QueueError::Fenced`].
     pub async fn unclaim(&self, claim: Claim, at: Timestamp) -> Result<(), QueueError> {
-        todo!()
+        let shared = &self.inner.shared;
+        let mut table = shared.table();
+        let due = table.next_due();
+        if !table.unclaim(claim.item.id, claim.fence, micros(at)) {
+            return Err(QueueError::Fenced(claim.item.id));
+        }
+        if table.next_due().is_some_and(|now| due.is_none_or(|before| now < before)) {
+            shared.wake.notify_one();
+        }
+        Ok(())
     }
 
     /// The content of a message.
+    ///
+    /// # Errors
+    /// [`QueueError::Unknown`], or [`QueueError::Storage`] when it cannot be read.
     pub async fn body(&self, id: QueueId) -> Result<Body, QueueError> {
-        todo!()
+        let shared = Arc::clone(&self.inner.shared);
+        let fresh = shared.table().fresh(id).and_then(|fresh| fresh.body.clone());
+        match fresh {
+            Some(bytes) => Ok(Body::Memory(bytes)),
+            None => blocking(move || read::body(&shared, id)).await,
+        }
     }
 
-    /// When the next item is due, if any waits.
+    /// When the next item is due, or a lease over, if any waits.
     pub fn next_due(&self) -> Option<Timestamp> {
-        todo!()
+        let table = self.inner.shared.table();
+        let stopped = matches!(table.health, Health::Failed(_)) || table.closed;
+        table.next_due().filter(|_| !stopped).map(timestamp)
     }
 
-    /// Resolves when something became due earlier than was known, e.g. by `enqueue` or `retry`.
+    /// Resolves when something became due earlier than was known, e.g. by `enqueue` or `retry`; for
+    /// one waiter.
     pub async fn wakeup(&self) {
-        todo!()
+        self.inner.shared.wake.notified().await;
     }
 
     /// A page of items in order of id, after `cursor`.
+    ///
+    /// # Errors
+    /// [`QueueError::Storage`]. An item whose record cannot be read is left out and logged.
     pub async fn list(
         &self,
         filter: &Filter,
         cursor: Option<ItemId>,
         max: usize,
     ) -> Result<Page, QueueError> {
-        todo!()
+        let max = max.clamp(1, PAGE_MAX);
+        let (shared, filter) = (Arc::clone(&self.inner.shared), filter.clone());
+        blocking(move || {
+            let (mut found, mut cursor) = (Vec::new(), cursor);
+            // One more than wanted tells whether this is the end.
+            while found.len() <= max {
+                let table = shared.table();
+                let (some, stopped) = table.find(&filter, cursor, max + 1 - found.len(), LOOK_MAX);
+                let shown = some.into_iter().filter(|(id, slot)| !slot.is(DOOMED) || table.is_leased(*id));
+                found.extend(shown.map(|(id, slot)| (id, slot, table.entry_state(id, &slot))));
+                drop(table);
+                cursor = stopped;
+                if cursor.is_none() {
+                    break;
+                }
+            }
+            let more = found.len() > max;
+            found.truncate(max);
+            let cursor = found.last().map(|(id, ..)| *id).filter(|_| more);
+            let entries = found.into_iter().filter_map(|row| entry(&shared, &filter, row)).collect();
+            Ok(Page { entries, cursor })
+        })
+        .await
     }
 
     /// Does `action` to every item the filter names; returns how many there were. Items in an
     /// attempt are held or deleted as soon as it ends; what it delivers stays delivered.
+    ///
+    /// # Errors
+    /// As for [`Queue::enqueue`]; items before the error are done.
     pub async fn admin(
         &self,
         filter: &Filter,
         action: AdminAction,
         now: Timestamp,
     ) -> Result<u64, QueueError> {
-        todo!()
+        self.inner.shared.refusal()?;
+        let (mut count, mut cursor) = (0, None);
+        loop {
+            let (shared, wanted) = (Arc::clone(&self.inner.shared), filter.clone());
+            let (ids, next) = blocking(move || {
+                let (found, next) = shared.table().find(&wanted, cursor, ADMIN_STEP, LOOK_MAX);
+                let named = |(id, slot): &(ItemId, Slot)| !slot.is(DOOMED) && names(&shared, &wanted, *id);
+                Ok((found.iter().filter(|row| named(row)).map(|(id, _)| *id).collect::<Vec<_>>(), next))
+            })
+            .await?;
+            let mut draft = Draft::vital();
+            {
+                let mut table = self.inner.shared.table();
+                for id in ids {
+                    let Some(slot) = table.slot(id) else { continue };
+                    count += 1;
+                    if action == AdminAction::Delete && table.seize(id) {
+                        draft.push(Change::Done(id), None);
+                    } else if let Some(mark) = mark(id, &slot, action, table.is_leased(id), now) {
+                        draft.push(Change::Mark(mark), None);
+                    }
+                }
+            }
+            if !draft.is_empty() {
+                self.inner.journal.commit(draft).await?;
+            }
+            cursor = next;
+            if cursor.is_none() {
+                return Ok(count);
+            }
+        }
     }
 
     /// Totals.
     pub fn stats(&self) -> Stats {
-        todo!()
+        let table = self.inner.shared.table();
+        let [active, deferred, held] = table.counts();
+        Stats {
+            active,
+            deferred,
+            held,
+            bytes: table.segments.bytes() + table.file_bytes,
+            oldest: table.oldest().map(timestamp),
+            destinations: table.destinations.top(DESTINATIONS_MAX),
+        }
     }
 
     /// Whether messages can be accepted.
     pub fn health(&self) -> Health {
-        todo!()
+        self.inner.shared.table().health.clone()
     }
 
     /// Flushes, marks the store CLEAN and stops its threads. Later calls fail.
     pub async fn close(&self) {
-        todo!()
+        let inner = Arc::clone(&self.inner);
+        let closing = blocking(move || inner.stop(true));
+        if let Err(error) = closing.await {
+            tracing::warn!(%error, "the queue could not be marked as closed; the next start reads the journal");
+        }
+    }
+
+    /// Whether a new message may be tried.
+    fn accepting(&self) -> Result<(), QueueError> {
+        self.inner.shared.refusal()?;
+        match &self.inner.shared.table().health {
+            Health::Full(text) => Err(QueueError::Full(text.clone())),
+            _ => Ok(()),
+        }
+    }
+
+    /// Adds a message to a frame; a large content is durable first.
+    async fn draft_message(&self, draft: &mut Draft, message: &NewMessage) -> Result<(), QueueError> {
+        let known = self.inner.shared.table().parts(message.id).next().is_some();
+        if message.envelope.recipients.is_empty() || known {
+            let id = message.id;
+            return Err(QueueError::Storage(format!("message {id} has no recipients or is queued already")));
+        }
+        let inline = match &message.body {
+            Body::Memory(bytes) if bytes.len() <= BODY_MEMORY_BYTES => Some(bytes.clone()),
+            _ => None,
+        };
+        if inline.is_none() {
+            let (shared, id, content) = (Arc::clone(&self.inner.shared), message.id, message.body.clone());
+            blocking(move || body::keep(&shared, id, &content)).await?;
+        }
+        draft.push(Change::Enqueue(Arc::new(Message::new(message, inline.is_none()))), inline);
+        Ok(())
+    }
+
+    /// Removes the files of messages that were refused.
+    async fn discard(&self, messages: &[NewMessage], error: &QueueError) {
+        let shared = Arc::clone(&self.inner.shared);
+        // After a failed sync the record may be on disk all the same: the next start decides.
+        let undecided = matches!(error, QueueError::Storage(_)) && shared.refusal().is_err();
+        let file = |message: &NewMessage| match &message.body {
+            Body::Memory(bytes) if bytes.len() <= BODY_MEMORY_BYTES => None,
+            Body::Memory(_) => Some((message.id, None)),
+            Body::File { path, .. } => {
+                let ours = path.parent() == Some(shared.spool_dir().as_path());
+                Some((message.id, ours.then(|| path.clone())))
+            }
+        };
+        let files: Vec<_> = messages.iter().filter_map(file).collect();
+        if files.is_empty() || undecided {
+            return;
+        }
+        let _ = blocking(move || {
+            for (id, spooled) in files {
+                if shared.table().parts(id).next().is_none() {
+                    let _ = shared.disk.remove(&shared.body_path(id));
+                }
+                let _ = spooled.map(|path| shared.disk.remove(&path));
+            }
+            Ok(())
+        })
+        .await;
     }
 }
 
-impl BodyWriter {
-    /// Appends.
-    ///
-    /// # Errors
-    /// [`QueueError::Full`] or [`QueueError::Storage`].
-    pub async fn write(&mut self, bytes: &[u8]) -> Result<(), QueueError> {
-        todo!()
-    }
-
-    /// Octets so far.
-    pub fn len(&self) -> u64 {
-        todo!()
-    }
-
-    /// Whether nothing was written yet.
-    pub fn is_empty(&self) -> bool {
-        self.len() == 0
-    }
-
-    /// Ends the body. A file is synced by [`Queue::enqueue`] at the latest.
-    ///
-    /// # Errors
-    /// [`QueueError::Full`] or [`QueueError::Storage`].
-    pub async fn finish(self) -> Result<Body, QueueError> {
-        todo!()
+impl Inner {
+    /// Ends the threads, says so on disk if all is in order and `mark` wants it, and lets others in.
+    fn stop(&self, mark: bool) -> Result<(), QueueError> {
+        let running = self.running.lock().unwrap_or_else(PoisonError::into_inner).take();
+        let Some(Running { writer, keeper, stop, lock }) = running else { return Ok(()) };
+        self.shared.table().closed = true;
+        self.journal.close();
+        let written = writer.join().is_ok();
+        drop(stop);
+        let indexed = keeper.join().unwrap_or(false);
+        let sound = !matches!(self.shared.table().health, Health::Failed(_));
+        self.shared.wake.notify_one();
+        if mark && written && indexed && sound {
+            open::write_marker(&self.shared, &self.boot, true)?;
+        }
+        drop(lock);
+        Ok(())
     }
 }
 
-impl Body {
-    /// Opens it for reading in pieces.
-    ///
-    /// # Errors
-    /// [`QueueError::Storage`] when the file is gone or unreadable.
-    pub async fn reader(&self) -> Result<BodyReader, QueueError> {
-        todo!()
-    }
-
-    /// The first octets, at most `max`: for headers in a DSN.
-    ///
-    /// # Errors
-    /// As for [`Body::reader`].
-    pub async fn head(&self, max: usize) -> Result<Bytes, QueueError> {
-        todo!()
+impl Drop for Inner {
+    fn drop(&mut self) {
+        // Without `close` the next start replays.
+        let _ = self.stop(false);
     }
 }
 
-impl BodyReader {
-    /// The next piece (some 64 KB), or `None` at the end.
-    ///
-    /// # Errors
-    /// [`QueueError::Storage`].
-    pub async fn next(&mut self) -> Result<Option<Bytes>, QueueError> {
-        todo!()
+fn read_claims(shared: &Shared, leased: Vec<Leased>, now: Timestamp) -> Vec<(i64, QueueItem, u64)> {
+    let mut read = Vec::with_capacity(leased.len());
+    for Leased { id, fence, slot, .. } in leased {
+        match read::item(shared, id) {
+            Ok(Some(item)) => read.push((slot.due, item, fence)),
+            Ok(None) => {}
+            Err(error) => {
+                tracing::error!(queue_id = %id, %error, "a queued message cannot be read; tried again later");
+                let at = micros(now).saturating_add(UNREADABLE_WAIT_MICROS);
+                shared.table().unclaim(id, fence, at);
+            }
+        }
+    }
+    read
+}
+
+fn entry(shared: &Shared, filter: &Filter, row: (ItemId, Slot, EntryState)) -> Option<Entry> {
+    let (id, slot, state) = row;
+    match read::item(shared, id) {
+        Ok(item) => {
+            let item = item.filter(|item| sent_by(filter, item))?;
+            let next_attempt = (state != EntryState::Held).then(|| timestamp(slot.due));
+            Some(Entry { item, state, next_attempt })
+        }
+        Err(error) => {
+            tracing::error!(queue_id = %id, %error, "a queued message cannot be read");
+            None
+        }
     }
 }
 
-/// Placeholder for listings by domain.
-pub type DestinationDomain = Domain;
+fn sent_by(filter: &Filter, item: &QueueItem) -> bool {
+    let asked = filter.sender.as_deref();
+    asked.is_none_or(|asked| table::is_sender(&item.envelope.reverse_path, asked))
+}
+
+/// Whether the filter really names the item: senders are looked up by hash.
+fn names(shared: &Shared, filter: &Filter, id: ItemId) -> bool {
+    filter.sender.is_none()
+        || read::item(shared, id).ok().flatten().is_some_and(|item| sent_by(filter, &item))
+}
+
+/// What an operator's action leaves of an item; nothing when it is so already.
+fn mark(id: ItemId, slot: &Slot, action: AdminAction, leased: bool, now: Timestamp) -> Option<Mark> {
+    let as_it_is = Mark {
+        item: id,
+        held: slot.is(HELD),
+        doomed: slot.is(DOOMED),
+        due: timestamp(slot.due),
+        since: timestamp(slot.since),
+    };
+    let (due, since) = (now, now);
+    match action {
+        AdminAction::Retry => (!leased).then_some(Mark { due, since, ..as_it_is }),
+        AdminAction::Hold => (!as_it_is.held).then_some(Mark { held: true, ..as_it_is }),
+        AdminAction::Release => as_it_is.held.then_some(Mark { held: false, due, since, ..as_it_is }),
+        AdminAction::Delete => Some(Mark { doomed: true, ..as_it_is }),
+    }
+}

@@ -1,0 +1,259 @@
+//! The queue's housekeeping thread: index, compaction, files no longer needed, the reserve.
+//!
+//! Nothing here is needed for durability and nothing waits for it. It is the index's only writer.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::io::{self, IoSlice};
+use std::sync::Arc;
+use std::sync::mpsc::{Receiver, RecvTimeoutError};
+use std::time::{Duration, Instant};
+
+use super::compaction;
+use super::disk::sync_parent;
+use super::index::{self, BATCH_ITEMS, Batch, Checkpoint, Index};
+use super::journal::{Draft, Journal};
+use super::notions::Health;
+use super::record::Change;
+use super::segments::Cleaning;
+use super::shared::Shared;
+use crate::queue::{ItemId, QueueId};
+
+/// Between two rounds. What is queued and delivered within one never reaches the index.
+const ROUND: Duration = Duration::from_millis(500);
+/// Between two syncs of the index, after which segments can leave.
+const SYNC_EVERY: Duration = Duration::from_secs(2);
+/// Items an operator removed during an attempt, per frame.
+const REAP_ITEMS: usize = 256;
+
+/// See the file's header.
+pub(super) struct Keeper {
+    pub shared: Arc<Shared>,
+    pub journal: Arc<Journal>,
+    /// Absent when it broke; the next start makes a new one.
+    pub index: Option<Index>,
+    /// A segment that cannot be emptied because something in it cannot be read.
+    stuck: Option<u32>,
+}
+
+impl Keeper {
+    pub(super) fn new(shared: Arc<Shared>, journal: Arc<Journal>, index: Option<Index>) -> Self {
+        Self { shared, journal, index, stuck: None }
+    }
+
+    /// Runs until the other end of `stop` is dropped or speaks; then a last round. Whether the
+    /// index is complete and durable.
+    pub(super) fn run(mut self, stop: &Receiver<()>) -> bool {
+        let mut synced = Instant::now();
+        while stop.recv_timeout(ROUND) == Err(RecvTimeoutError::Timeout) {
+            self.refill_reserve();
+            self.reap();
+            self.empty_trash();
+            if synced.elapsed() >= SYNC_EVERY {
+                self.round();
+                synced = Instant::now();
+            } else {
+                self.update_index();
+            }
+        }
+        self.reap();
+        self.empty_trash();
+        self.update_index();
+        let complete = self.sync_index();
+        // sled writes once more when it is dropped.
+        self.index = None;
+        complete && index::sync_files(&self.shared.index_dir()).is_ok()
+    }
+
+    /// Index, sync, and then at most one segment.
+    pub(super) fn round(&mut self) {
+        let cleaning = self.shared.table().segments.cleaning(self.shared.limits.segment_bytes);
+        self.update_index();
+        self.sync_index();
+        match cleaning {
+            // What made it dead is in the index now.
+            Some(Cleaning::Unlink(segment)) => self.unlink(segment),
+            Some(Cleaning::Copy(segment)) if self.stuck != Some(segment) => self.copy(segment),
+            _ => {}
+        }
+    }
+
+    fn update_index(&mut self) {
+        let Some(index) = &self.index else { return self.shared.table().dirty.clear() };
+        let (dirty, checkpoint): (BTreeSet<ItemId>, _) = {
+            let mut table = self.shared.table();
+            let checkpoint = Checkpoint { position: table.position, ids_below: table.ids_below };
+            (std::mem::take(&mut table.dirty), checkpoint)
+        };
+        if dirty.is_empty() {
+            return;
+        }
+        let mut ids = dirty.into_iter().peekable();
+        while ids.peek().is_some() {
+            let mut batch = Batch::default();
+            {
+                let mut table = self.shared.table();
+                for id in ids.by_ref().take(BATCH_ITEMS) {
+                    match table.mark_indexed(id) {
+                        None => batch.remove(id),
+                        Some(slot) => {
+                            if let Some(destination) = table.destinations.name(slot.destination) {
+                                batch.put(id, &slot, destination);
+                            }
+                        }
+                    }
+                }
+            }
+            // The table may be ahead of the checkpoint; replaying what it already has is harmless.
+            if ids.peek().is_none() {
+                batch.checkpoint(&self.shared.nonce, checkpoint);
+            }
+            if let Err(error) = index.apply(batch) {
+                return self.drop_index(&error);
+            }
+        }
+    }
+
+    fn sync_index(&mut self) -> bool {
+        let Some(index) = &self.index else { return false };
+        match index.sync() {
+            Ok(()) => true,
+            Err(error) => {
+                self.drop_index(&error);
+                false
+            }
+        }
+    }
+
+    fn drop_index(&mut self, error: &str) {
+        tracing::error!(error, "queue index failed; going on without, the next start rebuilds it");
+        self.index = None;
+        if let Err(error) = index::remove(&self.shared.index_dir()) {
+            // Its checkpoint gives it away: the segments it names will be gone.
+            tracing::warn!(%error, "cannot remove the failed queue index");
+        }
+    }
+
+    fn unlink(&mut self, segment: u32) {
+        let path = self.shared.segment_path(segment);
+        let disk = self.shared.disk.as_ref();
+        // The name must be gone for good before a later segment may go.
+        match disk.remove(&path).and_then(|()| sync_parent(disk, &path)) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                tracing::warn!(%error, path = %path.display(), "cannot remove an old journal segment");
+            }
+            _ => self.shared.table().segments.remove(segment),
+        }
+    }
+
+    fn copy(&mut self, segment: u32) {
+        if self.shared.table().health != Health::Fine {
+            return;
+        }
+        let unreadable = match compaction::gather(&self.shared, segment) {
+            Ok((groups, unreadable)) => {
+                for group in groups {
+                    if let Err(error) = self.journal.relocate(group) {
+                        tracing::warn!(%error, "compaction of the queue journal interrupted");
+                        return;
+                    }
+                }
+                unreadable
+            }
+            Err(error) => {
+                tracing::warn!(%error, "cannot compact a segment of the queue journal");
+                return;
+            }
+        };
+        let still = |id: &&QueueId| self.shared.table().parts(**id).next().is_some();
+        if let Some(id) = unreadable.iter().find(still) {
+            self.stuck = Some(segment);
+            let path = self.shared.segment_path(segment);
+            tracing::error!(
+                queue_id = %id,
+                damaged = unreadable.len(),
+                path = %path.display(),
+                "a queued message cannot be read from the journal; restore the file from a backup or delete the message"
+            );
+        }
+    }
+
+    /// Ends items that an operator deleted while an attempt ran.
+    fn reap(&self) {
+        loop {
+            let mut draft = Draft::vital();
+            {
+                let mut table = self.shared.table();
+                let ids: Vec<ItemId> = table.reap.iter().copied().take(REAP_ITEMS).collect();
+                for id in ids.into_iter().filter(|id| table.seize(*id)) {
+                    draft.push(Change::Done(id), None);
+                }
+            }
+            if draft.is_empty() || self.journal.commit_blocking(draft).is_err() {
+                return;
+            }
+        }
+    }
+
+    fn empty_trash(&self) {
+        let trash = std::mem::take(&mut self.shared.table().trash);
+        for id in trash {
+            let path = self.shared.body_path(id);
+            let len = fs::metadata(&path).map_or(0, |metadata| metadata.len());
+            match self.shared.disk.remove(&path) {
+                Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                    tracing::warn!(%error, path = %path.display(), "cannot remove a delivered message's content");
+                }
+                _ => {
+                    let mut table = self.shared.table();
+                    table.file_bytes = table.file_bytes.saturating_sub(len);
+                }
+            }
+        }
+    }
+
+    /// Being able to set space aside again is the sign that the disk is no longer full.
+    fn refill_reserve(&self) {
+        if !matches!(self.shared.table().health, Health::Full(_)) {
+            return;
+        }
+        if make_reserve(&self.shared).is_ok() {
+            let mut table = self.shared.table();
+            if matches!(table.health, Health::Full(_)) {
+                (table.health, table.starved) = (Health::Fine, false);
+                tracing::info!("there is space again: messages are accepted");
+            }
+        }
+    }
+}
+
+/// Sets space aside for recording deliveries on a full disk.
+pub(super) fn make_reserve(shared: &Shared) -> io::Result<()> {
+    let (disk, path, bytes) = (shared.disk.as_ref(), shared.reserve_path(), shared.limits.reserve_bytes);
+    if fs::metadata(&path).is_ok_and(|metadata| metadata.len() == bytes) {
+        return Ok(());
+    }
+    let _ = disk.remove(&path);
+    // Not zeros: some file systems would keep no space for those.
+    let mut word = u64::from_le_bytes(shared.nonce[..8].try_into().expect("eight octets")) | 1;
+    let piece: Vec<u8> = std::iter::repeat_with(|| {
+        (word ^= word << 13, word ^= word >> 7, word ^= word << 17);
+        word.to_le_bytes()
+    })
+    .take(8192)
+    .flatten()
+    .collect();
+    let write = || -> io::Result<()> {
+        let mut file = disk.create(&path)?;
+        let mut left = bytes as usize;
+        while left > 0 {
+            let part = left.min(piece.len());
+            file.write(&mut [IoSlice::new(&piece[..part])])?;
+            left -= part;
+        }
+        file.sync()
+    };
+    write().inspect_err(|_| {
+        let _ = disk.remove(&path);
+    })
+}

@@ -1,0 +1,141 @@
+//! The words of the queue's boundary: what goes in, what comes out, what can go wrong.
+//!
+//! Plain data, no disk; `queue` has the verbs.
+
+use jiff::Timestamp;
+use serde::Serialize;
+
+use super::body::Body;
+use crate::mail::{Destination, Envelope};
+use crate::queue::{ItemId, QueueId, QueueItem};
+
+/// A message about to be queued.
+#[derive(Debug, Clone)]
+pub struct NewMessage {
+    /// From [`Queue::allocate_id`](super::Queue::allocate_id); already named in the Received field.
+    pub id: QueueId,
+    /// Its envelope; the queue makes one item per destination.
+    pub envelope: Envelope,
+    /// The content as it will be sent: CRLF lines, our Received field in front.
+    pub body: Body,
+    /// When it was received.
+    pub received_at: Timestamp,
+    /// See [`QueueItem::is_report`].
+    pub is_report: bool,
+    /// See [`QueueItem::expires_at`].
+    pub expires_at: Option<Timestamp>,
+}
+
+/// An item leased to one delivery; settle it, or let the lease run out and it is due again.
+#[derive(Debug, Clone)]
+pub struct Claim {
+    /// The item.
+    pub item: QueueItem,
+    /// Fencing token: a settle with an outdated one is refused.
+    pub fence: u64,
+    /// The lease ends here.
+    pub leased_until: Timestamp,
+}
+
+/// Why the queue refused.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum QueueError {
+    /// No space: answer 452, nothing was kept.
+    #[error("no space left for the queue: {0}")]
+    Full(String),
+    /// The journal cannot be trusted to write any more: answer 451, accept nothing.
+    #[error("queue storage failed: {0}")]
+    Storage(String),
+    /// The claim is no longer ours, or the item is gone.
+    #[error("the claim on {0} is no longer valid")]
+    Fenced(ItemId),
+    /// No such message or item.
+    #[error("no such message in the queue: {0}")]
+    Unknown(String),
+}
+
+/// How an item stands, for listings.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum EntryState {
+    /// Waiting for its first attempt or in one.
+    Active,
+    /// Waiting for another attempt.
+    Deferred,
+    /// Stopped by an operator.
+    Held,
+}
+
+/// One line of a listing.
+#[derive(Debug, Clone)]
+pub struct Entry {
+    /// The item, with its history.
+    pub item: QueueItem,
+    /// How it stands.
+    pub state: EntryState,
+    /// When it is tried next; absent when held.
+    pub next_attempt: Option<Timestamp>,
+}
+
+/// Which items a listing or an operation is about; all conditions must hold.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Filter {
+    /// This message, or this item of it.
+    pub id: Option<QueueId>,
+    /// This item only.
+    pub item: Option<ItemId>,
+    /// Exactly this reverse-path mailbox, without brackets; empty for the null path.
+    pub sender: Option<String>,
+    /// This destination.
+    pub recipient_domain: Option<Destination>,
+}
+
+/// A page of a listing.
+#[derive(Debug, Clone)]
+pub struct Page {
+    /// In order of queue id.
+    pub entries: Vec<Entry>,
+    /// Pass it on to get the next page; absent at the end.
+    pub cursor: Option<ItemId>,
+}
+
+/// What an operator does to items.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum AdminAction {
+    /// Due now.
+    Retry,
+    /// Not tried until released.
+    Hold,
+    /// Undo a hold; due now.
+    Release,
+    /// Removed without a bounce.
+    Delete,
+}
+
+/// Totals.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
+pub struct Stats {
+    /// Items waiting for their first attempt or in one.
+    pub active: u64,
+    /// Items waiting for another attempt.
+    pub deferred: u64,
+    /// Items held.
+    pub held: u64,
+    /// Octets of journal segments and body files.
+    pub bytes: u64,
+    /// When the oldest message in the queue was received.
+    pub oldest: Option<Timestamp>,
+    /// Items per destination, most first, at most 20.
+    pub destinations: Vec<(Destination, u64)>,
+}
+
+/// Whether messages can be accepted.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Health {
+    /// Yes.
+    Fine,
+    /// The disk is full: 452 until there is space again.
+    Full(String),
+    /// The journal failed: 451 until restart.
+    Failed(String),
+}

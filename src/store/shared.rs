@@ -1,0 +1,127 @@
+//! What the queue's threads and callers share: the table, the disk, where everything is.
+//!
+//! Layout below `data_dir/queue`: `journal/` segments, `bodies/` contents over 1 MB, `spool/`
+//! contents being received, `index/` sled, `state` the marker of start and stop, `lock`, and
+//! `reserve`, space given up when the disk is full so that deliveries can still be recorded.
+
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use tokio::sync::Notify;
+
+use super::disk::Disk;
+use super::frame::Nonce;
+use super::notions::{Health, QueueError};
+use super::table::Table;
+use crate::queue::QueueId;
+
+/// See the file's header.
+pub(super) struct Shared {
+    pub disk: Arc<dyn Disk>,
+    pub dir: PathBuf,
+    pub nonce: Nonce,
+    pub limits: Limits,
+    /// Something became due earlier than was known.
+    pub wake: Notify,
+    table: Mutex<Table>,
+    spooled: AtomicU64,
+    ids: AtomicU64,
+}
+
+/// Sizes; tests have smaller ones.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Limits {
+    /// A new segment is begun beyond it.
+    pub segment_bytes: u64,
+    /// What is kept free for recording deliveries on a full disk.
+    pub reserve_bytes: u64,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self { segment_bytes: 64 << 20, reserve_bytes: 8 << 20 }
+    }
+}
+
+impl Shared {
+    pub(super) fn new(disk: Arc<dyn Disk>, dir: PathBuf, nonce: Nonce, limits: Limits, table: Table) -> Self {
+        let ids = AtomicU64::new(table.ids_below);
+        let (wake, spooled) = (Notify::new(), AtomicU64::new(0));
+        Self { disk, dir, nonce, limits, wake, table: Mutex::new(table), spooled, ids }
+    }
+
+    /// A number never used before.
+    pub(super) fn allocate_id(&self) -> u64 {
+        self.ids.fetch_add(1, Ordering::Relaxed)
+    }
+
+    /// The number given out next.
+    pub(super) fn next_id(&self) -> u64 {
+        self.ids.load(Ordering::Relaxed)
+    }
+
+    /// The table, for a moment. A panic elsewhere leaves it as the last whole change made it.
+    pub(super) fn table(&self) -> MutexGuard<'_, Table> {
+        self.table.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(super) fn segment_path(&self, segment: u32) -> PathBuf {
+        self.journal_dir().join(segment_name(segment))
+    }
+
+    pub(super) fn journal_dir(&self) -> PathBuf {
+        self.dir.join("journal")
+    }
+
+    pub(super) fn body_path(&self, id: QueueId) -> PathBuf {
+        self.dir.join("bodies").join(id.to_string())
+    }
+
+    pub(super) fn spool_dir(&self) -> PathBuf {
+        self.dir.join("spool")
+    }
+
+    /// A name for a content being received.
+    pub(super) fn spool_path(&self) -> PathBuf {
+        self.spool_dir().join(self.spooled.fetch_add(1, Ordering::Relaxed).to_string())
+    }
+
+    pub(super) fn reserve_path(&self) -> PathBuf {
+        self.dir.join("reserve")
+    }
+
+    pub(super) fn index_dir(&self) -> PathBuf {
+        self.dir.join("index")
+    }
+
+    /// Why nothing can be written at all, if so.
+    pub(super) fn refusal(&self) -> Result<(), QueueError> {
+        let table = self.table();
+        match &table.health {
+            Health::Failed(text) => Err(QueueError::Storage(text.clone())),
+            _ if table.closed => Err(closed()),
+            _ => Ok(()),
+        }
+    }
+}
+
+/// A segment's file name.
+pub(super) fn segment_name(segment: u32) -> String {
+    format!("{segment:010}.journal")
+}
+
+/// The error of everything after `close`.
+pub(super) fn closed() -> QueueError {
+    QueueError::Storage("the queue is closed".to_owned())
+}
+
+/// Runs disk work where it may wait.
+pub(super) async fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> Result<T, QueueError> + Send + 'static,
+) -> Result<T, QueueError> {
+    match tokio::task::spawn_blocking(work).await {
+        Ok(result) => result,
+        Err(error) => Err(QueueError::Storage(format!("a storage task ended early: {error}"))),
+    }
+}
