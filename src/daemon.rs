@@ -58,22 +58,31 @@ pub enum Ended {
     Broken,
 }
 
-/// Runs the daemon until a signal ends it. `level` changes the log level at a reload.
+/// What a daemon is started from.
+pub struct Start {
+    /// For reading the configuration again.
+    pub sources: Sources,
+    /// The configuration.
+    pub loaded: Loaded,
+    /// The options made of it.
+    pub settings: Settings,
+    /// What the check had to tell; logged once the start has succeeded.
+    pub notes: Vec<ConfigError>,
+    /// Changes the log level at a reload.
+    pub level: Box<Level>,
+}
+
+/// Runs the daemon until a signal ends it.
 ///
 /// # Errors
 /// What keeps it from starting.
-pub fn run(
-    sources: Sources,
-    loaded: Loaded,
-    settings: Settings,
-    level: Box<Level>,
-) -> Result<Ended, ConfigError> {
+pub fn run(start: Start) -> Result<Ended, ConfigError> {
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .build()
-        .map_err(|error| loaded.error("server", format!("the runtime cannot be started: {error}")))?;
+        .map_err(|error| start.loaded.error("server", format!("the runtime cannot be started: {error}")))?;
     let ended = runtime.block_on(async {
-        let daemon = Daemon::start(sources, loaded, settings, level).await?;
+        let daemon = Daemon::start(start).await?;
         Ok(daemon.run().await)
     });
     // Blocking work that hangs (a dead disk) must not keep the process.
@@ -133,19 +142,16 @@ impl Signals {
 }
 
 impl Daemon {
-    async fn start(
-        sources: Sources,
-        loaded: Loaded,
-        settings: Settings,
-        level: Box<Level>,
-    ) -> Result<Self, ConfigError> {
+    async fn start(start: Start) -> Result<Self, ConfigError> {
+        let Start { sources, loaded, settings, notes, level } = start;
         let signals =
             Signals::new().map_err(|error| loaded.error("server", format!("no signals: {error}")))?;
         let Settings { submission, server_tls, delivery, gather, reporting, queue, doors } = settings;
         // Everything that another process may hold comes before anything is changed.
         let admin_socket =
             admin::bind(&loaded.config.admin.socket).map_err(|text| loaded.error("admin.socket", text))?;
-        let listeners = submission::bind(&submission).map_err(|text| loaded.error("listener", text))?;
+        let listeners = submission::bind(&submission)
+            .map_err(|text| loaded.error("listener", text.strip_prefix("listener ").unwrap_or(&text)))?;
         let storage = Storage::open(&loaded, queue).await?;
         let world = world(doors).map_err(|text| loaded.error("mta_sts", text))?;
 
@@ -181,6 +187,9 @@ impl Daemon {
                 sockets.iter().filter_map(|s| Some((listener.name.clone(), s.local_addr().ok()?)))
             })
             .collect();
+        for note in notes {
+            info!("configuration: {note}");
+        }
         for (name, address) in &addresses {
             info!(listener = %name, %address, "listening");
         }

@@ -58,7 +58,7 @@ impl AdminHandles {
                         Ok(policy) => Ok(mode_name(&policy).to_owned()),
                         Err(trouble) => Err(trouble.text),
                     }),
-                    entry: found.entry.map(|entry| (*entry).clone()),
+                    entry: found.entry.map(|entry| Box::new((*entry).clone())),
                 }
             }
             Request::PolicyForget { domain } => match self.gather.forget(&domain).await {

@@ -176,7 +176,7 @@ pub enum Answer {
         /// How the fetch went, if one was called for: the policy's mode, or the trouble.
         fetch: Option<Result<String, String>>,
         /// What is known now.
-        entry: Option<CachedPolicy>,
+        entry: Option<Box<CachedPolicy>>,
     },
     /// A page of reports.
     Reports {

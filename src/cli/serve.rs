@@ -1,10 +1,10 @@
 //! `stsrelay serve`: checks the configuration, starts the logs, runs the daemon.
 
-use tracing::{info, warn};
+use tracing::warn;
 
 use super::{ConfigArgs, Exit, Failure, logging};
 use crate::config::{check, settings};
-use crate::daemon::{self, Ended};
+use crate::daemon::{self, Ended, Start};
 use crate::net::{Clock as _, SystemClock};
 
 pub(super) fn run(args: &ConfigArgs) -> Result<Exit, Failure> {
@@ -15,11 +15,8 @@ pub(super) fn run(args: &ConfigArgs) -> Result<Exit, Failure> {
         return Err(Failure::config(found.errors));
     }
     let level = logging::start(&loaded)?;
-    for note in found.notes {
-        info!("configuration: {note}");
-    }
     let settings = settings(&loaded).map_err(Failure::config)?;
-    match daemon::run(sources, loaded, settings, level)? {
+    match daemon::run(Start { sources, loaded, settings, notes: found.notes, level })? {
         Ended::Drained => Ok(Exit::Fine),
         Ended::Cut => {
             warn!("work under way was cut off; the queue has it and tries again at the next start");

@@ -130,29 +130,34 @@ fn needs_restart(old: &Loaded, new: &Loaded) -> Vec<String> {
 mod tests {
     use super::*;
 
-    fn loaded(set: &[&str]) -> Loaded {
+    fn loaded(text: &str) -> Loaded {
         let folder = tempfile::tempdir().unwrap();
         let file = folder.path().join("stsrelay.toml");
-        std::fs::write(&file, "").unwrap();
-        let set = set.iter().map(|&text| text.to_owned()).collect();
-        Sources { file: Some(file), environment: Vec::new(), set }.load().unwrap()
+        std::fs::write(&file, text).unwrap();
+        Sources { file: Some(file), ..Sources::default() }.load().unwrap()
     }
 
     #[test]
     fn changes_that_need_a_restart_are_told_by_key() {
-        let old = loaded(&[]);
-        for (set, expected) in [
-            (&["log.level=debug", "delivery.retry=[\"1m\"]", "policy.mta_sts=false"][..], &[][..]),
-            (&["server.data_dir=/srv/x"], &["server.data_dir"]),
-            (&["dns.nameservers=[\"127.0.0.1:5353\"]"], &["dns.nameservers"]),
-            (&["limits.recipients=100", "limits.connections=10"], &["limits.connections"]),
-            (&["limits.connections_per_address=10"], &[]),
+        let old = loaded("");
+        let listener = "[[listener]]\nname = \"smarthost\"\n";
+        for (text, expected) in [
             (
-                &["listener=[{name=\"smarthost\",listen=[\"127.0.0.1:26\"],auth=\"required\"}]"],
-                &["listener[0].listen"],
+                "[log]\nlevel = \"debug\"\n[delivery]\nretry = [\"1m\"]\n[policy]\nmta_sts = false"
+                    .to_owned(),
+                vec![],
             ),
+            ("[server]\ndata_dir = \"/srv/x\"".to_owned(), vec!["server.data_dir"]),
+            ("[dns]\nnameservers = [\"127.0.0.1:5353\"]".to_owned(), vec!["dns.nameservers"]),
+            ("[limits]\nrecipients = 100\nconnections = 10".to_owned(), vec!["limits.connections"]),
+            ("[limits]\nconnections_per_address = 10".to_owned(), vec![]),
+            (
+                format!("{listener}listen = [\"127.0.0.1:26\"]\nauth = \"required\""),
+                vec!["listener[0].listen"],
+            ),
+            (format!("{listener}listen = [\"127.0.0.1:2525\", \"[::1]:2525\"]\ntls = \"starttls\""), vec![]),
         ] {
-            assert_eq!(needs_restart(&old, &loaded(set)), expected, "{set:?}");
+            assert_eq!(needs_restart(&old, &loaded(&text)), expected, "{text}");
         }
     }
 }

@@ -13,10 +13,11 @@
 mod pkix;
 mod roots;
 mod server;
+mod spki;
 pub(in crate::net) mod verifier;
 
 use std::io;
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 
 use aws_lc_rs::digest;
 use rustls::client::Resumption;
@@ -80,13 +81,9 @@ impl TlsFacts {
     /// RFC 7672 §3.1.1: usage 3 binds the server's own certificate or key; neither names nor dates
     /// count. Usage 2 (RFC 7672 §3.1.2) is not matched yet, and so never passes.
     fn verify_tlsa(&self, records: &[Tlsa]) -> Result<(), TlsFailure> {
-        let certificate = CertificateDer::from_slice(&self.end_entity);
-        let key = pkix::public_key(&certificate);
+        let key = spki::of(&self.end_entity).map(|info| info.der).unwrap_or_default();
         let matches = |record: &Tlsa| {
-            let selected: &[u8] = match record.selector {
-                0 => &certificate,
-                _ => key.as_deref().unwrap_or_default(),
-            };
+            let selected = if record.selector == 0 { &*self.end_entity } else { key };
             if selected.is_empty() {
                 return false;
             }
@@ -166,7 +163,9 @@ impl ClientTls {
 
 /// The one crypto provider; its key exchange starts with the hybrid X25519MLKEM768.
 pub(in crate::net) fn provider() -> Arc<CryptoProvider> {
-    Arc::new(rustls::crypto::aws_lc_rs::default_provider())
+    static PROVIDER: LazyLock<Arc<CryptoProvider>> =
+        LazyLock::new(|| Arc::new(rustls::crypto::aws_lc_rs::default_provider()));
+    Arc::clone(&PROVIDER)
 }
 
 /// TLS 1.2 and 1.3 (RFC 8996: nothing older), PKIX verification, SNI, no client certificate.

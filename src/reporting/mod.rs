@@ -11,6 +11,7 @@
 
 pub mod dkim;
 mod entry;
+mod handover;
 mod mail;
 mod options;
 mod run;

@@ -1,4 +1,4 @@
-//! One report, one step further: look up the record, post, hand over to the queue.
+//! One report, one step further: look up the record, post, or hand over to the queue (`handover`).
 //!
 //! Every change is kept in `store::reports` before and after it shows outside, so that no report is
 //! sent twice by us and none forgotten, whatever crashes (see `entry` for the states). What remains:
@@ -8,19 +8,17 @@
 
 use std::collections::hash_map::Entry as MapEntry;
 
-use bytes::Bytes;
 use jiff::Timestamp;
 use jiff::civil::Date;
 use tracing::{info, warn};
 
-use super::mail::{GZIP_TYPE, MailFacts, compose, gzip};
+use super::mail::{GZIP_TYPE, gzip};
 use super::{Options, Reporting, SendLine, SendOutcome, entry};
-use crate::mail::{Domain, Mailbox, ReversePath};
+use crate::mail::Domain;
 use crate::net::dns::Lookup;
 use crate::net::https::PostOutcome;
-use crate::queue::QueueId;
 use crate::queue::retry::after;
-use crate::store::{Body, Filter, NewMessage, ReportEntry, RuaState, RuaStatus};
+use crate::store::{ReportEntry, RuaState, RuaStatus};
 use crate::tlsrpt::record::{self, Rua};
 use crate::tlsrpt::report::{Report, day_of, report_id};
 
@@ -30,8 +28,6 @@ pub(super) const REPORTS_PER_RUA_MAX: u32 = 1000;
 /// Entries kept per day that only say "nothing to send": most domains publish no record, and the
 /// listing is for the others.
 pub(super) const NOTES_PER_DAY_MAX: u32 = 5000;
-/// Octets of a queued message looked at to know a report again.
-const HEAD_BYTES: usize = 8192;
 
 /// Which targets are worked on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -54,7 +50,7 @@ pub(super) struct Worked {
 }
 
 /// Why nothing more is done for a report now.
-enum Stop {
+pub(super) enum Stop {
     /// Nothing to send.
     Nothing(String),
     /// Not now: the state could not be kept.
@@ -202,7 +198,9 @@ impl Reporting {
                 entry.targets.clear();
                 entry.json.clear();
                 entry.note = Some(why.clone());
-                if self.may_note(entry.day) {
+                // An entry that says "looking it up" must not go on saying so.
+                let told = self.reports().get(entry.day, &entry.domain).is_some();
+                if told || self.may_note(entry.day) {
                     self.keep(entry).await?;
                 }
                 self.mark_done(entry.day, &entry.domain);
@@ -263,122 +261,7 @@ impl Reporting {
         self.keep(entry).await
     }
 
-    async fn hand_over(
-        &self,
-        options: &Options,
-        entry: &mut ReportEntry,
-        index: usize,
-        to: &Mailbox,
-    ) -> Result<(), Stop> {
-        if let Some(id) = entry::unconfirmed(&entry.targets[index]) {
-            if self.is_queued(id, &entry.report_id, to).await? {
-                return self.confirm(options, entry, index, id).await;
-            }
-            warn!(day = %entry.day, domain = %entry.domain, "hand-over of a TLS report was cut short, repeated");
-        }
-        let (now, started_at) = (self.now(), entry.started_at);
-        let id = self.queue().allocate_id();
-        let (envelope, content) = match self.mail(options, entry, id, to, now).await {
-            Ok(mail) => mail,
-            Err(why) => {
-                entry::defer(&mut entry.targets[index], started_at, now, &options.retry, why);
-                return self.keep(entry).await;
-            }
-        };
-        let before = entry.targets[index].clone();
-        entry.targets[index].status = RuaStatus::Queued(id);
-        entry.targets[index].last = None;
-        self.keep(entry).await?;
-        let message = NewMessage {
-            id,
-            envelope,
-            body: Body::Memory(Bytes::from(content)),
-            received_at: now,
-            is_report: true,
-            // RFC 8460 §5.5: 24 hours from the first try, which is now.
-            expires_at: Some(after(now, entry::GIVE_UP_AFTER)),
-        };
-        match self.queue().enqueue(message).await {
-            Ok(_) => self.confirm(options, entry, index, id).await,
-            Err(error) => {
-                entry.targets[index] = before;
-                let why = error.to_string();
-                entry::defer(&mut entry.targets[index], started_at, now, &options.retry, why);
-                self.keep(entry).await
-            }
-        }
-    }
-
-    /// The mail, made off the async threads: compression and RSA take their milliseconds.
-    async fn mail(
-        &self,
-        options: &Options,
-        entry: &ReportEntry,
-        id: QueueId,
-        to: &Mailbox,
-        now: Timestamp,
-    ) -> Result<(crate::mail::Envelope, Vec<u8>), String> {
-        let (options, to) = (options.clone(), to.clone());
-        let (domain, json) = (entry.domain.clone(), entry.json.clone());
-        let random = rand::random();
-        tokio::task::spawn_blocking(move || {
-            compose(&MailFacts {
-                options: &options,
-                report_domain: &domain,
-                json: &json,
-                to: &to,
-                queue_id: id,
-                now,
-                random,
-            })
-        })
-        .await
-        .map_err(|error| format!("the mail could not be made: {error}"))?
-    }
-
-    async fn confirm(
-        &self,
-        options: &Options,
-        entry: &mut ReportEntry,
-        index: usize,
-        id: QueueId,
-    ) -> Result<(), Stop> {
-        let unsigned =
-            if options.dkim.is_some() { "" } else { ", unsigned (tlsrpt.dkim_key_file is not set)" };
-        let target = &mut entry.targets[index];
-        target.attempts = target.attempts.saturating_add(1);
-        target.status = RuaStatus::Queued(id);
-        target.last = Some(format!("handed to the queue as {id}{unsigned}"));
-        info!(day = %entry.day, domain = %entry.domain, rua = %target.rua, queue_id = %id, "TLS report queued");
-        if let Err(Stop::Storage(why)) = self.keep(entry).await {
-            // Queued all the same: another try within this run would send it twice.
-            warn!(day = %entry.day, domain = %entry.domain, queue_id = %id, error = %why,
-                "TLS report queued, but this could not be kept; looked up in the queue after a restart");
-        }
-        Ok(())
-    }
-
-    /// Whether the queue has this report to this address under this id.
-    ///
-    /// The id alone would not do: one that was never used for a message may be given again.
-    async fn is_queued(&self, id: QueueId, report_id: &str, to: &Mailbox) -> Result<bool, Stop> {
-        let filter = Filter { id: Some(id), ..Filter::default() };
-        let storage = |error: crate::store::QueueError| Stop::Storage(error.to_string());
-        let page = self.queue().list(&filter, None, 1).await.map_err(storage)?;
-        let Some(found) = page.entries.first() else { return Ok(false) };
-        let envelope = &found.item.envelope;
-        let ours = found.item.is_report
-            && envelope.recipients.iter().any(|recipient| recipient.path == *to)
-            && matches!(envelope.reverse_path, ReversePath::Mailbox(_));
-        if !ours {
-            return Ok(false);
-        }
-        let body = self.queue().body(id).await.map_err(storage)?;
-        let head = body.head(HEAD_BYTES).await.map_err(storage)?;
-        Ok(memchr::memmem::find(&head, format!("<{report_id}>").as_bytes()).is_some())
-    }
-
-    async fn keep(&self, entry: &ReportEntry) -> Result<(), Stop> {
+    pub(super) async fn keep(&self, entry: &ReportEntry) -> Result<(), Stop> {
         self.reports().put(entry.clone()).await.map_err(|error| Stop::Storage(error.to_string()))
     }
 

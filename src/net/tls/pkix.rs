@@ -5,7 +5,7 @@
 
 use jiff::Timestamp;
 use rustls::client::{verify_server_cert_signed_by_trust_anchor, verify_server_name};
-use rustls::pki_types::{CertificateDer, ServerName, SubjectPublicKeyInfoDer, UnixTime};
+use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
 use rustls::server::ParsedCertificate;
 use rustls::{CertificateError, Error, RootCertStore};
 
@@ -36,11 +36,6 @@ pub(super) fn judge(
     }
     verify_server_name(&leaf, name).map_err(|error| CertificateFailure::NameMismatch(describe(&error)))?;
     trusted.map_err(not_trusted)
-}
-
-/// The SubjectPublicKeyInfo of a certificate, DER (RFC 6698 §1.2, selector 1).
-pub(super) fn public_key(certificate: &CertificateDer<'_>) -> Option<SubjectPublicKeyInfoDer<'static>> {
-    ParsedCertificate::try_from(certificate).ok().map(|parsed| parsed.subject_public_key_info())
 }
 
 fn is_expired(error: &Error) -> bool {

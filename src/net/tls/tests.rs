@@ -88,6 +88,13 @@ async fn bad(ca: &Ca, leaf: &Leaf, expected: fn(&CertificateFailure) -> bool, ph
     assert_eq!(facts.verify(&pkix()), Err(TlsFailure::Certificate(failure)));
 }
 
+/// An extension nobody knows and nobody may overlook.
+fn critical(params: &mut rcgen::CertificateParams) {
+    let mut extension = CustomExtension::from_oid_content(&[1, 3, 6, 1, 4, 1, 99999, 1], vec![5, 0]);
+    extension.set_criticality(true);
+    params.custom_extensions.push(extension);
+}
+
 fn expired(failure: &CertificateFailure) -> bool {
     matches!(failure, CertificateFailure::Expired(_))
 }
@@ -105,11 +112,6 @@ async fn each_kind_of_bad_certificate_is_told_apart() {
     let client_only = |params: &mut rcgen::CertificateParams| {
         params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ClientAuth];
     };
-    let critical = |params: &mut rcgen::CertificateParams| {
-        let mut extension = CustomExtension::from_oid_content(&[1, 3, 6, 1, 4, 1, 99999, 1], vec![5, 0]);
-        extension.set_criticality(true);
-        params.custom_extensions.push(extension);
-    };
     bad(&ca, &ca.leaf_with(&[NAME], old), expired, "not valid after 2024-02-03").await;
     bad(&ca, &ca.leaf(&["example.test"]), mismatch, "names example.test").await;
     bad(&ca, &stranger.leaf(&[NAME]), untrusted, "no chain to a trusted root").await;
@@ -120,6 +122,21 @@ async fn each_kind_of_bad_certificate_is_told_apart() {
     bad(&ca, &early, untrusted, "not valid before 2999-01-01").await;
     bad(&ca, &ca.leaf_with(&[NAME], client_only), untrusted, "certificate is not trusted").await;
     bad(&ca, &ca.leaf_with(&[NAME], critical), untrusted, "certificate is not trusted").await;
+}
+
+#[tokio::test]
+async fn a_certificate_pkix_cannot_read_still_encrypts_and_still_needs_its_key() {
+    let ca = Ca::new();
+    let mut leaf = ca.leaf_with(&[NAME], critical);
+    for versions in [[&TLS13], [&TLS12]] {
+        let facts = facts_with(&ca, &leaf, &versions).await;
+        assert!(matches!(facts.pkix, Err(CertificateFailure::NotTrusted(_))));
+        assert_eq!(facts.verify(&Requirement::Opportunistic), Ok(()));
+        let records = vec![tlsa(1, 1, sha256(&leaf.spki()))];
+        assert_eq!(facts.verify(&Requirement::Dane { records, names: vec![] }), Ok(()));
+    }
+    leaf.key = KeyPair::generate().unwrap();
+    refused_without_its_key(&ca, &leaf).await;
 }
 
 #[tokio::test]
@@ -168,11 +185,15 @@ async fn a_certificate_without_its_key_is_refused_whatever_is_required() {
     let ca = Ca::new();
     let mut stolen = ca.leaf(&[NAME]);
     stolen.key = KeyPair::generate().unwrap();
+    refused_without_its_key(&ca, &stolen).await;
+}
+
+async fn refused_without_its_key(ca: &Ca, stolen: &Leaf) {
     for versions in [[&TLS13], [&TLS12]] {
         let (near, far) = duplex(64 * 1024);
         let acceptor = stolen.acceptor(&versions);
         let server = tokio::spawn(async move { acceptor.accept(far).await.is_err() });
-        let refused = client(&ca).handshake(Box::new(near), &domain(NAME)).await.err().unwrap();
+        let refused = client(ca).handshake(Box::new(near), &domain(NAME)).await.err().unwrap();
         assert!(matches!(refused, TlsFailure::Handshake(_)), "{refused:?}");
         assert!(server.await.unwrap());
     }

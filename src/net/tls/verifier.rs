@@ -2,16 +2,21 @@
 //!
 //! For connections whose certificate is judged afterwards (MX hosts), and for TLS-RPT endpoints,
 //! whose certificate errors are told in the log and otherwise ignored (RFC 8460 §3). Policy hosts
-//! are never connected to with it.
+//! are never connected to with it. Certificates that PKIX validation cannot read serve for
+//! encryption all the same; their key must have signed the handshake like any other.
 
 use std::sync::Arc;
 
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
-use rustls::crypto::{WebPkiSupportedAlgorithms, verify_tls12_signature, verify_tls13_signature};
-use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
+use rustls::crypto::{
+    WebPkiSupportedAlgorithms, verify_tls12_signature, verify_tls13_signature,
+    verify_tls13_signature_with_raw_key,
+};
+use rustls::pki_types::{CertificateDer, ServerName, SubjectPublicKeyInfoDer, UnixTime};
+use rustls::server::ParsedCertificate;
 use rustls::{DigitallySignedStruct, Error, RootCertStore, SignatureScheme};
 
-use super::pkix;
+use super::{pkix, spki};
 use crate::net::world::{Clock, SystemClock};
 
 /// See the module.
@@ -30,6 +35,24 @@ impl Recording {
     /// Logs what is wrong with a chain under these roots, and lets it pass.
     pub(in crate::net) fn telling(roots: Arc<RootCertStore>) -> Arc<Self> {
         Arc::new(Self { algorithms: super::provider().signature_verification_algorithms, tell: Some(roots) })
+    }
+}
+
+impl Recording {
+    /// What the library does for TLS 1.2, for a certificate it cannot read.
+    fn verify_with_bare_key(
+        &self,
+        message: &[u8],
+        cert: &CertificateDer<'_>,
+        dss: &DigitallySignedStruct,
+    ) -> Option<HandshakeSignatureValid> {
+        let info = spki::of(cert)?;
+        let (_, candidates) = self.algorithms.mapping.iter().find(|(scheme, _)| *scheme == dss.scheme)?;
+        let verified = candidates.iter().any(|algorithm| {
+            algorithm.public_key_alg_id().as_ref() == info.algorithm
+                && algorithm.verify_signature(info.key, message, dss.signature()).is_ok()
+        });
+        verified.then(HandshakeSignatureValid::assertion)
     }
 }
 
@@ -61,7 +84,10 @@ impl ServerCertVerifier for Recording {
         cert: &CertificateDer<'_>,
         dss: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, Error> {
-        verify_tls12_signature(message, cert, dss, &self.algorithms)
+        match ParsedCertificate::try_from(cert) {
+            Ok(_) => verify_tls12_signature(message, cert, dss, &self.algorithms),
+            Err(unreadable) => self.verify_with_bare_key(message, cert, dss).ok_or(unreadable),
+        }
     }
 
     fn verify_tls13_signature(
@@ -70,7 +96,13 @@ impl ServerCertVerifier for Recording {
         cert: &CertificateDer<'_>,
         dss: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, Error> {
-        verify_tls13_signature(message, cert, dss, &self.algorithms)
+        let unreadable = match ParsedCertificate::try_from(cert) {
+            Ok(_) => return verify_tls13_signature(message, cert, dss, &self.algorithms),
+            Err(error) => error,
+        };
+        let key = spki::of(cert).ok_or(unreadable)?;
+        let key = SubjectPublicKeyInfoDer::from(key.der);
+        verify_tls13_signature_with_raw_key(message, &key, dss, &self.algorithms)
     }
 
     fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
