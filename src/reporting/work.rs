@@ -198,7 +198,9 @@ impl Reporting {
                 entry.targets.clear();
                 entry.json.clear();
                 entry.note = Some(why.clone());
-                if self.may_note(entry.day) {
+                // An entry that says "looking it up" must not go on saying so.
+                let told = self.reports().get(entry.day, &entry.domain).is_some();
+                if told || self.may_note(entry.day) {
                     self.keep(entry).await?;
                 }
                 self.mark_done(entry.day, &entry.domain);

@@ -27,7 +27,7 @@ pub(super) trait Disk: Send + Sync + 'static {
 }
 
 /// A file open for writing at its end.
-pub(super) trait DiskFile: Send {
+pub(super) trait DiskFile: Send + Sync {
     /// Writes all slices in order; on an error any part of them may be in the file.
     fn write(&mut self, slices: &mut [IoSlice<'_>]) -> io::Result<()>;
     /// Cuts the file to `len` and goes on writing there.

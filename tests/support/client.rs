@@ -84,14 +84,16 @@ impl Client {
         self.reply().await
     }
 
-    /// A whole transaction; gives the reply to the final dot, or the first refusal.
+    /// A whole transaction; gives the reply to the final dot, or the first refusal. `from` and `to`
+    /// are addresses, or whole arguments such as `<a@b.test> NOTIFY=NEVER`.
     pub async fn submit(&mut self, from: &str, to: &[&str], content: &str) -> String {
-        let mail = self.say(&format!("MAIL FROM:<{from}>")).await;
+        let path = |text: &str| if text.starts_with('<') { text.to_owned() } else { format!("<{text}>") };
+        let mail = self.say(&format!("MAIL FROM:{}", path(from))).await;
         if !mail.starts_with('2') {
             return mail;
         }
         for to in to {
-            let rcpt = self.say(&format!("RCPT TO:<{to}>")).await;
+            let rcpt = self.say(&format!("RCPT TO:{}", path(to))).await;
             if !rcpt.starts_with('2') {
                 return rcpt;
             }
@@ -100,9 +102,16 @@ impl Client {
         if !data.starts_with('3') {
             return data;
         }
-        self.send(content.replace("\r\n.", "\r\n..").as_bytes()).await;
+        assert!(content.ends_with("\r\n"), "test messages end with a line end");
+        let stuffed = format!("\r\n{content}").replace("\r\n.", "\r\n..");
+        self.send(&stuffed.as_bytes()[2..]).await;
         self.say(".").await
     }
+}
+
+/// A small message.
+pub fn message(subject: &str) -> String {
+    format!("From: <a@home.test>\r\nSubject: {subject}\r\n\r\nThe words of {subject}.\r\n")
 }
 
 /// The queue id in `250 2.0.0 Ok: queued as ID`.

@@ -1,15 +1,19 @@
 //! The real daemon as a child process, configured for the world.
 
 use std::fs::{self, File};
-use std::net::{SocketAddr, TcpListener};
-use std::path::{Path, PathBuf};
+use std::net::{Ipv4Addr, SocketAddr, TcpListener};
+use std::path::PathBuf;
 use std::process::{Child, Command, Output, Stdio};
+use std::sync::atomic::{AtomicU8, Ordering};
+
+use serde_json::Value;
 
 use tempfile::TempDir;
 
+use super::client::{Client, queue_id};
 use super::dns::Dns;
 use super::eventually;
-use super::mx::Farm;
+use super::mx::{Behaviour, Farm};
 use super::pki::{Kind, Pki};
 use super::web::Web;
 
@@ -34,6 +38,13 @@ impl World {
     /// A world with `hosts` MX hosts without TLS, and policy hosts for `domains`; the daemon is
     /// configured and running. `extra` is a further configuration file.
     pub async fn start(hosts: u8, domains: &[&str], extra: &str) -> Self {
+        let mut world = Self::prepare(hosts, domains, extra).await;
+        world.daemon.start().await;
+        world
+    }
+
+    /// The same with the daemon configured and not running.
+    pub async fn prepare(hosts: u8, domains: &[&str], extra: &str) -> Self {
         let pki = Pki::new();
         let dns = Dns::start().await;
         let mut names: Vec<String> = domains.iter().map(|domain| format!("mta-sts.{domain}")).collect();
@@ -44,8 +55,7 @@ impl World {
             dns.address(name, web.address.ip());
         }
         let farm = Farm::start(hosts).await;
-        let mut daemon = Daemon::configure(&pki, &dns, &web, farm.port, extra);
-        daemon.start().await;
+        let daemon = Daemon::configure(&pki, &dns, &web, farm.port, extra);
         Self { pki, dns, web, farm, daemon }
     }
 
@@ -62,6 +72,66 @@ impl World {
         self.dns.mx(domain, preference, mx);
         self.dns.address(mx, self.farm.hosts[host].ip);
     }
+
+    /// A sane host with a certificate for these names, of this kind.
+    pub fn secured(&self, names: &[&str], kind: Kind) -> Behaviour {
+        Behaviour::with(self.pki.leaf(names, kind).server_config())
+    }
+
+    /// A domain with one sane MX host, `mx.DOMAIN`, without policy.
+    pub fn good_domain(&self, domain: &str, host: usize) {
+        let mx = format!("mx.{domain}");
+        self.route(domain, 10, &mx, host);
+        self.farm.hosts[host].behave(self.secured(&[&mx], Kind::Good));
+    }
+
+    /// Submits one message as a trusted host; gives its queue id.
+    pub async fn submit(&self, from: &str, to: &[&str], content: &str) -> String {
+        let mut client = Client::connect(self.daemon.smarthost).await;
+        let reply = client.submit(from, to, content).await;
+        client.say("QUIT").await;
+        queue_id(&reply)
+    }
+
+    /// Waits until every item of a message is deferred; gives what `queue show --json` says of them.
+    pub async fn deferred(&self, id: &str) -> Vec<Value> {
+        eventually(&format!("{id} to be deferred"), || async move {
+            let items = self.daemon.json(&["queue", "show", id]).await;
+            let all = !items.is_empty() && items.iter().all(|item| item["state"] == "deferred");
+            all.then_some(items)
+        })
+        .await
+    }
+
+    /// Retries everything until `done`; for a change that has to be noticed first, such as a record
+    /// whose old answer is still in a cache.
+    pub async fn retry_until(&self, what: &str, done: impl Fn() -> bool) {
+        let done = &done;
+        eventually(what, || async move {
+            if !done() {
+                self.daemon.ask(&["queue", "retry", "--all"]).await;
+            }
+            done().then_some(())
+        })
+        .await;
+    }
+
+    /// Waits until nothing is in the queue.
+    pub async fn drained(&self) {
+        eventually("the queue to be empty", || async move {
+            self.daemon.json(&["queue", "list"]).await.is_empty().then_some(())
+        })
+        .await;
+    }
+
+    /// Waits until a host has accepted `count` messages; gives them.
+    pub async fn arrivals(&self, host: usize, count: usize) -> Vec<super::mx::Arrival> {
+        eventually(&format!("{count} messages at host {host}"), || async move {
+            let arrivals = self.farm.hosts[host].accepted();
+            (arrivals.len() >= count).then_some(arrivals)
+        })
+        .await
+    }
 }
 
 /// The daemon.
@@ -76,9 +146,17 @@ pub struct Daemon {
     pub submissions: SocketAddr,
 }
 
-/// A port nobody has just now.
-fn free_address() -> SocketAddr {
-    let listener = TcpListener::bind("127.0.0.1:0").expect("loopback can be bound");
+/// A loopback address that no other world of this or another test process uses, so that the ports
+/// found free on it stay free until the daemon takes them, and between its restarts.
+fn own_ip() -> Ipv4Addr {
+    static WORLDS: AtomicU8 = AtomicU8::new(0);
+    let [_, _, high, low] = std::process::id().to_be_bytes();
+    Ipv4Addr::new(127, 64 + WORLDS.fetch_add(1, Ordering::Relaxed) % 128, high, low)
+}
+
+/// A port nobody has on this address.
+fn free_address(ip: Ipv4Addr) -> SocketAddr {
+    let listener = TcpListener::bind((ip, 0)).expect("loopback can be bound");
     listener.local_addr().expect("bound")
 }
 
@@ -91,9 +169,12 @@ impl Daemon {
         fs::write(path("cert.pem"), leaf.certificate_pem()).expect("writable");
         fs::write(path("key.pem"), leaf.key_pem()).expect("writable");
         fs::write(path("roots.pem"), pki.root_pem()).expect("writable");
-        let hash = stsrelay::submission::auth::hash_password("secret").expect("argon2 works");
+        let hash = stsrelay::submission::auth::hash_password("secret");
         fs::write(path("users"), format!("# users\nalice:{hash}\n")).expect("writable");
-        let (smarthost, submission, submissions) = (free_address(), free_address(), free_address());
+        let (smarthost, submission, submissions) = {
+            let ip = own_ip();
+            (free_address(ip), free_address(ip), free_address(ip))
+        };
         let root = dir.path().display();
         let config = format!(
             r#"
@@ -252,14 +333,50 @@ socket = "{root}/admin.sock"
         String::from_utf8_lossy(&output.stdout).into_owned()
     }
 
+    /// A listing with `--json`: one value a line. Nothing found is an empty listing.
+    pub async fn json(&self, arguments: &[&str]) -> Vec<Value> {
+        let output = self.cli(&[arguments, &["--json"]].concat()).await;
+        let code = output.status.code();
+        assert!(
+            matches!(code, Some(0 | 1)),
+            "{arguments:?} ended with {code:?}: {}",
+            String::from_utf8_lossy(&output.stderr)
+        );
+        String::from_utf8_lossy(&output.stdout)
+            .lines()
+            .map(|line| serde_json::from_str(line).expect("each line is JSON"))
+            .collect()
+    }
+
+    /// Its `server.data_dir`.
+    pub fn data_dir(&self) -> PathBuf {
+        self.path("data")
+    }
+
+    /// Writes the further configuration file anew; counts from the next start or SIGHUP.
+    pub fn configure_extra(&self, extra: &str) {
+        fs::write(self.path("stsrelay.d/extra.toml"), extra).expect("writable");
+    }
+
+    /// Writes the certificate for the listeners anew; counts from the next start or SIGHUP.
+    pub fn install_certificate(&self, pki: &Pki) {
+        let leaf = pki.leaf(&[HOSTNAME], Kind::Good);
+        fs::write(self.path("cert.pem"), leaf.certificate_pem()).expect("writable");
+        fs::write(self.path("key.pem"), leaf.key_pem()).expect("writable");
+    }
+
+    /// Runs `serve`, which must end by itself; gives what it said.
+    pub async fn serve_refused(&self) -> Output {
+        let mut command = self.command();
+        command.arg("serve").arg("--config").arg(self.path("stsrelay.toml"));
+        tokio::task::spawn_blocking(move || command.output().expect("the program runs"))
+            .await
+            .expect("no panic")
+    }
+
     /// Its process id.
     pub fn pid(&self) -> u32 {
         self.child.as_ref().expect("running").id()
-    }
-
-    /// Where its data is.
-    pub fn data_dir(&self) -> &Path {
-        self.dir.path()
     }
 }
 

@@ -9,6 +9,8 @@ pub mod daemon;
 pub mod dns;
 pub mod mx;
 pub mod pki;
+#[path = "../../src/mail/mime/reader.rs"]
+pub mod reader;
 pub mod web;
 
 use std::future::Future;

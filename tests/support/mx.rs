@@ -24,7 +24,7 @@ pub enum StartTls {
     Garbage,
 }
 
-/// How a host behaves; may be changed at any time, and counts from the next connection.
+/// How a host behaves; may be changed at any time, and counts from the next command.
 #[derive(Clone)]
 pub struct Behaviour {
     /// First line.
@@ -37,7 +37,8 @@ pub struct Behaviour {
     pub replies: Vec<(String, String)>,
     /// The reply to the final dot.
     pub dot: String,
-    /// Close instead of answering a line that starts so; `.` stands for the final dot.
+    /// Close instead of answering a line that starts so; `.` stands for the final dot, `connect` for
+    /// the connection itself.
     pub drop_at: Option<String>,
 }
 
@@ -113,9 +114,14 @@ pub struct Mx {
 }
 
 impl Mx {
-    /// Changes the host from the next connection on.
+    /// Changes the host from the next command on.
     pub fn behave(&self, behaviour: Behaviour) {
         *self.behaviour.lock().expect("no panic") = behaviour;
+    }
+
+    /// Changes something about how the host behaves.
+    pub fn adjust(&self, change: impl FnOnce(&mut Behaviour)) {
+        change(&mut self.behaviour.lock().expect("no panic"));
     }
 
     /// What reached it so far.
@@ -133,7 +139,7 @@ impl Mx {
         self.log().commands.iter().any(|line| line.to_ascii_uppercase().starts_with("MAIL"))
     }
 
-    /// Stops listening: connections are refused.
+    /// Cuts the sessions there are and stops listening: connections are refused.
     pub fn down(&self) {
         self.listening.lock().expect("no panic").abort_all();
     }
@@ -153,9 +159,8 @@ impl Mx {
         self.listening.lock().expect("no panic").spawn(async move {
             let mut sessions = JoinSet::new();
             while let Ok((stream, _)) = listener.accept().await {
-                let behaviour = behaviour.lock().expect("no panic").clone();
                 log.lock().expect("no panic").connections += 1;
-                let log = log.clone();
+                let (behaviour, log) = (behaviour.clone(), log.clone());
                 sessions.spawn(async move {
                     let _ = Session { behaviour, log, tls: false }.serve(stream).await;
                 });
@@ -207,19 +212,27 @@ impl Farm {
 }
 
 struct Session {
-    behaviour: Behaviour,
+    behaviour: Arc<Mutex<Behaviour>>,
     log: Arc<Mutex<Log>>,
     tls: bool,
 }
 
 impl Session {
+    fn behaviour(&self) -> Behaviour {
+        self.behaviour.lock().expect("no panic").clone()
+    }
+
     async fn serve(mut self, mut stream: TcpStream) -> std::io::Result<()> {
-        let greeting = format!("{}\r\n", self.behaviour.greeting);
+        let behaviour = self.behaviour();
+        if behaviour.drop_at.as_deref() == Some("connect") {
+            return Ok(());
+        }
+        let greeting = format!("{}\r\n", behaviour.greeting);
         stream.write_all(greeting.as_bytes()).await?;
         if !self.talk(&mut stream).await? {
             return Ok(());
         }
-        let config = match self.behaviour.starttls.clone() {
+        let config = match self.behaviour().starttls {
             StartTls::With(config) => {
                 stream.write_all(b"220 2.0.0 go\r\n").await?;
                 config
@@ -253,24 +266,19 @@ impl Session {
             let line = String::from_utf8_lossy(&line).trim_end().to_owned();
             self.log.lock().expect("no panic").commands.push(line.clone());
             let upper = line.to_ascii_uppercase();
-            if self
-                .behaviour
-                .drop_at
-                .as_ref()
-                .is_some_and(|start| upper.starts_with(&start.to_ascii_uppercase()))
-            {
+            let behaviour = self.behaviour();
+            if behaviour.drop_at.as_ref().is_some_and(|start| upper.starts_with(&start.to_ascii_uppercase())) {
                 return Ok(false);
             }
-            let scripted = self
-                .behaviour
+            let scripted = behaviour
                 .replies
                 .iter()
                 .find(|(start, _)| upper.starts_with(&start.to_ascii_uppercase()))
                 .map(|(_, reply)| reply.clone());
             let reply = match scripted {
                 Some(reply) => reply,
-                None if upper.starts_with("EHLO") => self.hello(),
-                None if upper.starts_with("STARTTLS") => match self.behaviour.starttls {
+                None if upper.starts_with("EHLO") => self.hello(&behaviour),
+                None if upper.starts_with("STARTTLS") => match behaviour.starttls {
                     StartTls::Refused => "454 4.7.0 not now".to_owned(),
                     StartTls::Absent => "502 5.5.1 unknown".to_owned(),
                     _ => return Ok(true),
@@ -289,8 +297,9 @@ impl Session {
                     write(stream, "354 go").await?;
                     let mut content = until(stream, &mut buffer, b"\r\n.\r\n").await?;
                     content.truncate(content.len() - 3);
-                    let dot = self.behaviour.drop_at.as_deref() != Some(".");
-                    let accepted = dot && self.behaviour.dot.starts_with('2');
+                    let behaviour = self.behaviour();
+                    let dot = behaviour.drop_at.as_deref() != Some(".");
+                    let accepted = dot && behaviour.dot.starts_with('2');
                     self.log.lock().expect("no panic").arrivals.push(Arrival {
                         mail: std::mem::take(&mut mail),
                         rcpts: std::mem::take(&mut rcpts),
@@ -301,7 +310,7 @@ impl Session {
                     if !dot {
                         return Ok(false);
                     }
-                    self.behaviour.dot.clone()
+                    behaviour.dot
                 }
                 None if upper.starts_with("RSET") || upper.starts_with("NOOP") => "250 2.0.0 ok".to_owned(),
                 None if upper.starts_with("QUIT") => {
@@ -314,10 +323,10 @@ impl Session {
         }
     }
 
-    fn hello(&self) -> String {
+    fn hello(&self, behaviour: &Behaviour) -> String {
         let mut lines = vec!["mx.world.test at your service".to_owned()];
-        lines.extend(self.behaviour.extensions.clone());
-        if !self.tls && !matches!(self.behaviour.starttls, StartTls::Absent) {
+        lines.extend(behaviour.extensions.clone());
+        if !self.tls && !matches!(behaviour.starttls, StartTls::Absent) {
             lines.push("STARTTLS".to_owned());
         }
         let last = lines.len() - 1;

@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::TcpListener;
@@ -20,6 +21,8 @@ pub struct Page {
     pub headers: String,
     /// Body.
     pub body: Vec<u8>,
+    /// How long the host thinks before it answers.
+    pub after: Duration,
 }
 
 impl Page {
@@ -30,6 +33,7 @@ impl Page {
             content_type: "text/plain".to_owned(),
             headers: String::new(),
             body: text.as_bytes().to_vec(),
+            after: Duration::ZERO,
         }
     }
 
@@ -67,7 +71,7 @@ pub struct Web {
     site: Arc<Mutex<Site>>,
     /// Where it listens.
     pub address: SocketAddr,
-    _tasks: JoinSet<()>,
+    tasks: JoinSet<()>,
 }
 
 impl Web {
@@ -89,12 +93,17 @@ impl Web {
                 });
             }
         });
-        Self { site, address, _tasks: tasks }
+        Self { site, address, tasks }
     }
 
     /// Sets the answer for GETs to a host, e.g. `mta-sts.example.test`.
     pub fn set(&self, host: &str, page: Page) {
         self.site.lock().expect("no panic").pages.insert(host.to_owned(), page);
+    }
+
+    /// Stops listening: connections are refused.
+    pub async fn down(&mut self) {
+        self.tasks.shutdown().await;
     }
 
     /// How many GETs reached a host.
@@ -159,6 +168,7 @@ async fn exchange<S: AsyncRead + AsyncWrite + Unpin>(
             }
         }
     };
+    tokio::time::sleep(page.after).await;
     let answer = format!(
         "HTTP/1.1 {} X\r\nContent-Type: {}\r\nContent-Length: {}\r\n{}Connection: close\r\n\r\n",
         page.status,
