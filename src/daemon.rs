@@ -9,7 +9,6 @@
 //!
 //! Whatever is wrong at start is a [`ConfigError`]: one line, nothing left running. Called by `cli`.
 
-mod accept;
 mod hints;
 mod reload;
 mod storage;

@@ -1,8 +1,8 @@
 //! Bounces, delay warnings and success notices (RFC 3461, RFC 3464, RFC 6522, RFC 6533).
 //!
 //! Pure: composes bytes from facts; the queue carries them like any message. A notice has three
-//! parts: words for the sender ([`text`]), fields for programs ([`status`]), and the message or its
-//! header ([`returned`]).
+//! parts: words for the sender (`text`), fields for programs (`status`), and the message or its
+//! header (`returned`).
 //! Never: a notice about a null reverse-path (invariant I3), SMTPUTF8 where the sender's address does
 //! without, a reply we were not given.
 //! Called by `delivery` when an attempt is settled.

@@ -54,8 +54,54 @@ impl Options {
         }
     }
 
+    /// What would make receivers ignore reports sent by mail, one sentence each, for `config check`.
+    pub fn warnings(&self) -> Vec<String> {
+        let Some(signer) = &self.dkim else {
+            return vec![
+                "reports by mail go out unsigned and receivers ignore them (RFC 8460 §3): set \
+                 tlsrpt.dkim_domain, dkim_selector and dkim_key_file"
+                    .to_owned(),
+            ];
+        };
+        // RFC 8460 §3: the signing domain is the reporting domain.
+        let aligned = |mailbox: &Mailbox| {
+            mailbox.domain().domain().is_some_and(|domain| domain.is_within(signer.domain()))
+        };
+        [("from", &self.from), ("contact_info", &self.contact_info)]
+            .into_iter()
+            .filter(|(_, mailbox)| !aligned(mailbox))
+            .map(|(key, mailbox)| {
+                format!(
+                    "tlsrpt.{key} {mailbox} is not within tlsrpt.dkim_domain {}: receivers may ignore reports",
+                    signer.domain()
+                )
+            })
+            .collect()
+    }
+
     /// The wait after a first failure.
     pub(super) fn retry_first(&self) -> Duration {
         self.retry.first().copied().unwrap_or(RETRY[0])
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::dkim::test_signer;
+    use super::*;
+
+    #[test]
+    fn what_receivers_would_ignore_is_told() {
+        let mailbox = |text: &str| Mailbox::parse(text).unwrap();
+        let hostname = Domain::parse("relay.example.org").unwrap();
+        let contact = mailbox("postmaster@example.org");
+        let mut options =
+            Options::new(hostname, "Example".into(), contact, mailbox("tlsrpt@reports.example.org"));
+        assert!(options.warnings()[0].contains("tlsrpt.dkim_domain"));
+        options.dkim = Some(test_signer("example.org"));
+        assert_eq!(options.warnings(), [""; 0]);
+        options.dkim = Some(test_signer("example.net"));
+        assert_eq!(options.warnings().len(), 2);
+        assert!(options.warnings()[0].starts_with("tlsrpt.from tlsrpt@reports.example.org"));
     }
 }

@@ -44,8 +44,8 @@ pub(super) async fn run(reporting: &Reporting, shutdown: CancellationToken) {
     let mut options_end = false;
     let mut schedule = Schedule::resume(reporting);
     let mut works: FuturesUnordered<BoxFuture<'_, (Date, Domain, Worked)>> = FuturesUnordered::new();
-    if reporting.options().enabled && reporting.options().dkim.is_none() {
-        warn!("TLS reports by mail go out unsigned: set tlsrpt.dkim_key_file, or receivers ignore them");
+    if reporting.options().enabled {
+        reporting.options().warnings().iter().for_each(|warning| warn!("{warning}"));
     }
     while !shutdown.is_cancelled() {
         let current = options.borrow_and_update().clone();

@@ -6,7 +6,7 @@ use std::collections::BTreeSet;
 use std::fs;
 use std::io::{self, IoSlice};
 use std::sync::Arc;
-use std::sync::mpsc::{Receiver, RecvTimeoutError};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender};
 use std::time::{Duration, Instant};
 
 use super::compaction;
@@ -41,19 +41,27 @@ impl Keeper {
         Self { shared, journal, index, stuck: None }
     }
 
-    /// Runs until the other end of `stop` is dropped or speaks; then a last round. Whether the
-    /// index is complete and durable.
-    pub(super) fn run(mut self, stop: &Receiver<()>) -> bool {
+    /// Runs until the other end of `asked` is dropped, then a last time. Whoever sends there is
+    /// answered after a whole round. Whether the index is complete and durable.
+    pub(super) fn run(mut self, asked: &Receiver<SyncSender<()>>) -> bool {
         let mut synced = Instant::now();
-        while stop.recv_timeout(ROUND) == Err(RecvTimeoutError::Timeout) {
+        loop {
+            let answer = match asked.recv_timeout(ROUND) {
+                Err(RecvTimeoutError::Disconnected) => break,
+                Err(RecvTimeoutError::Timeout) => None,
+                Ok(answer) => Some(answer),
+            };
             self.refill_reserve();
             self.reap();
             self.empty_trash();
-            if synced.elapsed() >= SYNC_EVERY {
+            if answer.is_some() || synced.elapsed() >= SYNC_EVERY {
                 self.round();
                 synced = Instant::now();
             } else {
                 self.update_index();
+            }
+            if let Some(answer) = answer {
+                let _ = answer.send(());
             }
         }
         self.reap();

@@ -5,7 +5,8 @@
 //!
 //! Inside, from the caller to the disk: `queue` (the verbs) over `table` (what is in memory) and
 //! `journal` (what is durable: group commit of `frame`s of `record`s through `disk`); `keeper` with
-//! `index` and `compaction` behind them; `open` and `replay` at start.
+//! `index` and `compaction` behind them; `open` and `replay` at start. Beside it `policies` and
+//! `reports` over `ledger`, and `results` over `resultlog`, both files of checksummed `lines`.
 
 mod body;
 mod compaction;
@@ -15,6 +16,8 @@ mod frame;
 mod index;
 mod journal;
 mod keeper;
+mod ledger;
+mod lines;
 mod notions;
 mod open;
 pub mod policies;
@@ -23,6 +26,7 @@ mod read;
 mod record;
 mod replay;
 pub mod reports;
+mod resultlog;
 pub mod results;
 mod segments;
 mod shared;

@@ -1,8 +1,13 @@
 //! The MTA-STS policy cache, kept over restarts (RFC 8461 §3.3, §10).
+//!
+//! Keeps what it is told and decides nothing: how long a policy may be trusted is `sts::freshness`'s
+//! business.
 
 use std::path::Path;
 use std::sync::Arc;
 
+use super::disk::{Disk, RealDisk};
+use super::ledger::Ledger;
 use super::queue::QueueError;
 use crate::mail::Domain;
 use crate::sts::CachedPolicy;
@@ -11,7 +16,7 @@ use crate::sts::CachedPolicy;
 /// memory. A damaged entry is dropped and reported, never fatal.
 #[derive(Clone)]
 pub struct Policies {
-    inner: Arc<()>,
+    inner: Arc<Ledger<CachedPolicy>>,
 }
 
 impl Policies {
@@ -20,12 +25,17 @@ impl Policies {
     /// # Errors
     /// [`QueueError::Storage`].
     pub fn open(data_dir: &Path) -> Result<(Self, Vec<String>), QueueError> {
-        todo!()
+        Self::open_on(Arc::new(RealDisk), data_dir)
+    }
+
+    pub(super) fn open_on(disk: Arc<dyn Disk>, data_dir: &Path) -> Result<(Self, Vec<String>), QueueError> {
+        let (ledger, repaired) = Ledger::open(disk, &data_dir.join("policies"), "policies")?;
+        Ok((Self { inner: Arc::new(ledger) }, repaired))
     }
 
     /// What is known of this domain.
     pub fn get(&self, domain: &Domain) -> Option<Arc<CachedPolicy>> {
-        todo!()
+        self.inner.get(domain.as_str())
     }
 
     /// Keeps an entry; durable when it returns.
@@ -33,7 +43,7 @@ impl Policies {
     /// # Errors
     /// [`QueueError`]; the entry is in memory all the same.
     pub async fn put(&self, entry: CachedPolicy) -> Result<(), QueueError> {
-        todo!()
+        self.inner.put(entry.domain.to_string(), entry).await
     }
 
     /// Forgets a domain; whether it was known.
@@ -41,11 +51,11 @@ impl Policies {
     /// # Errors
     /// [`QueueError`].
     pub async fn remove(&self, domain: &Domain) -> Result<bool, QueueError> {
-        todo!()
+        self.inner.remove(domain.as_str()).await
     }
 
     /// All entries in order of domain.
     pub fn list(&self) -> Vec<Arc<CachedPolicy>> {
-        todo!()
+        self.inner.list()
     }
 }

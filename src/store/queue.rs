@@ -6,7 +6,7 @@
 
 use std::fs::File;
 use std::path::PathBuf;
-use std::sync::mpsc::{Sender, channel};
+use std::sync::mpsc::{Sender, SyncSender, channel};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::Duration;
@@ -67,7 +67,7 @@ struct Inner {
 struct Running {
     writer: JoinHandle<()>,
     keeper: JoinHandle<bool>,
-    stop: Sender<()>,
+    ask: Sender<SyncSender<()>>,
     /// Nobody else may open the queue as long as this file is open.
     lock: File,
 }
@@ -98,12 +98,12 @@ impl Queue {
         let (journal, writer) = Journal::start(Arc::clone(&shared), tail).map_err(unstarted)?;
         let journal = Arc::new(journal);
         let keeper = Keeper::new(Arc::clone(&shared), Arc::clone(&journal), index);
-        let (stop, stopped) = channel();
+        let (ask, asked) = channel();
         let keeper = std::thread::Builder::new()
             .name("queue-keeper".into())
-            .spawn(move || keeper.run(&stopped))
+            .spawn(move || keeper.run(&asked))
             .map_err(unstarted)?;
-        let running = Mutex::new(Some(Running { writer, keeper, stop, lock }));
+        let running = Mutex::new(Some(Running { writer, keeper, ask, lock }));
         let (node, boot) = (options.node, boot.to_owned());
         let inner = Inner { shared, journal, node, boot, running };
         // Makes a reservation of queue ids durable before the first is given out.
@@ -393,6 +393,16 @@ impl Queue {
         }
     }
 
+    /// Waits for one round of the keeper.
+    #[cfg(test)]
+    pub(super) fn housekeeping(&self) {
+        let (answer, answered) = std::sync::mpsc::sync_channel(1);
+        if let Some(running) = self.inner.running.lock().unwrap().as_ref() {
+            running.ask.send(answer).unwrap();
+        }
+        let _ = answered.recv();
+    }
+
     /// Whether a new message may be tried.
     fn accepting(&self) -> Result<(), QueueError> {
         self.inner.shared.refusal()?;
@@ -455,11 +465,11 @@ impl Inner {
     /// Ends the threads, says so on disk if all is in order and `mark` wants it, and lets others in.
     fn stop(&self, mark: bool) -> Result<(), QueueError> {
         let running = self.running.lock().unwrap_or_else(PoisonError::into_inner).take();
-        let Some(Running { writer, keeper, stop, lock }) = running else { return Ok(()) };
+        let Some(Running { writer, keeper, ask, lock }) = running else { return Ok(()) };
         self.shared.table().closed = true;
         self.journal.close();
         let written = writer.join().is_ok();
-        drop(stop);
+        drop(ask);
         let indexed = keeper.join().unwrap_or(false);
         let sound = !matches!(self.shared.table().health, Health::Failed(_));
         self.shared.wake.notify_one();

@@ -8,6 +8,8 @@ use jiff::Timestamp;
 use jiff::civil::Date;
 use serde::{Deserialize, Serialize};
 
+use super::disk::{Disk, RealDisk};
+use super::ledger::Ledger;
 use super::queue::QueueError;
 use crate::mail::Domain;
 use crate::queue::QueueId;
@@ -15,7 +17,7 @@ use crate::queue::QueueId;
 /// The reports. Cheap to clone; reads are from memory.
 #[derive(Clone)]
 pub struct Reports {
-    inner: Arc<()>,
+    inner: Arc<Ledger<ReportEntry>>,
 }
 
 /// One report: a day and a report domain.
@@ -70,25 +72,32 @@ impl Reports {
     /// # Errors
     /// [`QueueError::Storage`].
     pub fn open(data_dir: &Path) -> Result<(Self, Vec<String>), QueueError> {
-        todo!()
+        Self::open_on(Arc::new(RealDisk), data_dir)
+    }
+
+    pub(super) fn open_on(disk: Arc<dyn Disk>, data_dir: &Path) -> Result<(Self, Vec<String>), QueueError> {
+        let (ledger, repaired) = Ledger::open(disk, &data_dir.join("reports"), "reports")?;
+        Ok((Self { inner: Arc::new(ledger) }, repaired))
     }
 
     /// Keeps an entry (by day and domain); durable when it returns.
     ///
     /// # Errors
-    /// [`QueueError`].
+    /// [`QueueError`]; the entry is in memory all the same.
     pub async fn put(&self, entry: ReportEntry) -> Result<(), QueueError> {
-        todo!()
+        self.inner.put(key(entry.day, &entry.domain), entry).await
     }
 
     /// One report.
     pub fn get(&self, day: Date, domain: &Domain) -> Option<Arc<ReportEntry>> {
-        todo!()
+        self.inner.get(&key(day, domain))
     }
 
     /// All reports, latest day first, then by domain.
     pub fn list(&self) -> Vec<Arc<ReportEntry>> {
-        todo!()
+        let mut all = self.inner.list();
+        all.sort_by(|a, b| b.day.cmp(&a.day).then_with(|| a.domain.cmp(&b.domain)));
+        all
     }
 
     /// Forgets days before `day`.
@@ -96,6 +105,13 @@ impl Reports {
     /// # Errors
     /// [`QueueError`].
     pub async fn forget_before(&self, day: Date) -> Result<(), QueueError> {
-        todo!()
+        for entry in self.inner.list().into_iter().filter(|entry| entry.day < day) {
+            self.inner.remove(&key(entry.day, &entry.domain)).await?;
+        }
+        Ok(())
     }
+}
+
+fn key(day: Date, domain: &Domain) -> String {
+    format!("{day} {domain}")
 }

@@ -1,12 +1,22 @@
 //! TLS-RPT tallies by UTC day and report domain (RFC 8460 §4.1); survive restart and crash.
 
+//!
+//! Counted in memory at once; `resultlog` writes behind. Which sessions count is `delivery`'s
+//! business, what a report says is `reporting`'s.
+
 use std::path::Path;
-use std::sync::Arc;
+use std::sync::mpsc::{Sender, channel};
+use std::sync::{Arc, Mutex};
+use std::thread::JoinHandle;
 
 use jiff::Timestamp;
 use jiff::civil::Date;
+use jiff::tz::TimeZone;
+use tokio::sync::oneshot;
 
+use super::disk::{Disk, RealDisk, sync_parent};
 use super::queue::QueueError;
+use super::resultlog::{self, Days, WAITING_MAX, Work, Writer, guard};
 use crate::mail::Domain;
 use crate::tlsrpt::SessionResult;
 use crate::tlsrpt::report::Tally;
@@ -15,7 +25,13 @@ use crate::tlsrpt::report::Tally;
 /// appends at once and syncs about once a second.
 #[derive(Clone)]
 pub struct Results {
-    inner: Arc<()>,
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    days: Arc<Mutex<Days>>,
+    sender: Mutex<Option<Sender<Work>>>,
+    thread: Mutex<Option<JoinHandle<()>>>,
 }
 
 impl Results {
@@ -24,27 +40,53 @@ impl Results {
     /// # Errors
     /// [`QueueError::Storage`].
     pub fn open(data_dir: &Path) -> Result<(Self, Vec<String>), QueueError> {
-        todo!()
+        Self::open_on(Arc::new(RealDisk), data_dir)
+    }
+
+    pub(super) fn open_on(disk: Arc<dyn Disk>, data_dir: &Path) -> Result<(Self, Vec<String>), QueueError> {
+        let dir = data_dir.join("results");
+        disk.create_dir(&dir)
+            .and_then(|()| sync_parent(disk.as_ref(), &dir))
+            .map_err(|error| QueueError::Storage(format!("cannot create {}: {error}", dir.display())))?;
+        let (days, repaired) = resultlog::read(&dir)?;
+        let days = Arc::new(Mutex::new(days));
+        let writer = Writer::new(Arc::clone(&days), disk, dir);
+        let (sender, receiver) = channel();
+        let thread = std::thread::Builder::new()
+            .name("results".into())
+            .spawn(move || writer.run(&receiver))
+            .map_err(|error| QueueError::Storage(format!("cannot start a thread: {error}")))?;
+        let (sender, thread) = (Mutex::new(Some(sender)), Mutex::new(Some(thread)));
+        Ok((Self { inner: Arc::new(Inner { days, sender, thread }) }, repaired))
     }
 
     /// Counts one session's result under the UTC day of `at`.
     pub fn record(&self, at: Timestamp, result: SessionResult) {
-        todo!()
+        let day = at.to_zoned(TimeZone::UTC).date();
+        let mut days = guard(&self.inner.days);
+        days.count(day, &result);
+        if days.waiting >= WAITING_MAX {
+            // The disk does not keep up: the day is written as a whole when it can.
+            days.incomplete.insert(day);
+            return;
+        }
+        days.waiting += 1;
+        self.inner.send(Work::Record(day, Box::new(result)));
     }
 
     /// Days with results, oldest first.
     pub fn days(&self) -> Vec<Date> {
-        todo!()
+        guard(&self.inner.days).tallies.keys().copied().collect()
     }
 
     /// Report domains of a day, in order.
     pub fn domains(&self, day: Date) -> Vec<Domain> {
-        todo!()
+        guard(&self.inner.days).tallies.get(&day).map(|day| day.keys().cloned().collect()).unwrap_or_default()
     }
 
     /// One domain's tally of a day.
     pub fn tally(&self, day: Date, domain: &Domain) -> Option<Tally> {
-        todo!()
+        guard(&self.inner.days).tallies.get(&day)?.get(domain).cloned()
     }
 
     /// Forgets days before `day`.
@@ -52,11 +94,33 @@ impl Results {
     /// # Errors
     /// [`QueueError::Storage`].
     pub async fn forget_before(&self, day: Date) -> Result<(), QueueError> {
-        todo!()
+        let (reply, answer) = oneshot::channel();
+        self.inner.send(Work::ForgetBefore(day, reply));
+        answer.await.unwrap_or_else(|_| Err(QueueError::Storage("the results are closed".to_owned())))
     }
 
-    /// Waits until everything recorded so far is on stable storage.
+    /// Waits until everything recorded so far is on stable storage, or its writing failed and was
+    /// logged.
     pub async fn flush(&self) {
-        todo!()
+        let (reply, answer) = oneshot::channel();
+        self.inner.send(Work::Flush(reply));
+        let _ = answer.await;
+    }
+}
+
+impl Inner {
+    fn send(&self, work: Work) {
+        if let Some(sender) = guard(&self.sender).as_ref() {
+            let _ = sender.send(work);
+        }
+    }
+}
+
+impl Drop for Inner {
+    fn drop(&mut self) {
+        guard(&self.sender).take();
+        if let Some(thread) = guard(&self.thread).take() {
+            let _ = thread.join();
+        }
     }
 }

@@ -22,4 +22,3 @@ mod session;
 pub use auth::{Users, hash_password};
 pub use options::{ListenerAuth, ListenerOptions, ListenerTls, Options};
 pub use serve::{bind, serve};
-pub use session::{AcceptTls, Accepted, TlsSession};

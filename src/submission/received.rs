@@ -9,8 +9,8 @@ use std::net::IpAddr;
 
 use jiff::Timestamp;
 
-use super::session::TlsSession;
 use crate::mail::{Destination, Domain, Recipient, header};
+use crate::net::tls::ServerFacts;
 use crate::queue::QueueId;
 
 /// What the field tells.
@@ -25,7 +25,7 @@ pub(super) struct Received<'a> {
     /// EHLO, not HELO.
     pub esmtp: bool,
     /// The TLS session, if there is one.
-    pub tls: Option<&'a TlsSession>,
+    pub tls: Option<&'a ServerFacts>,
     /// After AUTH.
     pub authenticated: bool,
     /// `MAIL ... SMTPUTF8`
@@ -53,7 +53,10 @@ impl Received<'_> {
             let _ = write!(field, "\r\n\tfor <{}>", only.path);
         }
         if let Some(tls) = self.tls {
-            let _ = write!(field, "\r\n\ttls {} ({})", tls.cipher, tls.version);
+            // The registry writes TLS 1.3 suites without the version our TLS library puts in front.
+            let (family, suite) = tls.cipher.split_once('_').unwrap_or(("TLS", &tls.cipher));
+            let family = family.trim_end_matches("13");
+            let _ = write!(field, "\r\n\ttls {family}_{suite} ({})", tls.version);
         }
         let _ = write!(field, ";\r\n\t{}\r\n", header::date(self.at));
         field
@@ -98,8 +101,8 @@ mod tests {
         received.render()
     }
 
-    fn tls() -> TlsSession {
-        TlsSession { version: "TLSv1.3", cipher: "TLS_AES_256_GCM_SHA384".into() }
+    fn tls() -> ServerFacts {
+        ServerFacts { version: "TLSv1.3", cipher: "TLS13_AES_256_GCM_SHA384".into() }
     }
 
     #[test]
@@ -165,7 +168,7 @@ mod tests {
             (true, true, true, false, "UTF8SMTPS"),
             (true, true, true, true, "UTF8SMTPSA"),
         ] {
-            static TLS: std::sync::LazyLock<TlsSession> = std::sync::LazyLock::new(tls);
+            static TLS: std::sync::LazyLock<ServerFacts> = std::sync::LazyLock::new(tls);
             let field = render(|received| {
                 received.smtputf8 = smtputf8;
                 received.esmtp = esmtp;

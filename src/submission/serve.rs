@@ -19,9 +19,10 @@ use tokio_util::sync::CancellationToken;
 
 use super::auth::Authenticator;
 use super::intake::Inbox;
-use super::session::{self, AcceptTls, Client, Shared};
+use super::session::{self, Client, Shared};
 use super::{ListenerOptions, ListenerTls, Options};
 use crate::mail::Domain;
+use crate::net::tls::ServerTls;
 use crate::net::world::Clock;
 
 /// Connections the system keeps waiting per socket.
@@ -65,10 +66,10 @@ fn bind_one(address: SocketAddr) -> io::Result<TcpListener> {
 /// `options` and `tls` are looked at for each new connection; `prefetch` is told of the domain of
 /// every recipient accepted and must return at once.
 #[allow(clippy::too_many_arguments, reason = "the doors of one story, each with its own type")]
-pub async fn serve<Q: Inbox, T: AcceptTls>(
+pub async fn serve<Q: Inbox>(
     listeners: Vec<(ListenerOptions, Vec<TcpListener>)>,
     options: watch::Receiver<Arc<Options>>,
-    tls: watch::Receiver<Option<Arc<T>>>,
+    tls: watch::Receiver<Option<Arc<ServerTls>>>,
     queue: Q,
     clock: Arc<dyn Clock>,
     prefetch: Arc<dyn Fn(&Domain) + Send + Sync>,
@@ -146,21 +147,19 @@ async fn drain(mut sessions: JoinSet<()>, within: Duration) {
 }
 
 /// What is fixed for a new connection.
-fn client<T: AcceptTls>(
+fn client(
     shared: &Arc<Shared>,
     listener: &Arc<ListenerOptions>,
     peer: SocketAddr,
     options: &Arc<Options>,
-    tls: &watch::Receiver<Option<Arc<T>>>,
+    tls: &watch::Receiver<Option<Arc<ServerTls>>>,
 ) -> Client {
     // A reload may have changed the listener; one that is gone from the configuration stays as it was.
     let current = options.listeners.iter().find(|now| now.name == listener.name);
     let listener = current.unwrap_or(listener).clone();
     let tls = match listener.tls {
         ListenerTls::None => None,
-        ListenerTls::StartTls | ListenerTls::Implicit => {
-            tls.borrow().clone().map(|tls| tls as Arc<dyn AcceptTls>)
-        }
+        ListenerTls::StartTls | ListenerTls::Implicit => tls.borrow().clone(),
     };
     Client {
         shared: shared.clone(),

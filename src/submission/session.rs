@@ -38,6 +38,7 @@ use super::sasl::Exchange;
 use super::{ListenerAuth, ListenerOptions, ListenerTls, Options};
 use crate::mail::{Domain, Envelope, Reply};
 use crate::net::tcp::Stream;
+use crate::net::tls::ServerTls;
 use crate::net::world::Clock;
 use crate::smtp::command::{AUTH_LINE_BYTES_MAX, COMMAND_LINE_BYTES_MAX};
 
@@ -49,8 +50,6 @@ mod lines;
 mod login;
 mod sink;
 mod wire;
-
-pub use self::wire::{AcceptTls, Accepted, TlsSession};
 
 /// What all sessions share.
 pub(super) struct Shared {
@@ -69,7 +68,7 @@ pub(super) struct Client {
     pub listener: ListenerOptions,
     pub peer: SocketAddr,
     /// Whether STARTTLS or implicit TLS can be had.
-    pub tls: Option<Arc<dyn AcceptTls>>,
+    pub tls: Option<Arc<ServerTls>>,
     /// The TLS session, once there is one.
     pub facts: TlsFacts,
 }

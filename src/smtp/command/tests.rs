@@ -259,7 +259,10 @@ proptest! {
     ) {
         let line = [verb.as_bytes(), &line].concat();
         match parse(&line) {
-            Ok(command) => prop_assert!(!format!("{command:?}").contains("\\r")),
+            Ok(command) => {
+                let shown = format!("{command:?}");
+                prop_assert!(!shown.contains("\\r") && !shown.contains("\\n"), "{}", shown);
+            }
             Err(error) => prop_assert!(!error.reply().to_string().contains(['\r', '\n', '\0'])),
         }
     }

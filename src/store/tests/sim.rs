@@ -39,6 +39,23 @@ impl SimDisk {
         Self::default()
     }
 
+    /// A disk on which everything below `dir` is durable as it is.
+    pub(super) fn over(dir: &Path) -> Self {
+        let disk = Self::new();
+        let mut dirs = vec![dir.to_owned()];
+        while let Some(dir) = dirs.pop() {
+            for entry in fs::read_dir(dir).unwrap() {
+                let path = entry.unwrap().path();
+                if path.is_dir() {
+                    dirs.push(path);
+                } else {
+                    disk.state().adopt(&path);
+                }
+            }
+        }
+        disk
+    }
+
     fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap()
     }
@@ -46,6 +63,10 @@ impl SimDisk {
     /// Steps that changed something so far.
     pub(super) fn steps(&self) -> u64 {
         self.state().steps
+    }
+
+    pub(super) fn is_stopped(&self) -> bool {
+        self.state().stopped
     }
 
     /// The process ends after this many more steps: nothing is changed from then on.

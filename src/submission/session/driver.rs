@@ -246,7 +246,7 @@ impl Driver {
             tokio::select! {
                 biased;
                 octets = read => break octets.map_err(DriverError::IoFailed),
-                () = shutdown.cancelled(), if talk.drain.is_none() => {
+                () = shutdown.cancelled(), if between_commands || talk.drain.is_none() => {
                     if between_commands {
                         input.truncate(kept);
                         return Ok(Brought::Shutdown);

@@ -15,32 +15,24 @@ use samotop_core::io::tls::{MayBeTls, TlsUpgrade};
 use tokio::io::ReadBuf;
 
 use crate::net::tcp::Stream;
+use crate::net::tls::{ServerFacts, ServerTls};
 
-/// What is known of a TLS session with a client.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct TlsSession {
-    /// `TLSv1.3` or `TLSv1.2`.
-    pub version: &'static str,
-    /// The cipher's IANA name.
-    pub cipher: String,
-}
+type Accepted = (Box<dyn Stream>, ServerFacts);
 
-/// A stream under TLS, and what is known of it.
-pub type Accepted = (Box<dyn Stream>, TlsSession);
-
-/// The server side of TLS: the daemon's certificate, or a test's.
-pub trait AcceptTls: Send + Sync + 'static {
-    /// Does the handshake.
-    fn accept(self: Arc<Self>, stream: Box<dyn Stream>) -> BoxFuture<'static, io::Result<Accepted>>;
+/// The handshake, and what is known of the session then.
+async fn accept(tls: Arc<ServerTls>, stream: Box<dyn Stream>) -> io::Result<Accepted> {
+    let stream = tls.acceptor().accept(stream).await?;
+    let facts = ServerFacts::of(stream.get_ref().1);
+    Ok((Box::new(stream), facts))
 }
 
 /// Where the facts of the TLS session will be once there is one.
-pub(super) type TlsFacts = Arc<OnceLock<TlsSession>>;
+pub(super) type TlsFacts = Arc<OnceLock<ServerFacts>>;
 
 /// One connection.
 pub(super) struct Wire {
     state: State,
-    tls: Option<Arc<dyn AcceptTls>>,
+    tls: Option<Arc<ServerTls>>,
     facts: TlsFacts,
 }
 
@@ -55,7 +47,7 @@ enum State {
 
 impl Wire {
     /// A connection in clear text that can be encrypted if `tls` is given.
-    pub(super) fn new(stream: Box<dyn Stream>, tls: Option<Arc<dyn AcceptTls>>, facts: TlsFacts) -> Self {
+    pub(super) fn new(stream: Box<dyn Stream>, tls: Option<Arc<ServerTls>>, facts: TlsFacts) -> Self {
         Self { state: State::Clear(stream), tls, facts }
     }
 
@@ -64,9 +56,9 @@ impl Wire {
         if let State::Handshake(handshake) = &mut self.state {
             let handshake = handshake.get_mut().unwrap_or_else(PoisonError::into_inner);
             match ready!(handshake.as_mut().poll(cx)) {
-                Ok((stream, session)) => {
+                Ok((stream, facts)) => {
                     // Set once: a wire is encrypted once.
-                    let _ = self.facts.set(session);
+                    let _ = self.facts.set(facts);
                     self.state = State::Encrypted(stream);
                 }
                 Err(error) => {
@@ -126,7 +118,7 @@ impl MayBeTls for Wire {
     fn encrypt(mut self: Pin<&mut Self>) {
         let state = std::mem::replace(&mut self.state, State::Broken);
         if let (State::Clear(stream), Some(tls)) = (state, self.tls.take()) {
-            self.state = State::Handshake(Mutex::new(tls.accept(stream)));
+            self.state = State::Handshake(Mutex::new(Box::pin(accept(tls, stream))));
         }
     }
 

@@ -1,0 +1,261 @@
+//! A small durable map: an append-only file of checksummed lines, all of it in memory.
+//!
+//! A put is one line and one sync, shared by all that wait (group commit). When the file is mostly
+//! outdated it is written anew (temporary file, sync, rename). A damaged line costs its entry, never
+//! the map. After a failed write the next one writes the whole file anew, so nothing in memory is
+//! lost while the process lives. For maps of some thousand entries: policies, reports.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::io::IoSlice;
+use std::path::{Path, PathBuf};
+use std::sync::mpsc::{Receiver, Sender, channel};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::thread::JoinHandle;
+
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
+use tokio::sync::oneshot;
+
+use super::body::troubled;
+use super::disk::{Disk, DiskFile, replace};
+use super::lines;
+use super::notions::QueueError;
+
+/// Outdated octets tolerated beyond as many as are current.
+const SLACK_BYTES: u64 = 1 << 20;
+/// Entries written in one step at most.
+const GROUP_MAX: usize = 256;
+
+/// See the file's header.
+pub(super) struct Ledger<V> {
+    map: Arc<Mutex<Map<V>>>,
+    sender: Mutex<Option<Sender<Work>>>,
+    thread: Option<JoinHandle<()>>,
+}
+
+type Map<V> = BTreeMap<String, Arc<V>>;
+
+struct Work {
+    key: String,
+    line: Vec<u8>,
+    reply: oneshot::Sender<Result<(), QueueError>>,
+}
+
+#[derive(Serialize)]
+struct LineOut<'a, V> {
+    key: &'a str,
+    /// Absent when the entry was removed.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    value: Option<&'a V>,
+}
+
+#[derive(Deserialize)]
+struct LineIn<V> {
+    key: String,
+    value: Option<V>,
+}
+
+impl<V: Serialize + DeserializeOwned + Send + Sync + 'static> Ledger<V> {
+    /// Opens or creates `dir/kind.log`; returns what was repaired. Blocking.
+    pub(super) fn open(
+        disk: Arc<dyn Disk>,
+        dir: &Path,
+        kind: &str,
+    ) -> Result<(Self, Vec<String>), QueueError> {
+        let path = dir.join(format!("{kind}.log"));
+        let made = disk.create_dir(dir).and_then(|()| super::disk::sync_parent(disk.as_ref(), dir));
+        made.map_err(|error| storage("cannot create", dir, &error))?;
+        let bytes = match fs::read(&path) {
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => Vec::new(),
+            read => read.map_err(|error| storage("cannot read", &path, &error))?,
+        };
+        let lines = lines::parse(&bytes, kind).map_err(|format| {
+            let path = path.display();
+            QueueError::Storage(format!(
+                "{path} was written by a newer version of stsrelay (format {format})"
+            ))
+        })?;
+        let (mut map, mut live, mut lost) = (Map::<V>::new(), BTreeMap::new(), lines.damaged);
+        for json in &lines.values {
+            match serde_json::from_slice::<LineIn<V>>(json) {
+                Ok(LineIn { key, value: Some(value) }) => {
+                    live.insert(key.clone(), json.len() as u64);
+                    map.insert(key, Arc::new(value));
+                }
+                Ok(LineIn { key, value: None }) => {
+                    live.remove(&key);
+                    map.remove(&key);
+                }
+                Err(_) => lost += 1,
+            }
+        }
+        let mut repaired = Vec::new();
+        if lost > 0 {
+            repaired.push(format!("{lost} damaged entries of {} were dropped", path.display()));
+        }
+        if lines.torn {
+            repaired.push(format!("an unfinished entry at the end of {} was cut off", path.display()));
+        }
+        let map = Arc::new(Mutex::new(map));
+        let whole = lost == 0 && !lines.torn && !bytes.is_empty();
+        let mut writer = Writer {
+            map: Arc::clone(&map),
+            disk,
+            path,
+            kind: kind.to_owned(),
+            file: None,
+            len: bytes.len() as u64,
+            live,
+        };
+        if whole {
+            let file = writer.disk.append(&writer.path, writer.len);
+            writer.file = Some(file.map_err(|error| storage("cannot open", &writer.path, &error))?);
+        } else if let Err(error) = writer.rewrite() {
+            repaired.push(format!("{error}; tried again with the next change"));
+        }
+        let (sender, receiver) = channel();
+        let thread = std::thread::Builder::new().name(kind.to_owned()).spawn(move || writer.run(&receiver));
+        let thread =
+            thread.map_err(|error| QueueError::Storage(format!("cannot start a thread: {error}")))?;
+        Ok((Self { map, sender: Mutex::new(Some(sender)), thread: Some(thread) }, repaired))
+    }
+
+    pub(super) fn get(&self, key: &str) -> Option<Arc<V>> {
+        guard(&self.map).get(key).cloned()
+    }
+
+    /// Everything in order of key.
+    pub(super) fn list(&self) -> Vec<Arc<V>> {
+        guard(&self.map).values().cloned().collect()
+    }
+
+    /// Keeps an entry; in memory at once, durable when it returns `Ok`.
+    pub(super) async fn put(&self, key: String, value: V) -> Result<(), QueueError> {
+        self.change(key, Some(Arc::new(value))).await.map(drop)
+    }
+
+    /// Removes an entry; whether there was one.
+    pub(super) async fn remove(&self, key: &str) -> Result<bool, QueueError> {
+        if self.get(key).is_none() {
+            return Ok(false);
+        }
+        self.change(key.to_owned(), None).await
+    }
+
+    async fn change(&self, key: String, value: Option<Arc<V>>) -> Result<bool, QueueError> {
+        let line = serde_json::to_vec(&LineOut { key: &key, value: value.as_deref() })
+            .map_err(|error| QueueError::Storage(format!("the entry of {key} cannot be written: {error}")))?;
+        let (reply, answer) = oneshot::channel();
+        let known = {
+            // Under one lock, so that memory and file have the same order.
+            let mut map = guard(&self.map);
+            let known = match value {
+                Some(value) => map.insert(key.clone(), value),
+                None => map.remove(&key),
+            };
+            if let Some(sender) = guard(&self.sender).as_ref() {
+                let _ = sender.send(Work { key, line, reply });
+            }
+            known.is_some()
+        };
+        match answer.await {
+            Ok(result) => result.map(|()| known),
+            Err(_) => Err(QueueError::Storage("the store is closed".to_owned())),
+        }
+    }
+}
+
+impl<V> Drop for Ledger<V> {
+    fn drop(&mut self) {
+        guard(&self.sender).take();
+        if let Some(thread) = self.thread.take() {
+            let _ = thread.join();
+        }
+    }
+}
+
+struct Writer<V> {
+    map: Arc<Mutex<Map<V>>>,
+    disk: Arc<dyn Disk>,
+    path: PathBuf,
+    kind: String,
+    /// Absent when the file must be written anew.
+    file: Option<Box<dyn DiskFile>>,
+    len: u64,
+    /// Octets of each current entry's line.
+    live: BTreeMap<String, u64>,
+}
+
+impl<V: Serialize> Writer<V> {
+    fn run(mut self, receiver: &Receiver<Work>) {
+        while let Ok(first) = receiver.recv() {
+            let mut group = vec![first];
+            while group.len() < GROUP_MAX
+                && let Ok(more) = receiver.try_recv()
+            {
+                group.push(more);
+            }
+            let result = self.commit(&group);
+            if let Err(error) = &result {
+                tracing::error!(%error, "an entry is in memory only");
+            }
+            for work in group {
+                let _ = work.reply.send(result.clone());
+            }
+        }
+    }
+
+    fn commit(&mut self, group: &[Work]) -> Result<(), QueueError> {
+        let live: u64 = self.live.values().sum();
+        if self.file.is_none() || self.len > 2 * live + SLACK_BYTES {
+            // Writes what is in memory, this group included.
+            return self.rewrite();
+        }
+        let mut bytes = Vec::new();
+        for work in group {
+            lines::render(&work.line, &mut bytes);
+        }
+        let Some(file) = self.file.as_mut() else { return self.rewrite() };
+        let written = file.write(&mut [IoSlice::new(&bytes)]).and_then(|()| file.sync());
+        if let Err(error) = written {
+            // What the file holds now is unknown.
+            self.file = None;
+            return Err(troubled("cannot write", &self.path, &error));
+        }
+        self.len += bytes.len() as u64;
+        for work in group {
+            // A removal is no entry, but its line is too short to matter.
+            self.live.insert(work.key.clone(), work.line.len() as u64);
+        }
+        Ok(())
+    }
+
+    fn rewrite(&mut self) -> Result<(), QueueError> {
+        let mut bytes = lines::header(&self.kind).into_bytes();
+        let entries: Vec<(String, Arc<V>)> =
+            guard(&self.map).iter().map(|(key, value)| (key.clone(), Arc::clone(value))).collect();
+        self.live.clear();
+        for (key, value) in &entries {
+            let line = LineOut { key, value: Some(value.as_ref()) };
+            if let Ok(json) = serde_json::to_vec(&line) {
+                self.live.insert(key.clone(), json.len() as u64);
+                lines::render(&json, &mut bytes);
+            }
+        }
+        self.file = None;
+        self.len = bytes.len() as u64;
+        let file = replace(self.disk.as_ref(), &self.path, &bytes)
+            .and_then(|()| self.disk.append(&self.path, self.len));
+        self.file = Some(file.map_err(|error| troubled("cannot write", &self.path, &error))?);
+        Ok(())
+    }
+}
+
+fn guard<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+fn storage(what: &str, path: &Path, error: &std::io::Error) -> QueueError {
+    QueueError::Storage(format!("{what} {}: {error}", path.display()))
+}
