@@ -1,5 +1,7 @@
 //! The command line without a daemon: help, exit codes, offline verbs.
 
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
 use std::fs;
 use std::io::Write as _;
 use std::process::{Command, Output, Stdio};

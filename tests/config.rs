@@ -1,6 +1,8 @@
 //! Wrong configurations: one line with file, key, what is wrong and what would be right; exit 78;
 //! nothing started. And the shipped files: every key listed, at its default.
 
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};

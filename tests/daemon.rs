@@ -1,11 +1,14 @@
 //! The real daemon as a process: start, submission, queue by command line, reload, drain, restart.
 
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
 use std::fs;
 use std::io::{BufRead, BufReader, Write as _};
 use std::net::{SocketAddr, TcpStream, UdpSocket};
 use std::os::unix::net::UnixDatagram;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc::{Receiver, channel};
 use std::thread;
 use std::time::Duration;
@@ -17,23 +20,43 @@ use tempfile::TempDir;
 const PATIENCE: Duration = Duration::from_secs(60);
 
 /// A directory with a configuration: listener on a port of the kernel's choice, a name server that
-/// never answers, so that what is submitted stays in the queue.
+/// knows nothing, so that what is submitted stays in the queue.
 struct Site {
     folder: TempDir,
-    _silent_dns: UdpSocket,
+}
+
+/// Answers every question with SERVFAIL, as long as the test runs.
+fn failing_dns() -> SocketAddr {
+    let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
+    let address = socket.local_addr().unwrap();
+    thread::spawn(move || {
+        let mut message = [0; 1500];
+        while let Ok((length, peer)) = socket.recv_from(&mut message) {
+            if length >= 12 {
+                // RFC 1035 §4.1.1: QR = 1, RCODE = 2.
+                message[2] |= 0x80;
+                message[3] = (message[3] & 0xf0) | 2;
+                let _ = socket.send_to(&message[..length], peer);
+            }
+        }
+    });
+    address
 }
 
 impl Site {
     fn new() -> Self {
+        Self::with_dns(failing_dns())
+    }
+
+    fn with_dns(dns: SocketAddr) -> Self {
         let folder = tempfile::tempdir().unwrap();
-        let dns = UdpSocket::bind("127.0.0.1:0").unwrap();
         let text = format!(
             "[server]\nhostname = \"relay.example.org\"\ndata_dir = \"var\"\n\
              [[listener]]\nname = \"smarthost\"\nlisten = [\"127.0.0.1:0\"]\ntrusted_networks = [\"127.0.0.0/8\"]\n\
              [dns]\nnameservers = [\"{}\"]\n[admin]\nsocket = \"run/admin.sock\"\n",
-            dns.local_addr().unwrap()
+            dns
         );
-        let site = Self { folder, _silent_dns: dns };
+        let site = Self { folder };
         site.write(&text);
         site
     }
@@ -74,7 +97,7 @@ impl Site {
     }
 
     fn serve(&self) -> Daemon {
-        let notify = UnixDatagram::bind(self.path().join(format!("notify-{}", rand_name()))).unwrap();
+        let notify = UnixDatagram::bind(self.path().join(format!("notify-{}", unused_name()))).unwrap();
         notify.set_read_timeout(Some(PATIENCE)).unwrap();
         let mut child = self
             .command(&["serve"])
@@ -101,8 +124,9 @@ impl Site {
 }
 
 /// Names for files within one test.
-fn rand_name() -> u128 {
-    std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap().as_nanos()
+fn unused_name() -> usize {
+    static NEXT: AtomicUsize = AtomicUsize::new(0);
+    NEXT.fetch_add(1, Ordering::Relaxed)
 }
 
 fn text(bytes: &[u8]) -> String {
@@ -328,6 +352,25 @@ fn a_reload_changes_what_may_change_and_a_bad_one_changes_nothing() {
     daemon.signal("-TERM");
     assert_eq!(daemon.ended(), Some(0));
     assert!(!site.path().join("elsewhere").exists());
+}
+
+#[test]
+fn a_second_signal_stops_at_once_and_loses_nothing() {
+    // A name server that never answers keeps the attempt under way.
+    let silent = UdpSocket::bind("127.0.0.1:0").unwrap();
+    let site = Site::with_dns(silent.local_addr().unwrap());
+    let mut daemon = site.serve();
+    daemon.submit(&["a@one.example"]);
+    silent.set_read_timeout(Some(PATIENCE)).unwrap();
+    silent.recv(&mut [0; 512]).unwrap();
+    daemon.signal("-TERM");
+    daemon.notified("STOPPING=1");
+    daemon.signal("-TERM");
+    daemon.logged("second signal: stopping at once");
+    assert_eq!(daemon.ended(), Some(0));
+
+    let _daemon = site.serve();
+    assert_eq!(site.json(&["queue", "list"]).len(), 1);
 }
 
 #[test]

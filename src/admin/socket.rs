@@ -2,7 +2,7 @@
 
 use std::fs;
 use std::io;
-use std::os::unix::fs::{FileTypeExt as _, PermissionsExt as _};
+use std::os::unix::fs::{DirBuilderExt as _, FileTypeExt as _, PermissionsExt as _};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 
@@ -10,6 +10,8 @@ use tokio::net::UnixListener;
 
 /// Owner and group may ask; the group is the operators'.
 const MODE: u32 = 0o660;
+/// Of a directory that is made for the socket; it may be the data directory too.
+const FOLDER_MODE: u32 = 0o750;
 
 /// A bound admin socket; its file is removed when this is dropped.
 pub struct AdminSocket {
@@ -26,7 +28,11 @@ pub struct AdminSocket {
 pub fn bind(path: &Path) -> Result<AdminSocket, String> {
     let failed = |what: &str, error: io::Error| format!("{what} {}: {error}", path.display());
     if let Some(folder) = path.parent().filter(|folder| !folder.as_os_str().is_empty()) {
-        fs::create_dir_all(folder).map_err(|error| failed("cannot make the directory of", error))?;
+        fs::DirBuilder::new()
+            .recursive(true)
+            .mode(FOLDER_MODE)
+            .create(folder)
+            .map_err(|error| failed("cannot make the directory of", error))?;
     }
     match fs::symlink_metadata(path) {
         Ok(metadata) if !metadata.file_type().is_socket() => {

@@ -241,7 +241,10 @@ fn show(daemon: &mut Client, id: Id, as_json: bool) -> Result<Exit, Failure> {
     })?;
     out.finish()?;
     match count {
-        0 => Err(Failure::new(Exit::Negative, format!("{id} is not in the queue"))),
+        0 => Err(Failure::new(
+            Exit::Negative,
+            format!("{id} is not in the queue: delivered, given up or never here; the log tells"),
+        )),
         _ => Ok(Exit::Fine),
     }
 }

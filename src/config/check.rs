@@ -7,7 +7,7 @@ use std::net::{IpAddr, SocketAddr};
 
 use jiff::Timestamp;
 
-use super::{ConfigError, Dnssec, Listener, ListenerAuth, ListenerTls, Loaded, settings};
+use super::{ConfigError, Dnssec, Listener, ListenerAuth, ListenerTls, Loaded, doors, settings};
 use crate::mail::Domain;
 use crate::tlspolicy::LocalRule;
 
@@ -38,12 +38,11 @@ pub fn check(loaded: &Loaded, now: Timestamp) -> Findings {
     checker.policy(now);
     checker.tlsrpt();
     checker.admin_and_log();
-    if let Err(errors) = settings(loaded) {
-        for error in errors {
-            // One line per key; the checks above know more.
-            if !checker.found.errors.iter().any(|known| known.key == error.key) {
-                checker.found.errors.push(error);
-            }
+    let unreadable = [settings(loaded).err(), doors(loaded).err()];
+    for error in unreadable.into_iter().flatten().flatten() {
+        // One line per key; the checks above know more.
+        if !checker.found.errors.iter().any(|known| known.key == error.key) {
+            checker.found.errors.push(error);
         }
     }
     checker.found

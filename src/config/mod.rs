@@ -13,7 +13,7 @@ pub mod value;
 
 pub use check::{Findings, check};
 pub use load::{ConfigError, DEFAULT_FILE, Loaded, Sources};
-pub use options::{Doors, Settings, settings};
+pub use options::{Doors, Settings, doors, settings};
 pub use sections::{
     Admin, Auth, Config, Delivery, Dns, Dnssec, Limits, Listener, ListenerAuth, ListenerTls, Log, LogFormat,
     MtaSts, NetworkSection, Override, Policy, Server, Timeouts, Tls, Tlsrpt,

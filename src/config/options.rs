@@ -38,8 +38,6 @@ pub struct Settings {
     pub reporting: reporting::Options,
     /// Where the queue is kept.
     pub queue: QueueOptions,
-    /// The doors.
-    pub doors: Doors,
 }
 
 /// What the doors to the outside are made of; read once, at start.
@@ -66,13 +64,11 @@ pub fn settings(loaded: &Loaded) -> Result<Settings, Vec<ConfigError>> {
     let server_tls = keep(server_tls(loaded), &mut errors);
     let users = keep(users(loaded), &mut errors);
     let signer = keep(signer(loaded), &mut errors);
-    let doors = doors(loaded, &mut errors);
     let hostname = config.server.hostname.clone();
     if hostname.is_none() {
         errors.push(loaded.error("server.hostname", "is not set"));
     }
-    let (Some(hostname), Some(server_tls), Some(users), Some(signer), Some(doors)) =
-        (hostname, server_tls, users, signer, doors)
+    let (Some(hostname), Some(server_tls), Some(users), Some(signer)) = (hostname, server_tls, users, signer)
     else {
         return Err(errors);
     };
@@ -84,7 +80,6 @@ pub fn settings(loaded: &Loaded) -> Result<Settings, Vec<ConfigError>> {
         reporting: reporting_options(loaded, hostname, signer)
             .map_err(|error| vec![loaded.error("tlsrpt.from", error)])?,
         queue: QueueOptions { data_dir: config.server.data_dir.clone(), node: config.server.node },
-        doors,
     })
 }
 
@@ -133,8 +128,13 @@ fn signer(loaded: &Loaded) -> Result<Option<reporting::Signer>, ConfigError> {
         .map_err(|error| loaded.error("tlsrpt.dkim_key_file", format!("{}: {}", error.file, error.text)))
 }
 
-fn doors(loaded: &Loaded, errors: &mut Vec<ConfigError>) -> Option<Doors> {
+/// Opens the doors. Blocking: reads trust anchors.
+///
+/// # Errors
+/// One error per file or value that cannot be used.
+pub fn doors(loaded: &Loaded) -> Result<Doors, Vec<ConfigError>> {
     let config = &loaded.config;
+    let mut errors = Vec::new();
     let dns_options = dns::Options {
         nameservers: config.dns.nameservers.iter().map(|server| server.0).collect(),
         dnssec: match config.dns.dnssec {
@@ -150,13 +150,17 @@ fn doors(loaded: &Loaded, errors: &mut Vec<ConfigError>) -> Option<Doors> {
         use_system_roots: config.tls.use_system_roots,
         extra_roots_file: config.tls.extra_roots_file.clone(),
     };
-    let dns =
-        keep(HickoryDns::new(dns_options).map_err(|text| named(loaded, &text, "dns.nameservers")), errors);
+    let dns = keep(
+        HickoryDns::new(dns_options).map_err(|text| named(loaded, &text, "dns.nameservers")),
+        &mut errors,
+    );
     let client_tls = ClientTls::new(&client_options);
-    let client_tls = keep(client_tls.map_err(|text| named(loaded, &text, "tls.use_system_roots")), errors);
-    Some(Doors {
-        dns: dns?,
-        client_tls: client_tls?,
+    let client_tls =
+        keep(client_tls.map_err(|text| named(loaded, &text, "tls.use_system_roots")), &mut errors);
+    let (Some(dns), Some(client_tls)) = (dns, client_tls) else { return Err(errors) };
+    Ok(Doors {
+        dns,
+        client_tls,
         https: https::Options {
             https_port: config.mta_sts.https_port,
             fetch_timeout: config.mta_sts.fetch_timeout.0,

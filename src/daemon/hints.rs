@@ -20,13 +20,14 @@ pub(super) fn print(loaded: &Loaded, addresses: &[(String, SocketAddr)]) {
 fn text(program: &str, file: &str, addresses: &[(String, SocketAddr)]) -> String {
     let Some((_, first)) = addresses.first() else { return String::new() };
     let to = reachable(*first);
-    let (host, port) = (to.ip(), to.port());
+    let (host, port, place) = (to.ip(), to.port(), to);
     let places: Vec<String> = addresses.iter().map(|(name, address)| format!("{address} ({name})")).collect();
     format!(
         "\n\
          Submit mail to {}. From this host, for example:\n\
          \x20 swaks --server {host} --port {port} --from you@example.org --to someone@example.net\n\
-         \x20 nc -C {host} {port}          (then type EHLO me, MAIL FROM:<...>, RCPT TO:<...>, DATA)\n\
+         \x20 printf 'Subject: test\\n\\ntest\\n' | curl --crlf smtp://{place} -T - \\\n\
+         \x20     --mail-from you@example.org --mail-rcpt someone@example.net\n\
          Then look at it:\n\
          \x20 {program} queue list --config {file}\n\
          \x20 {program} policy list --config {file}\n\
