@@ -47,12 +47,28 @@ impl Client {
         client
     }
 
-    /// STARTTLS and EHLO again; gives the EHLO reply.
-    pub async fn starttls(mut self, root: CertificateDer<'static>, name: &'static str) -> (Self, String) {
+    /// The handshake; what came before it is forgotten here too.
+    pub async fn handshake(self, root: CertificateDer<'static>, name: &'static str) -> Self {
+        let stream = secure(self.stream.into_inner(), root, name).await;
+        Self { stream: BufReader::new(stream) }
+    }
+
+    /// Whether STARTTLS and the handshake succeed.
+    pub async fn try_starttls(mut self, root: CertificateDer<'static>, name: &'static str) -> bool {
+        self.say("STARTTLS").await.starts_with("220")
+            && try_secure(self.stream.into_inner(), root, name).await.is_some()
+    }
+
+    /// STARTTLS and the handshake, without EHLO.
+    pub async fn upgrade(mut self, root: CertificateDer<'static>, name: &'static str) -> Self {
         let reply = self.say("STARTTLS").await;
         assert!(reply.starts_with("220"), "{reply}");
-        let stream = secure(self.stream.into_inner(), root, name).await;
-        let mut client = Self { stream: BufReader::new(stream) };
+        self.handshake(root, name).await
+    }
+
+    /// STARTTLS and EHLO again; gives the EHLO reply.
+    pub async fn starttls(self, root: CertificateDer<'static>, name: &'static str) -> (Self, String) {
+        let mut client = self.upgrade(root, name).await;
         let hello = client.say("EHLO client.world.test").await;
         (client, hello)
     }
@@ -125,6 +141,14 @@ async fn secure(
     root: CertificateDer<'static>,
     name: &'static str,
 ) -> Box<dyn Stream> {
+    try_secure(stream, root, name).await.expect("the handshake succeeds")
+}
+
+async fn try_secure(
+    stream: Box<dyn Stream>,
+    root: CertificateDer<'static>,
+    name: &'static str,
+) -> Option<Box<dyn Stream>> {
     let mut roots = RootCertStore::empty();
     roots.add(root).expect("the test root is a root");
     let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
@@ -134,7 +158,46 @@ async fn secure(
         .with_root_certificates(roots)
         .with_no_client_auth();
     let name = ServerName::try_from(name).expect("a name");
-    Box::new(
-        TlsConnector::from(Arc::new(config)).connect(name, stream).await.expect("the handshake succeeds"),
-    )
+    let stream = TlsConnector::from(Arc::new(config)).connect(name, stream).await.ok()?;
+    Some(Box::new(stream))
+}
+
+/// A client that expects the daemon to die at any instant.
+pub struct Rough {
+    stream: BufReader<TcpStream>,
+}
+
+impl Rough {
+    /// Over an open connection; the greeting is still to be read.
+    pub fn new(stream: TcpStream) -> Self {
+        Self { stream: BufReader::new(stream) }
+    }
+
+    /// One whole reply's last line; `None` when the connection is gone.
+    pub async fn read_reply(&mut self) -> Option<String> {
+        loop {
+            let mut line = String::new();
+            match timeout(PATIENCE, self.stream.read_line(&mut line)).await {
+                Ok(Ok(1..)) if line.ends_with('\n') => {}
+                _ => return None,
+            }
+            if line.as_bytes().get(3) != Some(&b'-') {
+                return Some(line);
+            }
+        }
+    }
+
+    /// A command and the last line of its reply.
+    pub async fn say(&mut self, line: &str) -> Option<String> {
+        self.stream.get_mut().write_all(format!("{line}\r\n").as_bytes()).await.ok()?;
+        self.read_reply().await
+    }
+
+    /// A whole transaction; gives the reply to the final dot.
+    pub async fn submit(&mut self, from: &str, to: &str, content: &str) -> Option<String> {
+        self.say(&format!("MAIL FROM:<{from}>")).await?;
+        self.say(&format!("RCPT TO:<{to}>")).await?;
+        self.say("DATA").await?;
+        self.say(&format!("{content}.")).await
+    }
 }

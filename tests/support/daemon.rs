@@ -144,6 +144,8 @@ pub struct Daemon {
     pub submission: SocketAddr,
     /// The listener with implicit TLS that demands AUTH.
     pub submissions: SocketAddr,
+    /// A listener without AUTH whose trusted networks we are not in.
+    pub stranger: SocketAddr,
 }
 
 /// A loopback address that no other world of this or another test process uses, so that the ports
@@ -171,9 +173,9 @@ impl Daemon {
         fs::write(path("roots.pem"), pki.root_pem()).expect("writable");
         let hash = stsrelay::submission::auth::hash_password("secret");
         fs::write(path("users"), format!("# users\nalice:{hash}\n")).expect("writable");
-        let (smarthost, submission, submissions) = {
+        let (smarthost, submission, submissions, stranger) = {
             let ip = own_ip();
-            (free_address(ip), free_address(ip), free_address(ip))
+            (free_address(ip), free_address(ip), free_address(ip), free_address(ip))
         };
         let root = dir.path().display();
         let config = format!(
@@ -200,6 +202,11 @@ name = "submissions"
 listen = ["{submissions}"]
 tls = "implicit"
 auth = "required"
+
+[[listener]]
+name = "stranger"
+listen = ["{stranger}"]
+trusted_networks = ["192.0.2.0/24"]
 
 [tls]
 certificate_file = "{root}/cert.pem"
@@ -233,7 +240,7 @@ socket = "{root}/admin.sock"
         fs::write(path("stsrelay.toml"), config).expect("writable");
         fs::create_dir(path("stsrelay.d")).expect("writable");
         fs::write(path("stsrelay.d/extra.toml"), extra).expect("writable");
-        Self { dir, child: None, smarthost, submission, submissions }
+        Self { dir, child: None, smarthost, submission, submissions, stranger }
     }
 
     /// A file in the daemon's directory.

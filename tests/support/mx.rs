@@ -2,6 +2,7 @@
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use rustls::ServerConfig;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
@@ -37,6 +38,8 @@ pub struct Behaviour {
     pub replies: Vec<(String, String)>,
     /// The reply to the final dot.
     pub dot: String,
+    /// How long that reply takes.
+    pub dot_after: Duration,
     /// Close instead of answering a line that starts so; `.` stands for the final dot, `connect` for
     /// the connection itself.
     pub drop_at: Option<String>,
@@ -57,6 +60,7 @@ impl Behaviour {
             extensions: extensions.map(str::to_owned).to_vec(),
             replies: Vec::new(),
             dot: "250 2.0.0 taken".to_owned(),
+            dot_after: Duration::ZERO,
             drop_at: None,
         }
     }
@@ -267,7 +271,8 @@ impl Session {
             self.log.lock().expect("no panic").commands.push(line.clone());
             let upper = line.to_ascii_uppercase();
             let behaviour = self.behaviour();
-            if behaviour.drop_at.as_ref().is_some_and(|start| upper.starts_with(&start.to_ascii_uppercase())) {
+            if behaviour.drop_at.as_ref().is_some_and(|start| upper.starts_with(&start.to_ascii_uppercase()))
+            {
                 return Ok(false);
             }
             let scripted = behaviour
@@ -310,6 +315,7 @@ impl Session {
                     if !dot {
                         return Ok(false);
                     }
+                    tokio::time::sleep(behaviour.dot_after).await;
                     behaviour.dot
                 }
                 None if upper.starts_with("RSET") || upper.starts_with("NOOP") => "250 2.0.0 ok".to_owned(),
