@@ -173,17 +173,24 @@ async fn a_host_that_fails_an_enforced_policy_sees_no_envelope_until_it_is_repai
     let mut ids = Vec::new();
     for broken in &BROKEN {
         broken.publish(&world, "enforce", &[]);
-        ids.push(world.submit("a@home.test", &[&format!("b@{}", broken.domain())], &message(broken.name)).await);
+        ids.push(
+            world.submit("a@home.test", &[&format!("b@{}", broken.domain())], &message(broken.name)).await,
+        );
     }
     for ((index, broken), id) in BROKEN.iter().enumerate().zip(&ids) {
         let item = world.deferred(id).await.remove(0);
         let host = &world.farm.hosts[index];
         assert!(!host.saw_mail(), "{}: {:?}", broken.name, host.log().commands);
-        let attempt = item["history"].as_array().and_then(|history| history.last()).expect("an attempt").clone();
+        let attempt =
+            item["history"].as_array().and_then(|history| history.last()).expect("an attempt").clone();
         assert_eq!(attempt["host"], broken.mx(), "{attempt}");
         assert_eq!(attempt["rule"], "mta-sts enforce", "{attempt}");
         let result = attempt["result"].as_str().expect("a sentence");
-        assert!(result.contains("deferred: 4.7.") && result.contains(broken.words), "{}: {result}", broken.name);
+        assert!(
+            result.contains("deferred: 4.7.") && result.contains(broken.words),
+            "{}: {result}",
+            broken.name
+        );
     }
     for (index, broken) in BROKEN.iter().enumerate() {
         world.farm.hosts[index].behave(world.secured(&[&broken.mx()], Kind::Good));
@@ -212,7 +219,11 @@ async fn a_good_and_listed_host_of_worse_preference_gets_what_the_better_ones_ma
     assert!(arrivals.iter().all(|arrival| arrival.tls));
     for (index, broken) in BROKEN.iter().enumerate() {
         assert!(!world.farm.hosts[index].saw_mail(), "{}", broken.name);
-        assert!(arrivals.iter().any(|arrival| arrival.rcpts[0].contains(&broken.domain())), "{}", broken.name);
+        assert!(
+            arrivals.iter().any(|arrival| arrival.rcpts[0].contains(&broken.domain())),
+            "{}",
+            broken.name
+        );
     }
     world.drained().await;
 }
@@ -299,7 +310,9 @@ async fn of_two_domains_on_one_host_only_the_enforcing_one_is_held_back() {
 #[tokio::test]
 async fn a_wildcard_stands_for_exactly_one_label() {
     let world = World::start(2, &["wild.test", "deep.test"], "").await;
-    for (index, (domain, mx)) in [("wild.test", "a.wild.test"), ("deep.test", "a.b.deep.test")].iter().enumerate() {
+    for (index, (domain, mx)) in
+        [("wild.test", "a.wild.test"), ("deep.test", "a.b.deep.test")].iter().enumerate()
+    {
         world.route(domain, 10, mx, index);
         world.farm.hosts[index].behave(world.secured(&[mx], Kind::Good));
         world.publish(domain, "1", "enforce", &[&format!("*.{domain}")], DAY);

@@ -154,7 +154,8 @@ async fn a_policy_host_that_does_it_wrong_means_no_policy_and_is_reported() {
         ("unnamed", page(), "sts-webpki-invalid"),
     ];
     let domains: Vec<String> = rows.iter().map(|(name, ..)| format!("{name}.test")).collect();
-    let named: Vec<&str> = domains.iter().map(String::as_str).filter(|name| *name != "unnamed.test").collect();
+    let named: Vec<&str> =
+        domains.iter().map(String::as_str).filter(|name| *name != "unnamed.test").collect();
     let world = World::start(12, &[&named[..], &["right.test"]].concat(), "").await;
     world.dns.address("mta-sts.unnamed.test", world.web.address.ip());
     world.web.set("mta-sts.right.test", page());

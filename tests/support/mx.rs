@@ -267,7 +267,8 @@ impl Session {
             self.log.lock().expect("no panic").commands.push(line.clone());
             let upper = line.to_ascii_uppercase();
             let behaviour = self.behaviour();
-            if behaviour.drop_at.as_ref().is_some_and(|start| upper.starts_with(&start.to_ascii_uppercase())) {
+            if behaviour.drop_at.as_ref().is_some_and(|start| upper.starts_with(&start.to_ascii_uppercase()))
+            {
                 return Ok(false);
             }
             let scripted = behaviour
