@@ -1,5 +1,7 @@
 //! Mail in, over real sockets and the real queue: listeners, limits, TLS, restart.
 
+#![allow(clippy::unwrap_used, reason = "a test that cannot be set up fails")]
+
 use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::Arc;
