@@ -227,6 +227,7 @@ impl Session {
     }
 
     async fn serve(mut self, mut stream: TcpStream) -> std::io::Result<()> {
+        stream.set_nodelay(true)?;
         let behaviour = self.behaviour();
         if behaviour.drop_at.as_deref() == Some("connect") {
             return Ok(());
@@ -293,6 +294,9 @@ impl Session {
                     mail = line;
                     "250 2.1.0 ok".to_owned()
                 }
+                None if (upper.starts_with("RCPT") || upper.starts_with("DATA")) && mail.is_empty() => {
+                    "503 5.5.1 MAIL first".to_owned()
+                }
                 None if upper.starts_with("RCPT") => {
                     rcpts.push(line);
                     "250 2.1.5 ok".to_owned()
@@ -300,8 +304,11 @@ impl Session {
                 None if upper.starts_with("DATA") && rcpts.is_empty() => "554 5.5.1 nobody".to_owned(),
                 None if upper.starts_with("DATA") => {
                     write(stream, "354 go").await?;
+                    // The line end before the final dot may be the one of DATA itself.
+                    buffer.splice(0..0, *b"\r\n");
                     let mut content = until(stream, &mut buffer, b"\r\n.\r\n").await?;
                     content.truncate(content.len() - 3);
+                    content.drain(..content.len().min(2));
                     let behaviour = self.behaviour();
                     let dot = behaviour.drop_at.as_deref() != Some(".");
                     let accepted = dot && behaviour.dot.starts_with('2');
