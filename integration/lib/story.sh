@@ -92,7 +92,7 @@ sts() {
 # daemon_config: writes $S/stsrelay.toml. Lines on stdin are added at its end (tables of their own).
 # Single values may be set beforehand: RETRY, LIFETIME, EXTRA_SERVER, EXTRA_DELIVERY, EXTRA_TLSRPT.
 daemon_config() {
-  local more=''
+  local more='' retry=${RETRY:-'["1s", "2s"]'}
   [ -t 0 ] || more=$(cat)
   export CONFIG=$S/stsrelay.toml
   mkdir -p "$S/data" "$S/tls" "$S/run"
@@ -127,7 +127,7 @@ dnssec = "trust-ad"
 
 [delivery]
 smtp_port = $SMTP_PORT
-retry = ${RETRY:-["1s", "2s"]}
+retry = $retry
 lifetime = "${LIFETIME:-1h}"
 ${EXTRA_DELIVERY:-}
 
@@ -241,11 +241,19 @@ arrived_is() { [ "$(arrived_count "$1")" = "$2" ]; }
 # What the receiving names logged since the story began. All of it comes with the final `disconnect` of a session.
 mx_log_start=$(wc -l <"$W/log/mx.log")
 mx_log() { tail -n "+$((mx_log_start + 1))" "$W/log/mx.log" | grep " $1/smtpd" || true; }
-# Connections; transactions with at least one accepted recipient; TLS sessions the client completed; those it gave up.
+# Connections; transactions with at least one accepted recipient; TLS sessions that went on to a command; sessions
+# that ended at TLS: the client broke the handshake off, or (TLS 1.3) closed as soon as it had seen the certificate.
 mx_connections() { mx_log "$1" | grep -cE ': connect from' || true; }
 mx_mails() { mx_log "$1" | grep -cE ': client=' || true; }
-mx_handshakes() { mx_log "$1" | grep -cE 'TLS connection established from' || true; }
-mx_refused() { mx_log "$1" | grep -cE 'SSL_accept error from' || true; }
+mx_refused() { mx_log "$1" | grep -cE 'lost connection after STARTTLS' || true; }
+mx_sessions() {
+  mx_log "$1" | awk '
+    { split($0, part, /[][]/); process = part[2] }
+    / connect from/ { tls[process] = 0 }
+    /TLS connection established from/ { tls[process] = 1; sessions++ }
+    /lost connection after STARTTLS/ { sessions -= tls[process] }
+    END { print sessions + 0 }'
+}
 
 # wire_log: what passed the wire in clear since the story began.
 wire_log_start=$(wc -l <"$W/log/wire.log")

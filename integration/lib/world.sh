@@ -119,6 +119,13 @@ world_tails() {
   done
 }
 
+# Remembers how long the shared logs are, so that story_tails shows only what came after.
+story_begins() {
+  local log
+  mkdir -p "$S/since"
+  for log in "$W"/log/*; do wc -l <"$log" >"$S/since/${log##*/}"; done
+}
+
 # What one needs to see of the story just failed: its own words, the daemon's, and what the mail hosts said meanwhile.
 story_tails() {
   echo '--- story'
@@ -132,6 +139,6 @@ story_tails() {
   for log in mx.log origin.log nginx-access.log nginx-error.log wire.log; do
     [ -s "$W/log/$log" ] || continue
     echo "--- $log"
-    tail -n 12 "$W/log/$log" | cut -c1-300
+    tail -n "+$(($(cat "$S/since/$log" 2>/dev/null || echo 0) + 1))" "$W/log/$log" | tail -n 25 | cut -c1-300
   done
 }

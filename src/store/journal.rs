@@ -333,6 +333,11 @@ impl Writer {
         }
         let mut draft = Draft::vital();
         draft.push(Change::Reserve(in_use.saturating_add(IDS_RESERVED)), None);
+        // The first frame after opening is empty for this.
+        if let Some(empty) = group.iter_mut().find(|frame| frame.ops.is_empty()) {
+            (empty.ops, empty.changes) = (draft.ops, draft.changes);
+            return;
+        }
         let (reply, _) = oneshot::channel();
         group.insert(0, draft.submit(Reply::Task(reply)));
     }

@@ -107,9 +107,7 @@ impl Queue {
         let (node, boot) = (options.node, boot.to_owned());
         let inner = Inner { shared, journal, node, boot, running };
         // Makes a reservation of queue ids durable before the first is given out.
-        let mut first = Draft::vital();
-        first.push(Change::Reserve(0), None);
-        match inner.journal.commit_blocking(first) {
+        match inner.journal.commit_blocking(Draft::vital()) {
             Err(QueueError::Full(_)) | Ok(()) => Ok((Self { inner: Arc::new(inner) }, repaired)),
             Err(error) => Err(error),
         }

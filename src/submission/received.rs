@@ -79,51 +79,44 @@ impl Received<'_> {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::LazyLock;
+
     use super::*;
     use crate::mail::Mailbox;
 
-    fn render(change: impl FnOnce(&mut Received<'_>)) -> String {
-        let hostname = Domain::parse("relay.example.org").unwrap();
-        let one = [Recipient::plain(Mailbox::parse("b@example.net").unwrap())];
+    static TLS: LazyLock<ServerFacts> =
+        LazyLock::new(|| ServerFacts { version: "TLSv1.3", cipher: "TLS13_AES_256_GCM_SHA384".into() });
+    static HOSTNAME: LazyLock<Domain> = LazyLock::new(|| Domain::parse("relay.example.org").unwrap());
+    static TO: LazyLock<[Recipient; 2]> = LazyLock::new(|| {
+        ["b@example.net", "c@example.net"].map(|to| Recipient::plain(Mailbox::parse(to).unwrap()))
+    });
+
+    /// A field about a plain ESMTP client and one recipient, but for a change.
+    fn render(change: impl FnOnce(&mut Received<'static>)) -> String {
         let mut received = Received {
             client_name: "client.example",
             client: "192.0.2.1".parse().unwrap(),
-            hostname: &hostname,
+            hostname: &HOSTNAME,
             esmtp: true,
             tls: None,
             authenticated: false,
             smtputf8: false,
             id: QueueId { node: 1, sequence: 7 },
-            recipients: &one,
+            recipients: &TO[..1],
             at: "2026-11-02T04:09:36Z".parse().unwrap(),
         };
         change(&mut received);
         received.render()
     }
 
-    fn tls() -> ServerFacts {
-        ServerFacts { version: "TLSv1.3", cipher: "TLS13_AES_256_GCM_SHA384".into() }
-    }
-
     #[test]
     fn the_field_has_every_clause_in_its_place() {
-        let tls = tls();
-        // The borrow checker wants the session to outlive the field.
-        let hostname = Domain::parse("relay.example.org").unwrap();
-        let one = [Recipient::plain(Mailbox::parse("b@example.net").unwrap())];
-        let field = Received {
-            client_name: "[IPv6:2001:db8::1]",
-            client: "2001:db8::1".parse().unwrap(),
-            hostname: &hostname,
-            esmtp: true,
-            tls: Some(&tls),
-            authenticated: true,
-            smtputf8: false,
-            id: QueueId { node: 1, sequence: 7 },
-            recipients: &one,
-            at: "2026-11-02T04:09:36Z".parse().unwrap(),
-        }
-        .render();
+        let field = render(|received| {
+            received.client_name = "[IPv6:2001:db8::1]";
+            received.client = "2001:db8::1".parse().unwrap();
+            received.tls = Some(&TLS);
+            received.authenticated = true;
+        });
         assert_eq!(
             field,
             "Received: from [IPv6:2001:db8::1] ([IPv6:2001:db8::1])\r\n\
@@ -136,21 +129,10 @@ mod tests {
 
     #[test]
     fn several_recipients_are_not_named() {
-        let two = ["b@example.net", "c@example.net"].map(|to| Recipient::plain(Mailbox::parse(to).unwrap()));
-        let hostname = Domain::parse("relay.example.org").unwrap();
-        let field = Received {
-            client_name: "client.example",
-            client: "::ffff:192.0.2.1".parse().unwrap(),
-            hostname: &hostname,
-            esmtp: true,
-            tls: None,
-            authenticated: false,
-            smtputf8: false,
-            id: QueueId { node: 1, sequence: 7 },
-            recipients: &two,
-            at: "2026-11-02T04:09:36Z".parse().unwrap(),
-        }
-        .render();
+        let field = render(|received| {
+            received.client = "::ffff:192.0.2.1".parse().unwrap();
+            received.recipients = &TO[..];
+        });
         assert!(!field.contains("for <") && !field.contains("tls "), "{field}");
         assert!(field.contains("([192.0.2.1])"), "{field}");
     }
@@ -168,7 +150,6 @@ mod tests {
             (true, true, true, false, "UTF8SMTPS"),
             (true, true, true, true, "UTF8SMTPSA"),
         ] {
-            static TLS: std::sync::LazyLock<ServerFacts> = std::sync::LazyLock::new(tls);
             let field = render(|received| {
                 received.smtputf8 = smtputf8;
                 received.esmtp = esmtp;

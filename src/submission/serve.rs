@@ -11,7 +11,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::task::Poll;
 use std::time::Duration;
 
-use tokio::net::{TcpListener, TcpSocket, TcpStream};
+use socket2::Socket as Socket2;
+use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{Semaphore, watch};
 use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
@@ -26,24 +27,28 @@ use crate::net::tls::ServerTls;
 use crate::net::world::Clock;
 
 /// Connections the system keeps waiting per socket.
-const BACKLOG: u32 = 1024;
+const BACKLOG: i32 = 1024;
 /// After an accept error that is ours (no descriptors, no memory): first and longest pause.
 const PAUSE_MIN: Duration = Duration::from_millis(10);
 const PAUSE_MAX: Duration = Duration::from_secs(1);
 /// Beyond the drain time: for replies and closing.
 const DRAIN_SLACK: Duration = Duration::from_secs(5);
 
-/// Binds every listener's addresses. Called before privileges are dropped and before anything is
-/// served, so that a wrong address stops the start.
+/// Binds every listener's addresses; within a runtime. Called before anything is served, so that a
+/// wrong address stops the start.
 ///
 /// # Errors
 /// One line: the listener, the address, the reason.
 pub fn bind(options: &Options) -> Result<Vec<(ListenerOptions, Vec<TcpListener>)>, String> {
+    // [::] alone takes IPv4 too; next to 0.0.0.0 on the same port it must not.
+    let addresses = options.listeners.iter().flat_map(|listener| &listener.listen);
+    let v4_ports: Vec<u16> = addresses.filter(|address| address.is_ipv4()).map(SocketAddr::port).collect();
     let mut bound = Vec::with_capacity(options.listeners.len());
     for listener in &options.listeners {
         let mut sockets = Vec::with_capacity(listener.listen.len());
         for &address in &listener.listen {
-            let socket = bind_one(address).map_err(|error| {
+            let only_v6 = address.is_ipv6() && v4_ports.contains(&address.port());
+            let socket = bind_one(address, only_v6).map_err(|error| {
                 format!("listener {:?}: cannot listen on {address}: {error}", listener.name)
             })?;
             sockets.push(socket);
@@ -53,12 +58,17 @@ pub fn bind(options: &Options) -> Result<Vec<(ListenerOptions, Vec<TcpListener>)
     Ok(bound)
 }
 
-fn bind_one(address: SocketAddr) -> io::Result<TcpListener> {
-    let socket = if address.is_ipv4() { TcpSocket::new_v4()? } else { TcpSocket::new_v6()? };
+fn bind_one(address: SocketAddr, only_v6: bool) -> io::Result<TcpListener> {
+    let socket = Socket2::new(socket2::Domain::for_address(address), socket2::Type::STREAM, None)?;
+    if only_v6 {
+        socket.set_only_v6(true)?;
+    }
     // A restart must not wait for old connections to be forgotten.
-    socket.set_reuseaddr(true)?;
-    socket.bind(address)?;
-    socket.listen(BACKLOG)
+    socket.set_reuse_address(true)?;
+    socket.set_nonblocking(true)?;
+    socket.bind(&address.into())?;
+    socket.listen(BACKLOG)?;
+    TcpListener::from_std(socket.into())
 }
 
 /// Serves until `shutdown`, then until the sessions have ended or `drain_timeout` is over.
@@ -288,6 +298,17 @@ mod tests {
         let key = |text: &str| peer_key(text.parse().unwrap());
         assert_eq!(key("2001:db8:1:2::1"), key("2001:db8:1:2:ffff::2"));
         assert_ne!(key("2001:db8:1:2::1"), key("2001:db8:1:3::1"));
+    }
+
+    #[tokio::test]
+    async fn both_families_may_share_a_port() {
+        let free = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let port = free.local_addr().unwrap().port();
+        drop(free);
+        let mut options = Options::new(Domain::parse("relay.example.org").unwrap());
+        let any = [format!("0.0.0.0:{port}"), format!("[::]:{port}")].map(|text| text.parse().unwrap());
+        options.listeners = vec![ListenerOptions::new("both", any.to_vec())];
+        assert_eq!(bind(&options).unwrap()[0].1.len(), 2);
     }
 
     #[tokio::test]

@@ -4,6 +4,7 @@ mod boundary;
 mod crash;
 mod damage;
 mod full;
+mod maps;
 mod model;
 mod sim;
 

@@ -25,7 +25,7 @@ use crate::submission::ListenerTls;
 
 /// Octets asked for at a time while commands are read: a full AUTH line and more.
 const COMMAND_READ_BYTES: usize = 16 << 10;
-/// Octets asked for at a time while content is read.
+/// Octets asked for at a time while content comes in faster than that.
 const CONTENT_READ_BYTES: usize = 64 << 10;
 /// Replies held back at most before they are written.
 const REPLIES_BYTES_MAX: usize = 16 << 10;
@@ -56,7 +56,8 @@ impl Drive for Driver {
                 self.handshake(io).await?;
             }
             service(state).prepare_session(io, state).await;
-            let mut talk = Talk { io, out: Vec::new(), waiting: None, content: None, drain: None };
+            let mut talk =
+                Talk { io, out: Vec::new(), waiting: None, content: None, drain: None, plenty: false };
             self.converse(&mut talk, interpretter, state).await
         })
     }
@@ -78,6 +79,8 @@ struct Talk<'i> {
     content: Option<Instant>,
     /// When a message still in transfer is given up, once shutdown was asked for.
     drain: Option<Instant>,
+    /// The last read brought as much as was asked for: a large message, worth larger reads.
+    plenty: bool,
 }
 
 /// What a read brought.
@@ -210,7 +213,8 @@ impl Driver {
             let began = *talk.content.get_or_insert(now);
             let options = &self.client.options;
             let until = (now + options.data_timeout).min(began + options.message_timeout);
-            return self.read_until(talk, &mut state.session.input, CONTENT_READ_BYTES, until, false).await;
+            let chunk = if talk.plenty { CONTENT_READ_BYTES } else { COMMAND_READ_BYTES };
+            return self.read_until(talk, &mut state.session.input, chunk, until, false).await;
         }
         let began = *talk.waiting.get_or_insert_with(Instant::now);
         let until = began + self.client.options.command_timeout;
@@ -260,6 +264,7 @@ impl Driver {
             }
         };
         let octets = *brought.as_ref().unwrap_or(&0);
+        talk.plenty = octets == chunk;
         input.truncate(kept + octets);
         brought.map(|octets| if octets == 0 { Brought::End } else { Brought::Octets })
     }
