@@ -127,6 +127,17 @@ impl World {
         .await;
     }
 
+    /// Waits until only one item is left, deferred, and it is of this message.
+    pub async fn drained_but(&self, id: &str) {
+        eventually(&format!("only one item of {id} to be left"), || async move {
+            let items = self.daemon.json(&["queue", "list"]).await;
+            let [item] = items.as_slice() else { return None };
+            let ours = item["id"].as_str().is_some_and(|item| item.starts_with(id));
+            (ours && item["state"] == "deferred").then_some(())
+        })
+        .await;
+    }
+
     /// Waits until a host has accepted `count` messages; gives them.
     pub async fn arrivals(&self, host: usize, count: usize) -> Vec<super::mx::Arrival> {
         eventually(&format!("{count} messages at host {host}"), || async move {

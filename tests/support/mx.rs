@@ -40,6 +40,10 @@ pub struct Behaviour {
     pub dot: String,
     /// How long that reply takes.
     pub dot_after: Duration,
+    /// Recipients per transaction; further ones are answered with 452.
+    pub rcpts_max: usize,
+    /// Messages per connection; a further MAIL is answered with 421 and the connection closed.
+    pub messages_max: usize,
     /// Close instead of answering a line that starts so; `.` stands for the final dot, `connect` for
     /// the connection itself.
     pub drop_at: Option<String>,
@@ -61,6 +65,8 @@ impl Behaviour {
             replies: Vec::new(),
             dot: "250 2.0.0 taken".to_owned(),
             dot_after: Duration::ZERO,
+            rcpts_max: usize::MAX,
+            messages_max: usize::MAX,
             drop_at: None,
         }
     }
@@ -266,6 +272,7 @@ impl Session {
     async fn talk<S: AsyncRead + AsyncWrite + Unpin>(&mut self, stream: &mut S) -> std::io::Result<bool> {
         let mut buffer = Vec::new();
         let (mut mail, mut rcpts) = (String::new(), Vec::new());
+        let mut messages = 0;
         loop {
             let line = until(stream, &mut buffer, b"\r\n").await?;
             let line = String::from_utf8_lossy(&line).trim_end().to_owned();
@@ -289,6 +296,10 @@ impl Session {
                     StartTls::Absent => "502 5.5.1 unknown".to_owned(),
                     _ => return Ok(true),
                 },
+                None if upper.starts_with("MAIL") && messages >= behaviour.messages_max => {
+                    write(stream, "421 4.7.0 too many messages on this connection").await?;
+                    return Ok(false);
+                }
                 None if upper.starts_with("MAIL") => {
                     rcpts.clear();
                     mail = line;
@@ -296,6 +307,9 @@ impl Session {
                 }
                 None if (upper.starts_with("RCPT") || upper.starts_with("DATA")) && mail.is_empty() => {
                     "503 5.5.1 MAIL first".to_owned()
+                }
+                None if upper.starts_with("RCPT") && rcpts.len() >= behaviour.rcpts_max => {
+                    "452 4.5.3 too many recipients".to_owned()
                 }
                 None if upper.starts_with("RCPT") => {
                     rcpts.push(line);
@@ -309,6 +323,7 @@ impl Session {
                     let mut content = until(stream, &mut buffer, b"\r\n.\r\n").await?;
                     content.truncate(content.len() - 3);
                     content.drain(..content.len().min(2));
+                    messages += 1;
                     let behaviour = self.behaviour();
                     let dot = behaviour.drop_at.as_deref() != Some(".");
                     let accepted = dot && behaviour.dot.starts_with('2');
