@@ -56,7 +56,7 @@ async fn a_cached_policy_survives_a_bumped_id_a_missing_and_a_failing_record_and
     let changed = "_mta-sts.bumped.test";
     let asked = world.dns.asked(changed, RecordType::TXT);
     support::eventually("the new id to be looked up", || async {
-        world.daemon.ask(&["policy", "refresh", "bumped.test"]).await;
+        world.daemon.cli(&["policy", "refresh", "bumped.test"]).await;
         (world.dns.asked(changed, RecordType::TXT) > asked).then_some(())
     })
     .await;

@@ -131,7 +131,7 @@ pub fn session_failure(end: &SessionEnd, host: &str, rule: Rule) -> Failure {
             reply_failure(reply, host, Scope::Host, permanence, &during)
         }
         SessionEnd::Tls(failure) => tls_failure(failure, host, rule),
-        SessionEnd::Lost { phase, text } => lost_failure(&format!("{text} (while {})", phase.phrase()), host),
+        SessionEnd::Lost { text, .. } => lost_failure(text, host),
         SessionEnd::Quit => lost_failure("the session was closed", host),
     }
 }

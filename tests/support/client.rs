@@ -31,7 +31,7 @@ impl Client {
 
     /// Connects; gives the greeting whatever it is.
     pub async fn dial(to: SocketAddr) -> (Self, String) {
-        let stream = TcpStream::connect(to).await.expect("the listener accepts");
+        let stream = dial(to).await;
         let mut client = Self { stream: BufReader::new(Box::new(stream)) };
         let greeting = client.reply().await;
         (client, greeting)
@@ -39,7 +39,7 @@ impl Client {
 
     /// Connects to an implicit-TLS listener.
     pub async fn connect_tls(to: SocketAddr, root: CertificateDer<'static>, name: &'static str) -> Self {
-        let stream = TcpStream::connect(to).await.expect("the listener accepts");
+        let stream = dial(to).await;
         let mut client = Self { stream: BufReader::new(secure(Box::new(stream), root, name).await) };
         let greeting = client.reply().await;
         assert!(greeting.starts_with("220"), "{greeting}");
@@ -134,6 +134,12 @@ pub fn message(subject: &str) -> String {
 pub fn queue_id(reply: &str) -> String {
     assert!(reply.starts_with("250"), "not accepted: {reply}");
     reply.rsplit(' ').next().expect("a last word").to_owned()
+}
+
+async fn dial(to: SocketAddr) -> TcpStream {
+    let stream = TcpStream::connect(to).await.expect("the listener accepts");
+    stream.set_nodelay(true).expect("it is TCP");
+    stream
 }
 
 async fn secure(

@@ -5,17 +5,20 @@ use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use std::path::PathBuf;
 use std::process::{Child, Command, Output, Stdio};
 use std::sync::atomic::{AtomicU8, Ordering};
+use std::time::Duration;
 
 use serde_json::Value;
-
 use tempfile::TempDir;
+use tokio::io::AsyncReadExt;
+use tokio::net::TcpStream;
+use tokio::time::timeout;
 
 use super::client::{Client, queue_id};
 use super::dns::Dns;
-use super::eventually;
 use super::mx::{Behaviour, Farm};
 use super::pki::{Kind, Pki};
 use super::web::Web;
+use super::{PATIENCE, eventually};
 
 /// The daemon's own name.
 pub const HOSTNAME: &str = "relay.world.test";
@@ -120,6 +123,17 @@ impl World {
     pub async fn drained(&self) {
         eventually("the queue to be empty", || async move {
             self.daemon.json(&["queue", "list"]).await.is_empty().then_some(())
+        })
+        .await;
+    }
+
+    /// Waits until only one item is left, deferred, and it is of this message.
+    pub async fn drained_but(&self, id: &str) {
+        eventually(&format!("only one item of {id} to be left"), || async move {
+            let items = self.daemon.json(&["queue", "list"]).await;
+            let [item] = items.as_slice() else { return None };
+            let ours = item["id"].as_str().is_some_and(|item| item.starts_with(id));
+            (ours && item["state"] == "deferred").then_some(())
         })
         .await;
     }
@@ -264,20 +278,24 @@ socket = "{root}/admin.sock"
         command.arg("serve").arg("--config").arg(self.path("stsrelay.toml"));
         command.stdout(Stdio::null()).stderr(log);
         self.child = Some(command.spawn().expect("the daemon can be started"));
-        let smarthost = self.smarthost;
-        let socket = self.path("admin.sock");
         for _ in 0..1500 {
-            let answers = tokio::net::TcpStream::connect(smarthost).await.is_ok()
-                && tokio::net::UnixStream::connect(&socket).await.is_ok();
-            if answers {
+            if self.greets().await {
                 return;
             }
             if let Some(status) = self.child.as_mut().and_then(|child| child.try_wait().ok().flatten()) {
                 panic!("the daemon ended with {status}:\n{}", self.log());
             }
-            tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+            tokio::time::sleep(Duration::from_millis(20)).await;
         }
         panic!("the daemon does not answer:\n{}", self.log());
+    }
+
+    /// Whether it says hello; its sockets are there before its queue is.
+    async fn greets(&self) -> bool {
+        let Ok(mut stream) = TcpStream::connect(self.smarthost).await else { return false };
+        let mut greeting = [0u8; 4];
+        let read = timeout(PATIENCE, stream.read_exact(&mut greeting)).await;
+        matches!(read, Ok(Ok(_))) && greeting == *b"220 " && self.path("admin.sock").exists()
     }
 
     /// Its log so far.

@@ -40,6 +40,10 @@ pub struct Behaviour {
     pub dot: String,
     /// How long that reply takes.
     pub dot_after: Duration,
+    /// Recipients per transaction; further ones are answered with 452.
+    pub rcpts_max: usize,
+    /// Messages per connection; a further MAIL is answered with 421 and the connection closed.
+    pub messages_max: usize,
     /// Close instead of answering a line that starts so; `.` stands for the final dot, `connect` for
     /// the connection itself.
     pub drop_at: Option<String>,
@@ -61,6 +65,8 @@ impl Behaviour {
             replies: Vec::new(),
             dot: "250 2.0.0 taken".to_owned(),
             dot_after: Duration::ZERO,
+            rcpts_max: usize::MAX,
+            messages_max: usize::MAX,
             drop_at: None,
         }
     }
@@ -227,6 +233,7 @@ impl Session {
     }
 
     async fn serve(mut self, mut stream: TcpStream) -> std::io::Result<()> {
+        stream.set_nodelay(true)?;
         let behaviour = self.behaviour();
         if behaviour.drop_at.as_deref() == Some("connect") {
             return Ok(());
@@ -265,6 +272,7 @@ impl Session {
     async fn talk<S: AsyncRead + AsyncWrite + Unpin>(&mut self, stream: &mut S) -> std::io::Result<bool> {
         let mut buffer = Vec::new();
         let (mut mail, mut rcpts) = (String::new(), Vec::new());
+        let mut messages = 0;
         loop {
             let line = until(stream, &mut buffer, b"\r\n").await?;
             let line = String::from_utf8_lossy(&line).trim_end().to_owned();
@@ -288,10 +296,20 @@ impl Session {
                     StartTls::Absent => "502 5.5.1 unknown".to_owned(),
                     _ => return Ok(true),
                 },
+                None if upper.starts_with("MAIL") && messages >= behaviour.messages_max => {
+                    write(stream, "421 4.7.0 too many messages on this connection").await?;
+                    return Ok(false);
+                }
                 None if upper.starts_with("MAIL") => {
                     rcpts.clear();
                     mail = line;
                     "250 2.1.0 ok".to_owned()
+                }
+                None if (upper.starts_with("RCPT") || upper.starts_with("DATA")) && mail.is_empty() => {
+                    "503 5.5.1 MAIL first".to_owned()
+                }
+                None if upper.starts_with("RCPT") && rcpts.len() >= behaviour.rcpts_max => {
+                    "452 4.5.3 too many recipients".to_owned()
                 }
                 None if upper.starts_with("RCPT") => {
                     rcpts.push(line);
@@ -300,8 +318,12 @@ impl Session {
                 None if upper.starts_with("DATA") && rcpts.is_empty() => "554 5.5.1 nobody".to_owned(),
                 None if upper.starts_with("DATA") => {
                     write(stream, "354 go").await?;
+                    // The line end before the final dot may be the one of DATA itself.
+                    buffer.splice(0..0, *b"\r\n");
                     let mut content = until(stream, &mut buffer, b"\r\n.\r\n").await?;
                     content.truncate(content.len() - 3);
+                    content.drain(..content.len().min(2));
+                    messages += 1;
                     let behaviour = self.behaviour();
                     let dot = behaviour.drop_at.as_deref() != Some(".");
                     let accepted = dot && behaviour.dot.starts_with('2');

@@ -186,8 +186,9 @@ impl Session {
     /// The server closed, or reading failed.
     pub fn handle_closed(&mut self, text: &str) {
         let text = one_line(text);
-        match self.state {
-            State::HandshakeDue | State::Handshaking => self.fail(SessionEnd::Tls(TlsFailure::Lost(text))),
+        match self.phase() {
+            // From the STARTTLS command on: a host that breaks off there has failed at TLS.
+            Phase::StartTls => self.fail(SessionEnd::Tls(TlsFailure::Lost(text))),
             _ => self.lost(&format!("connection lost ({text})")),
         }
     }
@@ -195,8 +196,8 @@ impl Session {
     /// The time of a `Read`, `Send`, `SendBody` or `StartTls` is over.
     pub fn handle_timeout(&mut self) {
         let text = format!("timed out after {} s", self.phase().limit(&self.timeouts).as_secs());
-        match self.state {
-            State::HandshakeDue | State::Handshaking => self.fail(SessionEnd::Tls(TlsFailure::Lost(text))),
+        match self.phase() {
+            Phase::StartTls => self.fail(SessionEnd::Tls(TlsFailure::Lost(text))),
             _ => self.lost(&text),
         }
     }
