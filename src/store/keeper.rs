@@ -245,7 +245,9 @@ pub(super) fn make_reserve(shared: &Shared) -> io::Result<()> {
     // Not zeros: some file systems would keep no space for those.
     let mut word = u64::from_le_bytes(shared.nonce[..8].try_into().expect("eight octets")) | 1;
     let piece: Vec<u8> = std::iter::repeat_with(|| {
-        (word ^= word << 13, word ^= word >> 7, word ^= word << 17);
+        word ^= word << 13;
+        word ^= word >> 7;
+        word ^= word << 17;
         word.to_le_bytes()
     })
     .take(8192)

@@ -123,7 +123,7 @@ mod tests {
         for segment in 1..=7 {
             segments.set_len(segment, 1000);
         }
-        segments.retain(at(1, 1000 as u32));
+        segments.retain(at(1, 1000));
         assert_eq!(segments.cleaning(1000), Some(Cleaning::Copy(1)));
     }
 }
