@@ -204,3 +204,31 @@ async fn counts_survive_a_restart_and_a_crash() {
     world.daemon.restart().await;
     assert_eq!(counted(&world).await, before);
 }
+
+#[tokio::test]
+async fn a_report_that_waits_survives_a_crash_and_goes_out_once() {
+    let mut world = World::start(2, &["seen.test"], REPORTING).await;
+    world.dns.txt("_smtp._tls.seen.test", &format!("v=TLSRPTv1;rua={}", https_rua(&world)));
+    traffic(&world).await;
+    world.web.refuse_posts(u32::MAX);
+    assert_eq!(outcome(&send(&world).await, "https:"), "deferred");
+    world.daemon.restart().await;
+    let seen = world.web.posts().len();
+    support::eventually("a try after the restart", || async {
+        (world.web.posts().len() > seen).then_some(())
+    })
+    .await;
+    world.web.refuse_posts(0);
+    support::eventually("the report to be accepted", || async {
+        let entry = world.daemon.json(&["report", "list"]).await.remove(0);
+        (entry["targets"][0]["status"] == "accepted").then_some(())
+    })
+    .await;
+    world.daemon.restart().await;
+    assert!(send(&world).await.iter().all(|line| line["outcome"] == "not-sent"));
+    let posts = world.web.posts();
+    assert_eq!(posts.iter().filter(|post| post.answered == 200).count(), 1);
+    let ids: std::collections::HashSet<String> =
+        posts.iter().map(|post| gunzip(&post.body)["report-id"].to_string()).collect();
+    assert_eq!(ids.len(), 1, "every try is the same report: {ids:?}");
+}

@@ -281,8 +281,12 @@ socket = "{root}/admin.sock"
 impl Drop for Daemon {
     fn drop(&mut self) {
         self.kill();
+        let log = self.log();
         if std::thread::panicking() {
-            eprintln!("--- the daemon's log ---\n{}", self.log());
+            eprintln!("--- the daemon's log ---\n{log}");
+        } else {
+            // Whatever a story was about, nothing in it may have broken a task.
+            assert!(!log.contains("panicked at"), "the daemon panicked:\n{log}");
         }
     }
 }
