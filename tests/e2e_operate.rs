@@ -287,3 +287,25 @@ async fn text_and_json_tell_the_same_and_text_fits_a_terminal() {
     }
     assert!(world.daemon.ask(&["queue", "show", &id]).await.contains("451 4.7.1 try later"));
 }
+
+#[tokio::test]
+async fn a_long_listing_is_whole_and_each_item_is_in_it_once() {
+    let world = World::start(1, &[], "").await;
+    world.farm.hosts[0].down();
+    let domains: Vec<String> = (0..450).map(|number| format!("d{number}.test")).collect();
+    for domain in &domains {
+        world.route(domain, 10, "mx.many.test", 0);
+    }
+    let addresses: Vec<String> = domains.iter().map(|domain| format!("b@{domain}")).collect();
+    let addresses: Vec<&str> = addresses.iter().map(String::as_str).collect();
+    let id = world.submit("a@home.test", &addresses, &message("many")).await;
+    assert_eq!(world.deferred(&id).await.len(), domains.len());
+    let listed = world.daemon.json(&["queue", "list"]).await;
+    let destinations: std::collections::HashSet<&str> =
+        listed.iter().filter_map(|item| item["destination"].as_str()).collect();
+    assert_eq!((listed.len(), destinations.len()), (domains.len(), domains.len()));
+    let text = world.daemon.ask(&["queue", "list"]).await;
+    assert!(text.trim_end().ends_with("450 items"), "{text}");
+    world.daemon.ask(&["queue", "delete", &id]).await;
+    assert!(world.daemon.json(&["queue", "list"]).await.is_empty());
+}
