@@ -7,10 +7,10 @@ use std::collections::HashSet;
 use hickory_proto::rr::RecordType;
 
 use support::client::{Client, message, queue_id};
-use support::daemon::World;
 use support::mx::Behaviour;
 use support::pki::Kind;
 use support::reader::Entity;
+use support::world::World;
 
 const DAY: u32 = 86_400;
 
