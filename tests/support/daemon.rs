@@ -43,10 +43,12 @@ fn own_ip() -> Ipv4Addr {
     Ipv4Addr::new(127, 64 + WORLDS.fetch_add(1, Ordering::Relaxed) % 128, high, low)
 }
 
-/// A port nobody has on this address.
-fn free_address(ip: Ipv4Addr) -> SocketAddr {
-    let listener = TcpListener::bind((ip, 0)).expect("loopback can be bound");
-    listener.local_addr().expect("bound")
+/// Ports nobody has on an address of our own; all different, since all are held until the last.
+fn free_addresses<const COUNT: usize>() -> [SocketAddr; COUNT] {
+    let ip = own_ip();
+    let listeners: [TcpListener; COUNT] =
+        std::array::from_fn(|_| TcpListener::bind((ip, 0)).expect("loopback can be bound"));
+    listeners.each_ref().map(|listener| listener.local_addr().expect("bound"))
 }
 
 impl Daemon {
@@ -60,10 +62,7 @@ impl Daemon {
         fs::write(path("roots.pem"), pki.root_pem()).expect("writable");
         let hash = stsrelay::submission::auth::hash_password("secret");
         fs::write(path("users"), format!("# users\nalice:{hash}\n")).expect("writable");
-        let (smarthost, submission, submissions, stranger) = {
-            let ip = own_ip();
-            (free_address(ip), free_address(ip), free_address(ip), free_address(ip))
-        };
+        let [smarthost, submission, submissions, stranger] = free_addresses();
         let root = dir.path().display();
         let config = format!(
             r#"
