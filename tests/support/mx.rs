@@ -3,6 +3,7 @@
 mod session;
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::sync::atomic::{AtomicU8, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -190,7 +191,11 @@ pub struct Farm {
 impl Farm {
     /// Starts `count` hosts without TLS.
     pub async fn start(count: u8) -> Self {
-        let ip = |index: u8| Ipv4Addr::new(127, 0, 3, index + 1);
+        // Addresses of this farm alone, so that a host that is down finds its port free again.
+        static FARMS: AtomicU8 = AtomicU8::new(0);
+        let [.., process] = std::process::id().to_be_bytes();
+        let farm = FARMS.fetch_add(1, Ordering::Relaxed);
+        let ip = |index: u8| Ipv4Addr::new(127, 2 + process % 60, farm, index + 1);
         let (port, listeners) = 'search: loop {
             let first = TcpListener::bind((ip(0), 0)).await.expect("loopback can be bound");
             let port = first.local_addr().expect("bound").port();
