@@ -43,10 +43,10 @@ fn own_ip() -> Ipv4Addr {
     Ipv4Addr::new(127, 64 + WORLDS.fetch_add(1, Ordering::Relaxed) % 128, high, low)
 }
 
-/// A port nobody has on this address.
-fn free_address(ip: Ipv4Addr) -> SocketAddr {
-    let listener = TcpListener::bind((ip, 0)).expect("loopback can be bound");
-    listener.local_addr().expect("bound")
+/// Ports nobody has on this address; all held until the last is found, so that no two are the same.
+fn free_addresses<const N: usize>(ip: Ipv4Addr) -> [SocketAddr; N] {
+    let held = [(); N].map(|()| TcpListener::bind((ip, 0)).expect("loopback can be bound"));
+    held.each_ref().map(|listener| listener.local_addr().expect("bound"))
 }
 
 impl Daemon {
@@ -60,10 +60,7 @@ impl Daemon {
         fs::write(path("roots.pem"), pki.root_pem()).expect("writable");
         let hash = stsrelay::submission::auth::hash_password("secret");
         fs::write(path("users"), format!("# users\nalice:{hash}\n")).expect("writable");
-        let (smarthost, submission, submissions, stranger) = {
-            let ip = own_ip();
-            (free_address(ip), free_address(ip), free_address(ip), free_address(ip))
-        };
+        let [smarthost, submission, submissions, stranger] = free_addresses(own_ip());
         let root = dir.path().display();
         let config = format!(
             r#"
