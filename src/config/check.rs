@@ -359,6 +359,8 @@ pub fn parse_level(level: &str) -> Result<tracing_subscriber::EnvFilter, String>
         let word = part.rsplit_once('=').map_or(part, |(_, level)| level);
         word.trim().parse::<tracing_subscriber::filter::LevelFilter>().map_err(|_| bad())?;
     }
+    // sled speaks of its own files as errors where ours are rebuilt from the journal, and we say so.
+    let level = if level.contains("sled") { level.to_owned() } else { format!("sled=off,{level}") };
     tracing_subscriber::EnvFilter::try_new(level).map_err(|_| bad())
 }
 
