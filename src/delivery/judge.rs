@@ -150,7 +150,8 @@ fn tls_failure(failure: &TlsFailure, host: &str, rule: Rule) -> Failure {
     };
     let by_policy = is_policy(rule);
     let text = if by_policy {
-        format!("host {host} may not get this mail under the rule \"{rule}\": {failure}")
+        // The cause first: listings cut what does not fit.
+        format!("host {host}: {failure}; the rule \"{rule}\" forbids delivery over such a connection")
     } else {
         format!("host {host}: {failure}")
     };
