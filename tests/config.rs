@@ -315,7 +315,6 @@ fn what_has_no_effect_or_is_over_is_noted() {
     for note in [
         "note: stsrelay.toml: policy.override[0].until: is in the past: the rule for example.net has no effect",
         "note: stsrelay.toml: admin.http: has no effect yet: this version has no HTTP status page",
-        "note: stsrelay.toml: policy.dane: has no effect yet: this version does not look for TLSA records",
     ] {
         assert!(text.lines().any(|line| line == note), "{note}\n{text}");
     }
