@@ -214,7 +214,7 @@ mod tests {
             (IsCa::Ca(Limit::Constrained(0)), Some(BasicConstraints { ca: true, path_length: Some(0) })),
             (IsCa::Ca(Limit::Constrained(3)), Some(BasicConstraints { ca: true, path_length: Some(3) })),
         ] {
-            let (der, _) = certificate(|params| params.is_ca = is_ca.clone());
+            let (der, _) = certificate(|params| params.is_ca = is_ca);
             assert_eq!(basic_constraints(&der), expected, "{is_ca:?}");
         }
     }

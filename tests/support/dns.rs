@@ -5,7 +5,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::{Arc, Mutex};
 
 use hickory_proto::op::{Message, MessageType, ResponseCode};
-use hickory_proto::rr::rdata::{A, AAAA, CNAME, MX, TXT};
+use hickory_proto::rr::rdata::{A, AAAA, CNAME, MX, TLSA, TXT};
 use hickory_proto::rr::{Name, RData, Record, RecordType};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, UdpSocket};
@@ -107,6 +107,12 @@ impl Dns {
     /// Adds a TXT record of one character-string.
     pub fn txt(&self, owner: &str, text: &str) {
         self.add(owner, RData::TXT(TXT::new(vec![text.to_owned()])));
+    }
+
+    /// Adds a TLSA record: `USAGE SELECTOR MATCHING` and its data.
+    pub fn tlsa(&self, owner: &str, [usage, selector, matching]: [u8; 3], data: &[u8]) {
+        let data = TLSA::new(usage.into(), selector.into(), matching.into(), data.to_vec());
+        self.add(owner, RData::TLSA(data));
     }
 
     /// Adds a CNAME record.

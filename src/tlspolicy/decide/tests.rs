@@ -317,7 +317,8 @@ fn sessions_are_counted_under_each_policy_that_applies() {
     assert_eq!(reports(&testing("other.example")), std::slice::from_ref(&never));
     assert_eq!(reports(&with_tlsa(testing("other.example"), vec![usable()])), [tlsa, never]);
     // All records stand in the report, one string each, usable or not.
-    let both = plan(&with_tlsa(plain(), vec![usable(), unusable()]));
+    let both = plan(&with_tlsa(plain(), vec![unusable(), usable()]));
+    assert_eq!(both.report_on, plan(&with_tlsa(plain(), vec![usable(), unusable()])).report_on);
     assert_eq!(both.report_on[0].policy.policy_string.len(), 2);
     assert_eq!(both.report_on[0].policy.policy_string[1], "9 9 9 01");
 }
