@@ -65,7 +65,7 @@ async fn a_self_signed_certificate_is_enough_where_its_key_is_in_dns() {
     world.drained().await;
     let log = world.daemon.log();
     let line = log.lines().find(|line| line.contains("delivered=1")).expect("a line says so");
-    assert!(line.contains("dane") && line.contains("mx.ee.test"), "{line}");
+    assert!(line.contains("verified=\"dane\"") && line.contains("mx.ee.test"), "{line}");
     let (kind, entry) = entries(&world, "ee.test").await.remove(0);
     assert_eq!(kind, "tlsa", "{entry}");
     assert_eq!(entry["policy"]["policy-domain"], "mx.ee.test", "{entry}");
@@ -191,6 +191,35 @@ async fn of_an_alias_the_end_is_the_base_domain_and_mta_sts_still_goes_by_the_mx
         .collect();
     assert_eq!(domains, [("sts", "alias.test".into()), ("tlsa", "real.host.test".into())]);
     assert!(entries.iter().all(|(_, entry)| entry["summary"]["total-successful-session-count"] == 1));
+}
+
+#[tokio::test]
+async fn an_unsigned_domain_at_a_signed_host_is_protected_and_the_log_promises_no_more() {
+    let world = signed_world(2, &[]).await;
+    world.dns.unsigned("away.test");
+    world.route("away.test", 10, "mx1.signed.test", 0);
+    world.route("away.test", 20, "mx2.signed.test", 1);
+    with_ee(&world, "mx1.signed.test", 0, Kind::Good, false);
+    with_ee(&world, "mx2.signed.test", 1, Kind::SelfSigned, true);
+    world.submit("a@home.test", &["b@away.test"], &message("one")).await;
+    world.arrivals(1, 1).await;
+    world.drained().await;
+    assert!(!world.farm.hosts[0].saw_mail());
+    let log = world.daemon.log();
+    let line = log.lines().find(|line| line.contains("delivered=1")).expect("a line says so");
+    assert!(line.contains("verified=\"dane, mx host only\""), "{line}");
+}
+
+#[tokio::test]
+async fn an_unsigned_host_is_not_asked_for_records_even_under_a_signed_domain() {
+    let world = signed_world(1, &[]).await;
+    world.dns.unsigned("mx.hosted.test");
+    world.good_domain("hosted.test", 0);
+    let owner = tlsa_owner(&world, "mx.hosted.test");
+    world.dns.fault(&owner, RecordType::TLSA, Some(Fault::ServFail));
+    world.submit("a@home.test", &["b@hosted.test"], &message("one")).await;
+    assert!(world.arrivals(0, 1).await[0].tls);
+    assert_eq!(world.dns.asked(&owner, RecordType::TLSA), 0);
 }
 
 #[tokio::test]

@@ -47,7 +47,7 @@ pub fn verify(
     if records().any(|record| record.usage == 3 && matches(record, leaf)) {
         return Ok(());
     }
-    let anchors: Vec<Anchor<'_>> =
+    let anchors: Vec<Anchor> =
         records().filter(|record| record.usage == 2).flat_map(|record| anchors(record, chain)).collect();
     if anchors.is_empty() {
         return Err(Mismatch::NoMatch);
@@ -72,14 +72,14 @@ fn matches(record: &Tlsa, certificate: &[u8]) -> bool {
 }
 
 /// A trust anchor with the length of path it allows.
-struct Anchor<'a> {
-    anchor: TrustAnchor<'a>,
+struct Anchor {
+    anchor: TrustAnchor<'static>,
     path_length: Option<usize>,
 }
 
-impl<'a> Anchor<'a> {
+impl Anchor {
     /// `None` for what cannot be an anchor: no certificate, or one that says it is no authority.
-    fn of(certificate: &'a CertificateDer<'a>) -> Option<Self> {
+    fn of(certificate: &CertificateDer<'_>) -> Option<Self> {
         let constraints = x509::basic_constraints(certificate);
         if constraints.is_some_and(|constraints| !constraints.ca) {
             return None;
@@ -91,7 +91,7 @@ impl<'a> Anchor<'a> {
 }
 
 /// The trust anchors a usage 2 record gives for this chain.
-fn anchors<'a>(record: &'a Tlsa, chain: &'a [CertificateDer<'a>]) -> Vec<Anchor<'a>> {
+fn anchors(record: &Tlsa, chain: &[CertificateDer<'_>]) -> Vec<Anchor> {
     // The server's own certificate is no issuer, so usage 2 never matches it.
     let shown = chain.iter().skip(1).filter(|certificate| matches(record, certificate));
     let shown: Vec<_> = shown.filter_map(Anchor::of).collect();
@@ -100,11 +100,7 @@ fn anchors<'a>(record: &'a Tlsa, chain: &'a [CertificateDer<'a>]) -> Vec<Anchor<
     }
     // RFC 7671 §5.2.2, §5.2.3: full data is anchor enough, though the server does not show it.
     if record.selector == 0 {
-        let certificate = CertificateDer::from(&record.data[..]);
-        return Anchor::of(&certificate)
-            .map(|anchor| Anchor { anchor: anchor.anchor.to_owned(), ..anchor })
-            .into_iter()
-            .collect();
+        return Anchor::of(&CertificateDer::from(&record.data[..])).into_iter().collect();
     }
     let Some(key) = x509::bare_key(&record.data) else { return Vec::new() };
     // A bare key has no name: it stands for whoever is said to have issued a certificate of the chain.
@@ -114,7 +110,7 @@ fn anchors<'a>(record: &'a Tlsa, chain: &'a [CertificateDer<'a>]) -> Vec<Anchor<
             let subject = EndEntityCert::try_from(certificate).ok()?.issuer().to_vec();
             let anchor = TrustAnchor {
                 subject: Der::from(subject),
-                subject_public_key_info: Der::from_slice(key.content),
+                subject_public_key_info: Der::from(key.content.to_vec()),
                 name_constraints: None,
             };
             Some(Anchor { anchor, path_length: None })
@@ -125,7 +121,7 @@ fn anchors<'a>(record: &'a Tlsa, chain: &'a [CertificateDer<'a>]) -> Vec<Anchor<
 fn verify_path(
     leaf: &CertificateDer<'_>,
     issuers: &[CertificateDer<'_>],
-    anchors: &[Anchor<'_>],
+    anchors: &[Anchor],
     names: &[Domain],
     algorithms: &[&dyn SignatureVerificationAlgorithm],
     now: UnixTime,

@@ -1,6 +1,6 @@
 //! A name server with records and failures that a test sets while it runs, and a log of questions.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::net::{IpAddr, SocketAddr};
 use std::sync::{Arc, Mutex};
 
@@ -25,6 +25,7 @@ struct Zone {
     records: HashMap<String, Vec<RData>>,
     faults: HashMap<(String, RecordType), Fault>,
     authentic: bool,
+    unsigned: HashSet<String>,
     ttl: u32,
     questions: Vec<(String, RecordType)>,
 }
@@ -148,6 +149,11 @@ impl Dns {
         self.zone.lock().expect("no panic").authentic = authentic;
     }
 
+    /// Makes answers to questions about this name lack the AD bit all the same.
+    pub fn unsigned(&self, owner: &str) {
+        self.zone.lock().expect("no panic").unsigned.insert(owner.to_lowercase());
+    }
+
     /// TTL of all answers, seconds.
     pub fn ttl(&self, seconds: u32) {
         self.zone.lock().expect("no panic").ttl = seconds;
@@ -175,7 +181,7 @@ fn answer(zone: &Mutex<Zone>, question: &[u8]) -> Option<Vec<u8>> {
     let mut response = Message::new(request.metadata.id, MessageType::Response, request.metadata.op_code);
     response.metadata.recursion_desired = true;
     response.metadata.recursion_available = true;
-    response.metadata.authentic_data = zone.authentic;
+    response.metadata.authentic_data = zone.authentic && !zone.unsigned.contains(&asked);
     response.add_query(query);
     match zone.faults.get(&(asked.clone(), kind)) {
         Some(Fault::Silence) => return None,
