@@ -7,10 +7,10 @@ use hickory_proto::rr::RecordType;
 use serde_json::Value;
 
 use support::client::message;
-use support::daemon::World;
 use support::dns::Fault;
 use support::mx::Behaviour;
 use support::pki::{Kind, Leaf};
+use support::world::World;
 
 const DAY: u32 = 86_400;
 

@@ -6,8 +6,9 @@ use std::fs;
 use std::process::Output;
 
 use support::client::{Client, message, queue_id};
-use support::daemon::{HOSTNAME, World};
+use support::daemon::HOSTNAME;
 use support::mx::Behaviour;
+use support::world::World;
 
 /// One line on standard error with all these words, and this exit code.
 fn refused(output: &Output, code: i32, words: &[&str]) {
@@ -143,6 +144,31 @@ async fn a_hangup_brings_in_a_new_certificate_and_a_bad_one_changes_nothing() {
     })
     .await;
     assert!(works(other.root_der()).await);
+}
+
+#[tokio::test]
+async fn a_hangup_brings_in_a_new_configuration_whole_or_not_at_all() {
+    let world = World::start(1, &[], "").await;
+    let offers = |keyword: &'static str| {
+        let smarthost = world.daemon.smarthost;
+        async move {
+            let (mut client, _) = Client::dial(smarthost).await;
+            let hello = client.say("EHLO client.world.test").await;
+            hello.lines().any(|line| &line[4..] == keyword)
+        }
+    };
+    assert!(offers("SIZE 50000000").await);
+    world.daemon.configure_extra("[limits]\nmessage_size = \"1MB\"\n[delivery]\nlifetime = \"soon\"\n");
+    world.daemon.signal("HUP");
+    support::eventually("the reload to be refused", || async {
+        let log = world.daemon.log();
+        (log.contains("delivery.lifetime") && log.contains("the old one stays in force")).then_some(())
+    })
+    .await;
+    assert!(offers("SIZE 50000000").await, "nothing of it is taken");
+    world.daemon.configure_extra("[limits]\nmessage_size = \"1MB\"\n");
+    world.daemon.signal("HUP");
+    support::eventually("the new limit", || async { offers("SIZE 1000000").await.then_some(()) }).await;
 }
 
 #[tokio::test]

@@ -5,9 +5,9 @@ mod support;
 use serde_json::Value;
 
 use support::client::message;
-use support::daemon::World;
 use support::mx::{Behaviour, StartTls};
 use support::pki::{Kind, Pki};
+use support::world::World;
 
 const DAY: u32 = 86_400;
 

@@ -8,10 +8,10 @@ use std::time::Duration;
 use hickory_proto::rr::RecordType;
 
 use support::client::{Client, message, queue_id};
-use support::daemon::World;
 use support::dns::Fault;
 use support::pki::Kind;
 use support::web::Page;
+use support::world::World;
 
 const DAY: u32 = 86_400;
 

@@ -6,7 +6,7 @@ use std::collections::HashMap;
 use std::fs;
 
 use support::client::{Client, message, queue_id};
-use support::daemon::World;
+use support::world::World;
 
 /// Subjects as they arrived, with how often.
 fn subjects(world: &World, host: usize) -> HashMap<String, usize> {

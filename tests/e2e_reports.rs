@@ -8,10 +8,12 @@ use std::io::Read;
 use flate2::read::GzDecoder;
 use serde_json::{Value, json};
 
+use stsrelay::net::{Clock, SystemClock};
+
 use support::client::message;
-use support::daemon::World;
 use support::pki::Kind;
 use support::reader::Entity;
+use support::world::World;
 
 const DAY: u32 = 86_400;
 
@@ -24,7 +26,7 @@ retry = ["1s"]
 "#;
 
 fn today() -> String {
-    jiff::Timestamp::now().to_zoned(jiff::tz::TimeZone::UTC).date().to_string()
+    SystemClock.now().to_zoned(jiff::tz::TimeZone::UTC).date().to_string()
 }
 
 fn gunzip(bytes: &[u8]) -> Value {

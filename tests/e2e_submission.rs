@@ -6,8 +6,9 @@ use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 
 use support::client::{Client, message, queue_id};
-use support::daemon::{HOSTNAME, World};
+use support::daemon::HOSTNAME;
 use support::mx::Arrival;
+use support::world::World;
 
 async fn world() -> World {
     let world = World::start(1, &[], "").await;
