@@ -15,8 +15,9 @@
 //!      -> gather::sts          cache, TXT id, HTTPS fetch, freshness -> StsState
 //!      -> gather::route        MX, implicit MX, null MX              -> Route
 //!      for each host, in the order of RFC 5321 §5.1:
+//!      -> gather::host         addresses, then TLSA records          -> HostAnswers
 //!      -> tlspolicy::decide    facts                                 -> Verdict
-//!      -> pool, or addresses and net::tcp                            -> connection
+//!      -> pool, or net::tcp                                          -> connection
 //!      -> conversation         drives smtp::client::Session          -> what TLS showed, how it ended
 //!      -> judge                consequences                          -> outcomes, next host
 //!      -> tally                what TLS showed                       -> store::Results      [I8]

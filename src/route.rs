@@ -43,6 +43,9 @@ pub struct Route {
     pub hosts: Vec<MxHost>,
     /// Status of the MX answer (or of the proof that there is none).
     pub status: DnssecStatus,
+    /// Where the CNAME chain of the domain's MX answer ends, if it is an alias; filled in by whoever
+    /// asked.
+    pub expanded: Option<Domain>,
     /// No MX records: the domain itself is the host (RFC 5321 §5.1).
     pub implicit: bool,
 }
@@ -136,7 +139,7 @@ impl Route {
             }
         }
         hosts.truncate(HOSTS_MAX);
-        Ok(Self { hosts, status, implicit })
+        Ok(Self { hosts, status, expanded: None, implicit })
     }
 }
 

@@ -315,9 +315,32 @@ fn what_has_no_effect_or_is_over_is_noted() {
     for note in [
         "note: stsrelay.toml: policy.override[0].until: is in the past: the rule for example.net has no effect",
         "note: stsrelay.toml: admin.http: has no effect yet: this version has no HTTP status page",
-        "note: stsrelay.toml: policy.dane: has no effect yet: this version does not look for TLSA records",
     ] {
         assert!(text.lines().any(|line| line == note), "{note}\n{text}");
+    }
+}
+
+#[test]
+fn a_relay_that_heeds_no_tlsa_records_is_told_so() {
+    for (section, note) in [
+        (
+            "[policy]\ndane = false\n",
+            "policy.dane: TLSA records of mail hosts are neither looked for nor enforced",
+        ),
+        (
+            "[dns]\ndnssec = \"off\"\n",
+            "policy.dane: has no effect: dns.dnssec is off, so no TLSA record can be trusted",
+        ),
+        ("", ""),
+    ] {
+        let (folder, _) = folder(&with(section));
+        let output = stsrelay(folder.path(), &["config", "check", "--config", "stsrelay.toml"]);
+        let text = String::from_utf8(output.stdout.clone()).unwrap();
+        assert_eq!(output.status.code(), Some(0), "{text}{}", stderr(&output));
+        let notes: Vec<&str> = text.lines().filter(|line| line.contains("policy.dane")).collect();
+        let expected =
+            if note.is_empty() { Vec::new() } else { vec![format!("note: stsrelay.toml: {note}")] };
+        assert_eq!(notes, expected, "{section}");
     }
 }
 

@@ -257,8 +257,10 @@ impl Checker<'_> {
                 "MTA-STS policies of recipient domains are neither fetched nor enforced",
             );
         }
-        if policy.dane {
-            self.note("policy.dane", "has no effect yet: this version does not look for TLSA records");
+        if !policy.dane {
+            self.note("policy.dane", "TLSA records of mail hosts are neither looked for nor enforced");
+        } else if self.loaded.config.dns.dnssec == Dnssec::Off {
+            self.note("policy.dane", "has no effect: dns.dnssec is off, so no TLSA record can be trusted");
         }
         for (index, rule) in policy.r#override.iter().enumerate() {
             let key = |name: &str| format!("policy.override[{index}].{name}");

@@ -246,6 +246,8 @@ fn gather_options(loaded: &Loaded, hostname: Domain) -> gather::Options {
         .collect();
     gather::Options {
         mta_sts: config.policy.mta_sts,
+        dane: config.policy.dane && config.dns.dnssec != Dnssec::Off,
+        smtp_port: config.delivery.smtp_port,
         overrides: overrides(loaded),
         own_names: vec![hostname],
         own_addresses,

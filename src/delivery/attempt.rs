@@ -11,14 +11,14 @@ use jiff::Timestamp;
 use tracing::debug;
 
 use super::conversation::{Conversation, TlsSeen};
-use super::gather::{NextHop, StsState};
+use super::gather::{Heed, HostAnswers, NextHop, StsState};
 use super::judge::{self, Judgement};
 use super::tally::{self, Ends};
 use super::{Delivery, Options};
 use crate::dane::TlsaAnswer;
 use crate::mail::{Destination, Domain, EnhancedStatus, Failure, Outcome, Permanence, Scope, TlsRequest};
 use crate::queue::{AttemptRecord, QueueItem};
-use crate::route::MxHost;
+use crate::route::{DnssecStatus, MxHost};
 use crate::smtp::client::{SessionEnd, TlsUse, Transaction, TransactionEnd, TransactionRecipient};
 use crate::store::Body;
 use crate::tlspolicy::{self, HostFacts, LocalRule, TlsPlan, Verdict};
@@ -124,13 +124,22 @@ impl Delivery {
             if walk.remaining.is_empty() {
                 break;
             }
+            let heed = if walk.item.is_report { Heed::Nothing } else { Heed::Dane };
+            let found = self.gather.host(host, heed).await;
+            // Without addresses nobody is connected to; an enforced policy may still forbid the host.
+            let (tlsa, tlsa_base) = match &found {
+                Ok(found) => (found.tlsa.clone(), found.tlsa_base.clone()),
+                Err(_) => (TlsaAnswer::Absent, host.name.clone()),
+            };
             let facts = HostFacts {
                 mx: host.name.clone(),
                 policy_domain: domain.clone(),
+                expanded: route.expanded.clone(),
                 mx_status: route.status,
                 sts: sts.policy.clone(),
                 sts_id: sts.id.clone(),
-                tlsa: TlsaAnswer::Absent,
+                tlsa,
+                tlsa_base,
                 request,
                 local,
                 dane_with_sts: walk.options.dane_with_sts,
@@ -147,7 +156,7 @@ impl Delivery {
                     walk.failures.push((None, failure));
                 }
                 Verdict::Use(plan) => {
-                    if let Err(ourselves) = self.try_host(walk, host, &plan).await {
+                    if let Err(ourselves) = self.try_host(walk, host, &plan, found).await {
                         // RFC 5321 §5.1: hosts of our own preference and worse are not for us.
                         walk.failures.push((None, ourselves));
                         break;
@@ -164,7 +173,9 @@ impl Delivery {
         let plan = TlsPlan {
             require: tlspolicy::Requirement::Opportunistic,
             // Never verified and never reported: an address has no name to hold a certificate to.
+            sni: name.clone(),
             name,
+            mx_status: DnssecStatus::Insecure,
             report_on: Vec::new(),
             rule: tlspolicy::Rule::Opportunistic,
         };
@@ -174,22 +185,31 @@ impl Delivery {
 
     /// # Errors
     /// The host is ourselves: the walk ends.
-    async fn try_host(&self, walk: &mut Walk<'_>, host: &MxHost, plan: &TlsPlan) -> Result<(), Failure> {
+    async fn try_host(
+        &self,
+        walk: &mut Walk<'_>,
+        host: &MxHost,
+        plan: &TlsPlan,
+        found: Result<HostAnswers, Failure>,
+    ) -> Result<(), Failure> {
         let name = host.name.as_str();
-        if let Some(conversation) = self.pool.take(&host.name, plan)
-            && let Used::Done = self.use_connection(walk, name, plan, conversation, true).await
-        {
-            return Ok(());
-        }
-        match self.gather.addresses(host).await {
-            Ok(addresses) => self.try_addresses(walk, name, plan, &addresses).await,
+        // Not even a pooled connection serves without addresses: what TLSA demands is not known then.
+        let found = match found {
+            Ok(found) => found,
             Err(failure) if failure.scope == Scope::Domain => return Err(failure),
             Err(failure) => {
                 walk.record.host = Some(name.to_owned());
                 walk.record.rule = plan.rule.to_string();
                 walk.failures.push((None, failure));
+                return Ok(());
             }
+        };
+        if let Some(conversation) = self.pool.take(&host.name, plan)
+            && let Used::Done = self.use_connection(walk, name, plan, conversation, true).await
+        {
+            return Ok(());
         }
+        self.try_addresses(walk, name, plan, &found.addresses).await;
         Ok(())
     }
 
@@ -354,7 +374,7 @@ impl Walk<'_> {
         self.record.host = Some(host.to_owned());
         self.record.address = Some(conversation.remote.ip());
         self.record.tls = conversation.tls_text();
-        self.record.verified = conversation.verified_text().map(str::to_owned);
+        self.record.verified = conversation.verified_text(plan).map(str::to_owned);
         self.record.rule = plan.rule.to_string();
     }
 

@@ -15,12 +15,13 @@ use tokio::time::{Instant, timeout, timeout_at};
 use crate::mail::Domain;
 use crate::net::tcp::{Connection, Stream};
 use crate::net::tls::{ClientTls, TlsFacts};
+use crate::route::DnssecStatus;
 use crate::smtp::body::Stuffer;
 use crate::smtp::client::{
     Action, Phase, Session, SessionEnd, Timeouts, TlsUse, Transaction, TransactionEnd,
 };
 use crate::store::Body;
-use crate::tlspolicy::{TlsFailure, TlsPlan};
+use crate::tlspolicy::{Requirement, TlsFailure, TlsPlan};
 
 /// Octets read at once; replies are short.
 const READ_BYTES: usize = 4096;
@@ -48,6 +49,7 @@ pub struct Conversation {
     stream: Option<Box<dyn Stream>>,
     tls: Arc<ClientTls>,
     name: Domain,
+    sni: Domain,
     /// What was seen of TLS.
     pub seen: TlsSeen,
     /// Our address.
@@ -85,6 +87,7 @@ impl Conversation {
             stream: Some(connection.stream),
             tls,
             name: plan.name.clone(),
+            sni: plan.sni.clone(),
             seen: TlsSeen::NotReached,
             local: connection.local,
             remote: connection.remote,
@@ -113,7 +116,10 @@ impl Conversation {
     /// Whether this connection may carry a message with this plan (invariants I4, I10).
     pub fn meets(&self, plan: &TlsPlan) -> bool {
         match &self.seen {
-            TlsSeen::Established(facts) => facts.name == plan.name && facts.verify(&plan.require).is_ok(),
+            TlsSeen::Established(facts) => {
+                // Under another SNI the host might have shown another certificate.
+                facts.sni == plan.sni && facts.name == plan.name && facts.verify(&plan.require).is_ok()
+            }
             _ => self.name == plan.name && plan.require.allows_cleartext(),
         }
     }
@@ -169,12 +175,19 @@ impl Conversation {
         }
     }
 
-    /// What is proven about the peer: `pkix`, `none` inside unauthenticated TLS, absent in clear.
-    pub fn verified_text(&self) -> Option<&'static str> {
-        match &self.seen {
-            TlsSeen::Established(facts) => Some(if facts.pkix.is_ok() { "pkix" } else { "none" }),
-            _ => None,
-        }
+    /// What is proven about the peer of a session that meets this plan: by TLSA records, by PKIX, `none`
+    /// inside unauthenticated TLS; absent in clear.
+    pub fn verified_text(&self, plan: &TlsPlan) -> Option<&'static str> {
+        let TlsSeen::Established(facts) = &self.seen else { return None };
+        let vouched = plan.mx_status == DnssecStatus::Secure;
+        Some(match &plan.require {
+            Requirement::Dane { .. } if vouched => "dane",
+            // RFC 7672 §2.2.1: nobody vouches that this host serves the domain.
+            Requirement::Dane { .. } => "dane, mx host only",
+            Requirement::DaneAndPkix { .. } => "dane and pkix",
+            _ if facts.pkix.is_ok() => "pkix",
+            _ => "none",
+        })
     }
 
     /// Says QUIT and closes, within a few seconds.
@@ -241,7 +254,7 @@ impl Conversation {
         let (Some(stream), Some(plan)) = (self.stream.take(), plan) else {
             return Err(TlsFailure::Lost("no connection to secure".to_owned()));
         };
-        let handshake = match timeout(within, self.tls.handshake(stream, &self.name)).await {
+        let handshake = match timeout(within, self.tls.handshake(stream, &self.sni, &self.name)).await {
             Ok(handshake) => handshake,
             Err(_) => Err(TlsFailure::Lost("timed out".to_owned())),
         };

@@ -1,4 +1,5 @@
-//! Gathers what `tlspolicy::decide` and the walk over hosts need: route, addresses, MTA-STS policy.
+//! Gathers what `tlspolicy::decide` and the walk over hosts need: route, addresses, TLSA records,
+//! MTA-STS policy.
 //!
 //! Every answer is kept in memory for its TTL, and equal questions asked at the same time are one
 //! question, so a thousand messages to one domain ask DNS and HTTPS a handful of times.
@@ -12,6 +13,7 @@ mod kept;
 mod policies;
 mod refresher;
 mod routes;
+mod tlsa;
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -22,6 +24,7 @@ use tokio_util::sync::CancellationToken;
 use self::answers::Answers;
 use self::fetch::Fetches;
 use self::kept::{PolicyCache, Tallies};
+use crate::dane::{Tlsa, TlsaAnswer};
 use crate::mail::Domain;
 use crate::net::dns::{Dns, MxRecord};
 use crate::net::https::Https;
@@ -47,6 +50,10 @@ pub struct Options {
     /// Names we are an MX host by: `server.hostname` and further names of this host. An MX host with
     /// such a name, and all hosts of its preference and worse, are left out (RFC 5321 §5.1).
     pub own_names: Vec<Domain>,
+    /// Look for TLSA records: `policy.dane`, unless `dns.dnssec` is off.
+    pub dane: bool,
+    /// `delivery.smtp_port`: TLSA records are looked for at `_PORT._tcp` (RFC 7672 §2.2.3).
+    pub smtp_port: u16,
     /// Addresses we take mail at on `delivery.smtp_port`, for the same rule. Not those of listeners
     /// on other ports: another MTA may live on port 25 of this host.
     pub own_addresses: Vec<IpAddr>,
@@ -59,6 +66,26 @@ pub enum NextHop {
     Route(Route),
     /// An address literal: direct, without MTA-STS and DANE (RFC 8461 §3.4).
     Literal(IpAddr),
+}
+
+/// What is known of one MX host.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct HostAnswers {
+    /// In the order to try, never empty.
+    pub addresses: Vec<IpAddr>,
+    /// What its TLSA records say; absent where none were asked for.
+    pub tlsa: TlsaAnswer,
+    /// The base domain of those records: the host, or what it is an alias of.
+    pub tlsa_base: Domain,
+}
+
+/// Whether an attempt heeds DANE.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Heed {
+    /// As configured.
+    Dane,
+    /// Not at all: report mail (RFC 8460 §3).
+    Nothing,
 }
 
 /// What MTA-STS says for a domain now.
@@ -100,6 +127,10 @@ struct Inner {
     options: watch::Receiver<Arc<Options>>,
     mx: Answers<MxRecord>,
     hosts: Answers<IpAddr>,
+    /// By owner name, `_25._tcp.mx.example`.
+    tlsas: Answers<Tlsa>,
+    /// Of MX hosts that are secure aliases into unsigned zones, to be told from unsigned hosts.
+    aliases: Answers<Domain>,
     /// By policy domain, not by `_mta-sts` name.
     txts: Answers<Vec<u8>>,
     fetches: Fetches,
@@ -135,6 +166,8 @@ impl Gather {
             options,
             mx: Answers::new("MX"),
             hosts: Answers::new("A and AAAA"),
+            tlsas: Answers::new("TLSA"),
+            aliases: Answers::new("CNAME"),
             txts: Answers::new("TXT"),
             fetches: Fetches::new(),
             prefetches: Arc::new(Semaphore::new(PREFETCHES_MAX)),

@@ -71,17 +71,16 @@ fn failures(expects: &Expectation, plan: &TlsPlan, seen: &TlsSeen) -> Vec<(Resul
                 failures.push((failure.result_type(), certificate_reason(failure)));
             }
         }
-        (TlsSeen::Established(facts), Expectation::Tlsa) => {
-            let dane = match &plan.require {
-                Requirement::DaneAndPkix { records, names, .. } => {
-                    Requirement::Dane { records: records.clone(), names: names.clone() }
+        (TlsSeen::Established(facts), Expectation::Tlsa) => match &plan.require {
+            Requirement::Dane { records, names } | Requirement::DaneAndPkix { records, names, .. } => {
+                let dane = Requirement::Dane { records: records.clone(), names: names.clone() };
+                if let Err(failure) = facts.verify(&dane) {
+                    failures.push(of_failure(&failure));
                 }
-                other => other.clone(),
-            };
-            if let Err(failure) = facts.verify(&dane) {
-                failures.push(of_failure(&failure));
             }
-        }
+            // RFC 8460 §4.3.2.1: mail flowed, but none of the records could have matched.
+            _ => failures.push((ResultType::TlsaInvalid, Some("no usable TLSA record".to_owned()))),
+        },
     }
     failures
 }
@@ -105,5 +104,106 @@ fn detail(mx: &Domain, ends: &Ends, result_type: ResultType, reason: Option<Stri
         receiving_mx_helo: ends.helo.clone(),
         receiving_ip: ends.remote,
         failure_reason_code: reason.map(|text| text.chars().take(REASON_CHARS_MAX).collect()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use aws_lc_rs::digest;
+
+    use super::*;
+    use crate::dane::{Tlsa, TlsaAnswer};
+    use crate::mail::TlsRequest;
+    use crate::net::tls::TlsFacts;
+    use crate::route::DnssecStatus;
+    use crate::sts::StsPolicy;
+    use crate::tlspolicy::{DaneWithSts, HostFacts, LocalRule, Verdict, decide};
+    use crate::tlsrpt::AppliedPolicy;
+
+    fn domain(name: &str) -> Domain {
+        Domain::parse(name).unwrap()
+    }
+
+    /// The plan for an alias host, under an enforced policy if wanted.
+    fn plan(records: Vec<Tlsa>, enforced: bool) -> TlsPlan {
+        let text = "version: STSv1\nmode: enforce\nmx: mx.example.org\nmax_age: 86400\n";
+        let facts = HostFacts {
+            mx: domain("mx.example.org"),
+            policy_domain: domain("example.org"),
+            expanded: None,
+            mx_status: DnssecStatus::Secure,
+            sts: enforced.then(|| Arc::new(StsPolicy::parse(text.as_bytes()).unwrap())),
+            sts_id: None,
+            tlsa: TlsaAnswer::Secure(records),
+            tlsa_base: domain("host.example.net"),
+            request: TlsRequest::None,
+            local: LocalRule::None,
+            dane_with_sts: DaneWithSts::Both,
+        };
+        match decide(&facts) {
+            Verdict::Use(plan) => plan,
+            Verdict::Skip(skip) => panic!("{skip:?}"),
+        }
+    }
+
+    /// A session in which the host showed this certificate, untrusted under PKIX.
+    fn showed(certificate: &[u8]) -> TlsSeen {
+        TlsSeen::Established(TlsFacts {
+            version: "TLSv1.3",
+            cipher: String::new(),
+            sni: domain("host.example.net"),
+            name: domain("mx.example.org"),
+            pkix: Err(CertificateFailure::NotTrusted("no chain".to_owned())),
+            chain_sha256: String::new(),
+            chain: Arc::new([certificate.to_vec().into()]),
+            at: jiff::Timestamp::UNIX_EPOCH,
+        })
+    }
+
+    /// Of each policy: type, domain, failures.
+    fn counted(plan: &TlsPlan, seen: &TlsSeen) -> Vec<String> {
+        let entry = |result: SessionResult| {
+            let failures = result.failures.iter().map(|failure| {
+                assert_eq!(failure.receiving_mx_hostname.as_deref(), Some("mx.example.org"));
+                serde_json::to_string(&failure.result_type).unwrap()
+            });
+            let failures: Vec<_> = failures.collect();
+            let AppliedPolicy { policy_type, policy_domain, .. } = result.policy;
+            format!("{policy_type:?} {policy_domain} {}", failures.join(" ").replace('"', ""))
+        };
+        of_session(&domain("example.org"), plan, seen, &Ends::default()).into_iter().map(entry).collect()
+    }
+
+    #[test]
+    fn dane_and_mta_sts_are_counted_side_by_side() {
+        let data = digest::digest(&digest::SHA256, b"certificate").as_ref().to_vec();
+        let record = Tlsa { usage: 3, selector: 0, matching: 1, data };
+        let alone = plan(vec![record.clone()], false);
+        let both = plan(vec![record], true);
+        assert_eq!(counted(&alone, &showed(b"certificate")), ["Tlsa host.example.net "]);
+        assert_eq!(counted(&alone, &showed(b"other")), ["Tlsa host.example.net tlsa-invalid"]);
+        assert_eq!(
+            counted(&both, &showed(b"certificate")),
+            ["Tlsa host.example.net ", "Sts example.org certificate-not-trusted"]
+        );
+        assert_eq!(
+            counted(&both, &showed(b"other")),
+            ["Tlsa host.example.net tlsa-invalid", "Sts example.org certificate-not-trusted"]
+        );
+        let clear = TlsSeen::Clear(TlsFailure::NotOffered("not in the EHLO reply".to_owned()));
+        assert_eq!(
+            counted(&both, &clear),
+            ["Tlsa host.example.net starttls-not-supported", "Sts example.org starttls-not-supported"]
+        );
+    }
+
+    #[test]
+    fn records_nobody_can_match_are_told_though_mail_flows() {
+        let unusable = Tlsa { usage: 1, selector: 1, matching: 1, data: vec![1; 32] };
+        let plan = plan(vec![unusable], false);
+        assert_eq!(plan.require, Requirement::Encrypt);
+        assert_eq!(counted(&plan, &showed(b"certificate")), ["Tlsa host.example.net tlsa-invalid"]);
     }
 }

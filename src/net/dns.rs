@@ -14,6 +14,7 @@ use std::time::Duration;
 
 use futures_util::future::BoxFuture;
 
+use crate::dane::Tlsa;
 use crate::mail::Domain;
 use crate::route::DnssecStatus;
 
@@ -110,6 +111,16 @@ pub trait Dns: Send + Sync {
     fn mx<'a>(&'a self, domain: &'a Domain) -> BoxFuture<'a, Lookup<MxRecord>>;
     /// TXT records, character-strings of each joined without separators; a CNAME is followed.
     fn txt<'a>(&'a self, name: &'a Domain) -> BoxFuture<'a, Lookup<Vec<u8>>>;
+    /// TLSA records of `_PORT._tcp.HOST`, of any usage and content; a CNAME is followed, and the status is
+    /// that of the whole chain (RFC 7672 §2.1.3). Doors without DNSSEC have none.
+    fn tlsa<'a>(&'a self, _name: &'a Domain) -> BoxFuture<'a, Lookup<Tlsa>> {
+        Box::pin(std::future::ready(Lookup::NoData(DnssecStatus::Insecure)))
+    }
+    /// The CNAME record at a name, not followed: what DNSSEC says of the first alias of a chain that
+    /// ends in an unsigned zone (RFC 7672 §2.2.2). Targets that are no host names are left out.
+    fn cname<'a>(&'a self, _name: &'a Domain) -> BoxFuture<'a, Lookup<Domain>> {
+        Box::pin(std::future::ready(Lookup::NoData(DnssecStatus::Insecure)))
+    }
     /// [`Dns::txt`], past any cache: for the check of the policy id before a message is given up
     /// (RFC 8461 §5.1). The answer replaces the cached one.
     fn txt_fresh<'a>(&'a self, name: &'a Domain) -> BoxFuture<'a, Lookup<Vec<u8>>> {

@@ -13,22 +13,23 @@
 mod pkix;
 mod roots;
 mod server;
-mod spki;
 pub(in crate::net) mod verifier;
 
 use std::io;
 use std::sync::{Arc, LazyLock};
+use std::time::Duration;
 
 use aws_lc_rs::digest;
+use jiff::Timestamp;
 use rustls::client::Resumption;
 use rustls::crypto::CryptoProvider;
-use rustls::pki_types::{CertificateDer, ServerName};
+use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
 use rustls::{ClientConfig, RootCertStore};
 use tokio_rustls::TlsConnector;
 
 use super::tcp::Stream;
 use super::world::{Clock, SystemClock};
-use crate::dane::Tlsa;
+use crate::dane::{self, Mismatch, Tlsa};
 use crate::mail::Domain;
 use crate::tlspolicy::{CertificateFailure, Requirement, TlsFailure};
 
@@ -42,14 +43,18 @@ pub struct TlsFacts {
     pub version: &'static str,
     /// IANA name, e.g. `TLS13_AES_256_GCM_SHA384`.
     pub cipher: String,
-    /// The name given in SNI and held against the certificate.
+    /// The name given in SNI.
+    pub sni: Domain,
+    /// The name held against the certificate under PKIX.
     pub name: Domain,
     /// Whether the chain is PKIX-valid for `name` now.
     pub pkix: Result<(), CertificateFailure>,
     /// SHA-256 over the chain's DER certificates in order, hex.
     pub chain_sha256: String,
-    /// The server's own certificate, DER, for TLSA matching.
-    pub end_entity: Arc<[u8]>,
+    /// What the server showed, its own certificate first.
+    pub chain: Arc<[CertificateDer<'static>]>,
+    /// When it was shown; dates are held against this.
+    pub at: Timestamp,
 }
 
 impl TlsFacts {
@@ -61,9 +66,9 @@ impl TlsFacts {
         match require {
             Requirement::Opportunistic | Requirement::Encrypt => Ok(()),
             Requirement::Pkix { name } => self.verify_pkix(name),
-            Requirement::Dane { records, .. } => self.verify_tlsa(records),
-            Requirement::DaneAndPkix { records, name, .. } => {
-                self.verify_tlsa(records)?;
+            Requirement::Dane { records, names } => self.verify_dane(records, names),
+            Requirement::DaneAndPkix { records, names, name } => {
+                self.verify_dane(records, names)?;
                 self.verify_pkix(name)
             }
         }
@@ -78,23 +83,27 @@ impl TlsFacts {
         self.pkix.clone().map_err(TlsFailure::Certificate)
     }
 
-    /// RFC 7672 §3.1.1: usage 3 binds the server's own certificate or key; neither names nor dates
-    /// count. Usage 2 (RFC 7672 §3.1.2) is not matched yet, and so never passes.
-    fn verify_tlsa(&self, records: &[Tlsa]) -> Result<(), TlsFailure> {
-        let key = spki::of(&self.end_entity).map(|info| info.der).unwrap_or_default();
-        let matches = |record: &Tlsa| {
-            let selected = if record.selector == 0 { &*self.end_entity } else { key };
-            if selected.is_empty() {
-                return false;
-            }
-            match record.matching {
-                0 => selected == record.data,
-                1 => digest::digest(&digest::SHA256, selected).as_ref() == record.data,
-                _ => digest::digest(&digest::SHA512, selected).as_ref() == record.data,
-            }
+    fn verify_dane(&self, records: &[Tlsa], names: &[Domain]) -> Result<(), TlsFailure> {
+        let algorithms = provider().signature_verification_algorithms.all;
+        let failure = match dane::verify(records, names, &self.chain, algorithms, pkix::unix_time(self.at)) {
+            Ok(()) => return Ok(()),
+            Err(failure) => failure,
         };
-        let found = records.iter().any(|record| record.is_usable() && record.usage == 3 && matches(record));
-        found.then_some(()).ok_or(TlsFailure::TlsaMismatch)
+        Err(match failure {
+            Mismatch::NoMatch => TlsFailure::TlsaMismatch,
+            Mismatch::Expired(seconds) => {
+                let text = format!(
+                    "not valid after {}",
+                    pkix::date(UnixTime::since_unix_epoch(Duration::from_secs(seconds)))
+                );
+                TlsFailure::Certificate(CertificateFailure::Expired(text))
+            }
+            Mismatch::Name(names) => {
+                let names: Vec<_> = names.iter().map(Domain::as_str).collect();
+                let text = format!("wanted {} under its TLSA records", names.join(" or "));
+                TlsFailure::Certificate(CertificateFailure::NameMismatch(text))
+            }
+        })
     }
 }
 
@@ -131,7 +140,8 @@ impl ClientTls {
         Arc::clone(&self.roots)
     }
 
-    /// A TLS handshake over a connection after STARTTLS, with SNI `name` (RFC 8461 §7.1).
+    /// A TLS handshake over a connection after STARTTLS, with SNI `sni` (RFC 8461 §7.1, RFC 7672 §8.1);
+    /// `name` is held against the certificate under PKIX.
     ///
     /// TLS 1.2 and 1.3 only. Certificates are judged but not refused here; see [`TlsFacts::verify`].
     /// The caller limits the time.
@@ -141,21 +151,28 @@ impl ClientTls {
     pub async fn handshake(
         self: &Arc<Self>,
         stream: Box<dyn Stream>,
+        sni: &Domain,
         name: &Domain,
     ) -> Result<(Box<dyn Stream>, TlsFacts), TlsFailure> {
-        let server_name = ServerName::try_from(name.as_str().to_owned())
-            .map_err(|_| TlsFailure::Handshake(format!("{name} cannot be a TLS server name")))?;
+        let server_name = |name: &Domain| {
+            ServerName::try_from(name.as_str().to_owned())
+                .map_err(|_| TlsFailure::Handshake(format!("{name} cannot be a TLS server name")))
+        };
+        let (reference, server_name) = (server_name(name)?, server_name(sni)?);
         let connector = TlsConnector::from(Arc::clone(&self.config));
-        let stream = connector.connect(server_name.clone(), stream).await.map_err(handshake_failure)?;
+        let stream = connector.connect(server_name, stream).await.map_err(handshake_failure)?;
         let (_, session) = stream.get_ref();
         let chain = session.peer_certificates().unwrap_or_default();
+        let at = self.clock.now();
         let facts = TlsFacts {
             version: version(session.protocol_version()),
             cipher: cipher(session.negotiated_cipher_suite()),
+            sni: sni.clone(),
             name: name.clone(),
-            pkix: pkix::judge(chain, &server_name, &self.roots, self.clock.now()),
+            pkix: pkix::judge(chain, &reference, &self.roots, at),
             chain_sha256: chain_sha256(chain),
-            end_entity: chain.first().map(|leaf| Arc::from(leaf.as_ref())).unwrap_or_default(),
+            chain: chain.iter().map(|certificate| certificate.clone().into_owned()).collect(),
+            at,
         };
         Ok((Box::new(stream), facts))
     }

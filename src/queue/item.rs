@@ -166,7 +166,7 @@ pub struct AttemptRecord {
     pub address: Option<IpAddr>,
     /// `TLSv1.3 TLS13_AES_256_GCM_SHA384`, absent without TLS.
     pub tls: Option<String>,
-    /// What was verified: `mta-sts`, `none`, ...
+    /// What was verified: `pkix`, `dane`, `none`, ...
     pub verified: Option<String>,
     /// The rule that decided.
     pub rule: String,

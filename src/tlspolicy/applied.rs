@@ -22,10 +22,13 @@ pub fn sts(policy_domain: &Domain, policy: &StsPolicy) -> AppliedPolicy {
 
 /// A TLSA record set, usable or not: one string per record. No records when the lookup failed.
 pub fn tlsa(base_domain: &Domain, records: &[Tlsa]) -> AppliedPolicy {
+    let mut policy_string: Vec<String> = records.iter().map(ToString::to_string).collect();
+    // Resolvers shuffle a record set; it is one policy all the same, and one entry of a report.
+    policy_string.sort_unstable();
     AppliedPolicy {
         policy_type: PolicyType::Tlsa,
         policy_domain: base_domain.clone(),
-        policy_string: records.iter().map(ToString::to_string).collect(),
+        policy_string,
         mx_host: Vec::new(),
     }
 }

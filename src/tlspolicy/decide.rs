@@ -22,7 +22,8 @@ use super::{
     DaneWithSts, Expectation, HostFacts, LocalRule, Override, ReportOn, Requirement, Rule, SkipReason,
     TlsPlan, Verdict,
 };
-use crate::dane::{Tlsa, TlsaAnswer};
+use crate::dane::names::NextHop;
+use crate::dane::{self, Tlsa, TlsaAnswer};
 use crate::mail::{Domain, TlsRequest};
 use crate::route::DnssecStatus;
 use crate::sts::{Mode, StsPolicy};
@@ -79,9 +80,7 @@ pub fn decide(facts: &HostFacts) -> Verdict {
     };
     let (require, rule) = raised_by_local_rule(facts, require, rule);
     match raised_by_requiretls(facts, sts, require, rule) {
-        Ok((require, rule)) => {
-            Verdict::Use(TlsPlan { require, name: facts.mx.clone(), report_on: report_on(facts, sts), rule })
-        }
+        Ok((require, rule)) => Verdict::Use(plan(facts, require, report_on(facts, sts), rule)),
         Err(skip) => Verdict::Skip(skip),
     }
 }
@@ -133,7 +132,7 @@ impl<'a> Dane<'a> {
             // RFC 7672 §2.1.1: without DNSSEC as if absent.
             TlsaAnswer::Absent | TlsaAnswer::Insecure => Self::None,
             TlsaAnswer::Secure(records) => {
-                let usable: Vec<Tlsa> = records.iter().filter(|record| record.is_usable()).cloned().collect();
+                let usable = dane::usable(records);
                 if usable.is_empty() { Self::Unusable } else { Self::Usable(usable) }
             }
         }
@@ -149,14 +148,21 @@ fn only_dane(facts: &HostFacts, usable: &[Tlsa]) -> Requirement {
     Requirement::Dane { records: usable.to_vec(), names: names(facts) }
 }
 
-/// Reference identities for usage 2 (RFC 7672 §3.2.2): the host, and the next-hop domain where the
-/// MX record that leads from it to the host is itself secure.
+/// Reference identities for usage 2 (RFC 7672 §3.2.2). Without MX records the next hop is the host
+/// itself and needs nobody to lead to it.
 fn names(facts: &HostFacts) -> Vec<Domain> {
-    let mut names = vec![facts.mx.clone()];
-    if facts.mx_status == DnssecStatus::Secure && facts.policy_domain != facts.mx {
-        names.push(facts.policy_domain.clone());
-    }
-    names
+    let vouched = facts.mx_status == DnssecStatus::Secure || facts.policy_domain == facts.mx;
+    let next_hop = NextHop { domain: &facts.policy_domain, expanded: facts.expanded.as_ref() };
+    dane::reference_names(&facts.tlsa_base, vouched.then_some(next_hop))
+}
+
+fn plan(facts: &HostFacts, require: Requirement, report_on: Vec<ReportOn>, rule: Rule) -> TlsPlan {
+    let sni = match &require {
+        // RFC 7672 §8.1.
+        Requirement::Dane { .. } | Requirement::DaneAndPkix { .. } => &facts.tlsa_base,
+        Requirement::Encrypt | Requirement::Pkix { .. } | Requirement::Opportunistic => &facts.mx,
+    };
+    TlsPlan { sni: sni.clone(), name: facts.mx.clone(), mx_status: facts.mx_status, require, report_on, rule }
 }
 
 /// `TLS-Required: No` and our own reports: TLS is tried, and nothing it shows stops the mail
@@ -164,7 +170,7 @@ fn names(facts: &HostFacts) -> Vec<Domain> {
 /// (RFC 8460 §5).
 fn not_required(facts: &HostFacts) -> TlsPlan {
     let (require, rule) = raised_by_local_rule(facts, Requirement::Opportunistic, Rule::TlsNotRequired);
-    TlsPlan { require, name: facts.mx.clone(), report_on: Vec::new(), rule }
+    plan(facts, require, Vec::new(), rule)
 }
 
 fn raised_by_local_rule(facts: &HostFacts, require: Requirement, rule: Rule) -> (Requirement, Rule) {
@@ -223,7 +229,7 @@ fn skip_not_listed(facts: &HostFacts, policy: &StsPolicy) -> Verdict {
 
 fn skip_lookup_failed(facts: &HostFacts, sts: Sts<'_>, why: &str) -> Verdict {
     let mut report =
-        vec![(applied::tlsa(&facts.mx, &[]), ResultType::DnssecInvalid, applied::reason_code(why))];
+        vec![(applied::tlsa(&facts.tlsa_base, &[]), ResultType::DnssecInvalid, applied::reason_code(why))];
     if let Sts::Enforce(policy, Listed::No) | Sts::Testing(policy, Listed::No) = sts {
         report.push(report_not_listed(facts, policy));
     }
@@ -248,7 +254,7 @@ fn report_on(facts: &HostFacts, sts: Sts<'_>) -> Vec<ReportOn> {
     let mut report_on = Vec::with_capacity(2);
     if let TlsaAnswer::Secure(records) = &facts.tlsa {
         // With unusable records only, no session can match: `tlsa-invalid` is what the owner should see.
-        let policy = applied::tlsa(&facts.mx, records);
+        let policy = applied::tlsa(&facts.tlsa_base, records);
         report_on.push(ReportOn { policy, expects: Expectation::Tlsa });
     }
     if let Sts::Enforce(policy, listed) | Sts::Testing(policy, listed) = sts {

@@ -28,10 +28,12 @@ pub use failure::{CertificateFailure, TlsFailure};
 /// Everything known about one host when it is decided on.
 #[derive(Debug, Clone)]
 pub struct HostFacts {
-    /// The MX record's name: matched against `mx` patterns, SNI, and the name to verify.
+    /// The MX record's name: matched against `mx` patterns, and the name to verify under PKIX.
     pub mx: Domain,
     /// Recipient domain or next-hop domain: whose policy this is.
     pub policy_domain: Domain,
+    /// Where the CNAME chain of the policy domain's MX answer ends, if it is an alias.
+    pub expanded: Option<Domain>,
     /// What DNSSEC says of the MX answer that named the host ([`Route::status`](crate::route::Route)).
     pub mx_status: DnssecStatus,
     /// The live or cached policy that applies now; `None` without one.
@@ -40,6 +42,8 @@ pub struct HostFacts {
     pub sts_id: Option<String>,
     /// What the TLSA lookup for this host said.
     pub tlsa: TlsaAnswer,
+    /// The base domain of that lookup: the host, or what it is an alias of (RFC 7672 §2.2.2).
+    pub tlsa_base: Domain,
     /// What the message asks (RFC 8689); report mail says [`TlsRequest::NotRequired`].
     pub request: TlsRequest,
     /// The local rule in force for this host, expired ones already left out.
@@ -88,9 +92,15 @@ pub enum Verdict {
 pub struct TlsPlan {
     /// What must be proven before MAIL FROM (invariant I4).
     pub require: Requirement,
-    /// The MX host name: SNI, and the reference identity that is checked (and recorded) even where
-    /// nothing is required, so that testing policies can be reported.
+    /// The MX host name: the PKIX reference identity that is checked (and recorded) even where nothing
+    /// is required, so that testing policies can be reported.
     pub name: Domain,
+    /// The name for SNI: the TLSA base domain where TLSA records must match (RFC 7672 §8.1), otherwise
+    /// the MX host name (RFC 8461 §7.1).
+    pub sni: Domain,
+    /// Whether DNSSEC vouches for the MX records. Without it DANE authenticates the host, not the
+    /// domain it serves (RFC 7672 §2.2.1).
+    pub mx_status: DnssecStatus,
     /// The policies this session counts under, with what each needs to count as met. Empty for
     /// report mail (RFC 8460 §5).
     pub report_on: Vec<ReportOn>,

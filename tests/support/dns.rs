@@ -1,11 +1,11 @@
 //! A name server with records and failures that a test sets while it runs, and a log of questions.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::net::{IpAddr, SocketAddr};
 use std::sync::{Arc, Mutex};
 
 use hickory_proto::op::{Message, MessageType, ResponseCode};
-use hickory_proto::rr::rdata::{A, AAAA, CNAME, MX, TXT};
+use hickory_proto::rr::rdata::{A, AAAA, CNAME, MX, TLSA, TXT};
 use hickory_proto::rr::{Name, RData, Record, RecordType};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, UdpSocket};
@@ -25,6 +25,7 @@ struct Zone {
     records: HashMap<String, Vec<RData>>,
     faults: HashMap<(String, RecordType), Fault>,
     authentic: bool,
+    unsigned: HashSet<String>,
     ttl: u32,
     questions: Vec<(String, RecordType)>,
 }
@@ -109,6 +110,12 @@ impl Dns {
         self.add(owner, RData::TXT(TXT::new(vec![text.to_owned()])));
     }
 
+    /// Adds a TLSA record: `USAGE SELECTOR MATCHING` and its data.
+    pub fn tlsa(&self, owner: &str, [usage, selector, matching]: [u8; 3], data: &[u8]) {
+        let data = TLSA::new(usage.into(), selector.into(), matching.into(), data.to_vec());
+        self.add(owner, RData::TLSA(data));
+    }
+
     /// Adds a CNAME record.
     pub fn cname(&self, owner: &str, target: &str) {
         self.add(owner, RData::CNAME(CNAME(name(target))));
@@ -142,6 +149,11 @@ impl Dns {
         self.zone.lock().expect("no panic").authentic = authentic;
     }
 
+    /// Makes answers to questions about this name lack the AD bit all the same.
+    pub fn unsigned(&self, owner: &str) {
+        self.zone.lock().expect("no panic").unsigned.insert(owner.to_lowercase());
+    }
+
     /// TTL of all answers, seconds.
     pub fn ttl(&self, seconds: u32) {
         self.zone.lock().expect("no panic").ttl = seconds;
@@ -169,7 +181,7 @@ fn answer(zone: &Mutex<Zone>, question: &[u8]) -> Option<Vec<u8>> {
     let mut response = Message::new(request.metadata.id, MessageType::Response, request.metadata.op_code);
     response.metadata.recursion_desired = true;
     response.metadata.recursion_available = true;
-    response.metadata.authentic_data = zone.authentic;
+    response.metadata.authentic_data = zone.authentic && !zone.unsigned.contains(&asked);
     response.add_query(query);
     match zone.faults.get(&(asked.clone(), kind)) {
         Some(Fault::Silence) => return None,

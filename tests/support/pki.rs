@@ -2,7 +2,9 @@
 
 use std::sync::Arc;
 
-use rcgen::{BasicConstraints, CertificateParams, DnType, IsCa, Issuer, KeyPair, date_time_ymd};
+use rcgen::{
+    BasicConstraints, CertificateParams, DnType, IsCa, Issuer, KeyPair, PublicKeyData, date_time_ymd,
+};
 use rustls::ServerConfig;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer};
 
@@ -78,6 +80,16 @@ impl Leaf {
     /// The certificate in PEM.
     pub fn certificate_pem(&self) -> String {
         self.certificate.pem()
+    }
+
+    /// The certificate in DER.
+    pub fn certificate_der(&self) -> Vec<u8> {
+        self.certificate.der().to_vec()
+    }
+
+    /// The key's SubjectPublicKeyInfo in DER.
+    pub fn spki(&self) -> Vec<u8> {
+        self.key.subject_public_key_info()
     }
 
     /// The key in PEM, PKCS#8.

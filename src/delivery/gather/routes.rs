@@ -4,7 +4,8 @@
 
 use std::net::IpAddr;
 
-use super::{Gather, NextHop};
+use super::{Gather, Heed, HostAnswers, NextHop};
+use crate::dane::TlsaAnswer;
 use crate::mail::{Destination, Domain, EnhancedStatus, Failure, Permanence, Scope};
 use crate::net::dns::{Lookup, LookupFailure};
 use crate::route::{DnssecStatus, MxFacts, MxHost, Route};
@@ -30,8 +31,10 @@ impl Gather {
         let inner = &self.inner;
         let known = inner.mx.ask(domain, || inner.dns.mx(domain)).await;
         let records: Vec<(u16, &str)>;
+        let mut expanded = None;
         let (facts, status) = match &known.lookup {
             Lookup::Found(answer) => {
+                expanded = (answer.name != *domain).then(|| answer.name.clone());
                 records = answer.records.iter().map(|mx| (mx.preference, mx.exchange.as_str())).collect();
                 (MxFacts::Records(&records), answer.status)
             }
@@ -43,19 +46,19 @@ impl Gather {
         check_status(|| domain.to_string(), "MX", status)
             .map_err(|failure| dns_failure(Scope::Domain, &failure))?;
         Route::build(domain, facts, status, &inner.options().own_names, &mut rand::rng())
-            .map(NextHop::Route)
+            .map(|route| NextHop::Route(Route { expanded, ..route }))
             .map_err(|error| error.failure(domain))
     }
 
-    /// The addresses of a host in the order to try, never empty. Not yet held against the address
-    /// guard: the dialling door does that.
+    /// The addresses of a host in the order to try, not yet held against the address guard (the
+    /// dialling door does that), and what its TLSA records say.
     ///
     /// # Errors
     /// A failure of scope `Host`: transient 4.4.3 when DNS does not answer, permanent 5.4.4 when the
     /// host has no address (whether that is final depends on the other hosts: the caller decides).
     /// Of scope `Domain`, permanent 5.4.6, when the host is ourselves: hosts of the same or a worse
     /// preference must not be tried either.
-    pub async fn addresses(&self, host: &MxHost) -> Result<Vec<IpAddr>, Failure> {
+    pub async fn host(&self, host: &MxHost, heed: Heed) -> Result<HostAnswers, Failure> {
         let (inner, name) = (&self.inner, &host.name);
         let known = inner.hosts.ask(name, || inner.dns.addresses(name)).await;
         let answer = match &known.lookup {
@@ -78,7 +81,12 @@ impl Gather {
                 addresses.push(*ip);
             }
         }
-        Ok(addresses)
+        // RFC 7672 §2.2.2: addresses before TLSA, and TLSA only where they are secure.
+        let (tlsa, tlsa_base) = match heed {
+            Heed::Dane if inner.options().dane => inner.tlsa(name, answer).await,
+            _ => (TlsaAnswer::Absent, name.clone()),
+        };
+        Ok(HostAnswers { addresses, tlsa, tlsa_base })
     }
 }
 

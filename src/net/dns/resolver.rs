@@ -18,6 +18,7 @@ use super::cache::Cache;
 use super::reply::{self, Says, Step, Trust};
 use super::upstream::Upstream;
 use super::{Answer, Dns, Lookup, LookupFailure, LookupFailureKind, MxRecord};
+use crate::dane::Tlsa;
 use crate::mail::Domain;
 use crate::route::DnssecStatus;
 
@@ -203,6 +204,14 @@ impl Dns for HickoryDns {
         Box::pin(async move { self.fresh(name, RecordType::TXT).await.keep(txt_record) })
     }
 
+    fn tlsa<'a>(&'a self, name: &'a Domain) -> BoxFuture<'a, Lookup<Tlsa>> {
+        Box::pin(async move { self.cached(name, RecordType::TLSA).await.keep(tlsa_record) })
+    }
+
+    fn cname<'a>(&'a self, name: &'a Domain) -> BoxFuture<'a, Lookup<Domain>> {
+        Box::pin(async move { self.cached(name, RecordType::CNAME).await.keep(alias_target) })
+    }
+
     fn addresses<'a>(&'a self, host: &'a Domain) -> BoxFuture<'a, Lookup<IpAddr>> {
         Box::pin(async move {
             let (v6, v4) =
@@ -249,6 +258,21 @@ fn mx_record(data: RData) -> Option<MxRecord> {
 fn txt_record(data: RData) -> Option<Vec<u8>> {
     // RFC 8461 §3.1, RFC 7208 §3.3: joined without anything between.
     if let RData::TXT(txt) = data { Some(txt.txt_data.concat()) } else { None }
+}
+
+fn tlsa_record(data: RData) -> Option<Tlsa> {
+    let RData::TLSA(tlsa) = data else { return None };
+    Some(Tlsa {
+        usage: tlsa.cert_usage.into(),
+        selector: tlsa.selector.into(),
+        matching: tlsa.matching.into(),
+        data: tlsa.cert_data,
+    })
+}
+
+fn alias_target(data: RData) -> Option<Domain> {
+    let RData::CNAME(target) = data else { return None };
+    Domain::parse_a_label(&target.0.to_ascii()).ok()
 }
 
 fn address(data: RData) -> Option<IpAddr> {
@@ -337,6 +361,8 @@ fn kind_text(kind: RecordType) -> &'static str {
         RecordType::TXT => "TXT",
         RecordType::A => "A",
         RecordType::AAAA => "AAAA",
+        RecordType::TLSA => "TLSA",
+        RecordType::CNAME => "CNAME",
         _ => "record",
     }
 }

@@ -8,7 +8,7 @@ use hickory_resolver::proto::dnssec::crypto::Ed25519SigningKey;
 use hickory_resolver::proto::dnssec::rdata::{DNSKEY, DNSSECRData, RRSIG};
 use hickory_resolver::proto::dnssec::{DnssecSigner, PublicKey, SigningKey};
 use hickory_resolver::proto::op::ResponseCode;
-use hickory_resolver::proto::rr::rdata::{A, AAAA, CNAME, MX, SOA, TXT};
+use hickory_resolver::proto::rr::rdata::{A, AAAA, CNAME, MX, NULL, SOA, TLSA, TXT};
 use hickory_resolver::proto::rr::{DNSClass, Record, RecordSet};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, UdpSocket};
@@ -406,6 +406,58 @@ async fn the_ad_bit_of_a_resolver_on_this_host_is_believed_for_answers_and_denia
     let off = server.dns(|options| options.dnssec = Dnssec::Off);
     assert_eq!(found(off.mx(&domain("s.test")).await).status, INSECURE);
     assert!(server.asked().contains(&"udp s.test. MX".to_owned()), "neither AD nor DO is asked for");
+}
+
+fn tlsa(owner: &str, fields: [u8; 3], data: &[u8]) -> Record {
+    let [usage, selector, matching] = fields;
+    record(owner, 120, RData::TLSA(TLSA::new(usage.into(), selector.into(), matching.into(), data.to_vec())))
+}
+
+#[tokio::test]
+async fn tlsa_records_survive_whatever_they_say() {
+    let server = Server::start().await;
+    let owner = "_25._tcp.mx.test.";
+    let rows = [([3, 1, 1], &[7; 32][..]), ([0, 0, 0], b"x"), ([255, 254, 9], b""), ([2, 0, 2], &[1; 3])];
+    server.set(owner, RecordType::TLSA, says(rows.map(|(fields, data)| tlsa(owner, fields, data)).to_vec()));
+    let answer = found(server.dns(|_| ()).tlsa(&domain("_25._tcp.mx.test")).await);
+    let shown: Vec<_> = answer.records.iter().map(ToString::to_string).collect();
+    let first = format!("3 1 1 {}", "07".repeat(32));
+    assert_eq!(shown, [&first, "0 0 0 78", "255 254 9 ", "2 0 2 010101"]);
+    assert_eq!((answer.status, answer.ttl), (INSECURE, Duration::from_secs(120)));
+    // What is too short to be a record is no answer at all.
+    let stump = RData::Unknown { code: RecordType::TLSA, rdata: NULL::with(vec![3, 1]) };
+    server.set("_25._tcp.b.test.", RecordType::TLSA, says(vec![record("_25._tcp.b.test.", 1, stump)]));
+    assert_eq!(failed(server.dns(|_| ()).tlsa(&domain("_25._tcp.b.test")).await).kind, "TLSA");
+}
+
+#[tokio::test]
+async fn an_alias_at_the_tlsa_name_is_followed_and_its_weakest_link_counts() {
+    let server = Server::start().await;
+    let secure = |answers| [Script { answers, authentic: true, ..Script::default() }];
+    let set = |name: &str, script| server.set(name, RecordType::TLSA, script);
+    set("_25._tcp.s.test.", secure(vec![alias("_25._tcp.s.test.", "tlsa.test.")]));
+    set("_25._tcp.i.test.", says(vec![alias("_25._tcp.i.test.", "tlsa.test.")]));
+    set("tlsa.test.", secure(vec![tlsa("tlsa.test.", [3, 1, 1], &[7; 32])]));
+    set("_25._tcp.f.test.", secure(vec![alias("_25._tcp.f.test.", "broken.test.")]));
+    set("broken.test.", code(ResponseCode::ServFail));
+    let dns = server.dns(|_| ());
+    assert_eq!(found(dns.tlsa(&domain("_25._tcp.s.test")).await).status, SECURE);
+    assert_eq!(found(dns.tlsa(&domain("_25._tcp.i.test")).await).status, INSECURE);
+    failed(dns.tlsa(&domain("_25._tcp.f.test")).await);
+    let off = server.dns(|options| options.dnssec = Dnssec::Off);
+    assert_eq!(found(off.tlsa(&domain("_25._tcp.s.test")).await).status, INSECURE);
+}
+
+#[tokio::test]
+async fn an_alias_is_told_by_itself_with_its_own_status() {
+    let server = Server::start().await;
+    let answers = vec![alias("mx.test.", "cdn.test.")];
+    let script = Script { answers, authentic: true, ..Script::default() };
+    server.set("mx.test.", RecordType::CNAME, [script]);
+    let answer = found(server.dns(|_| ()).cname(&domain("mx.test")).await);
+    assert_eq!((answer.records, answer.status), (vec![domain("cdn.test")], SECURE));
+    assert_eq!(answer.name, domain("mx.test"), "not followed");
+    assert_eq!(server.asked(), ["udp mx.test. CNAME AD DO"]);
 }
 
 #[test]

@@ -72,14 +72,14 @@ fn id_name(shown: &str) -> &str {
     shown.strip_prefix("DnsName(\"").and_then(|rest| rest.strip_suffix("\")")).unwrap_or(shown)
 }
 
-fn date(time: UnixTime) -> String {
+pub(super) fn date(time: UnixTime) -> String {
     i64::try_from(time.as_secs())
         .ok()
         .and_then(|seconds| Timestamp::from_second(seconds).ok())
         .map_or_else(|| "an unknown date".into(), |instant| instant.to_string())
 }
 
-fn unix_time(now: Timestamp) -> UnixTime {
+pub(super) fn unix_time(now: Timestamp) -> UnixTime {
     let seconds = u64::try_from(now.as_second()).unwrap_or(0);
     UnixTime::since_unix_epoch(std::time::Duration::from_secs(seconds))
 }

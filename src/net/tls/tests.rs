@@ -39,7 +39,8 @@ async fn facts_with(
         stream.write_all(&byte).await.unwrap();
         stream.shutdown().await.unwrap();
     });
-    let (mut stream, facts) = client(ca).handshake(Box::new(near), &domain(NAME)).await.unwrap();
+    let (mut stream, facts) =
+        client(ca).handshake(Box::new(near), &domain(NAME), &domain(NAME)).await.unwrap();
     stream.write_all(b"x").await.unwrap();
     let mut byte = [0];
     stream.read_exact(&mut byte).await.unwrap();
@@ -193,7 +194,7 @@ async fn refused_without_its_key(ca: &Ca, stolen: &Leaf) {
         let (near, far) = duplex(64 * 1024);
         let acceptor = stolen.acceptor(&versions);
         let server = tokio::spawn(async move { acceptor.accept(far).await.is_err() });
-        let refused = client(ca).handshake(Box::new(near), &domain(NAME)).await.err().unwrap();
+        let refused = client(ca).handshake(Box::new(near), &domain(NAME), &domain(NAME)).await.err().unwrap();
         assert!(matches!(refused, TlsFailure::Handshake(_)), "{refused:?}");
         assert!(server.await.unwrap());
     }
@@ -206,7 +207,7 @@ async fn what_is_no_tls_is_a_handshake_failure_and_a_closed_connection_is_lost()
         let (near, mut far) = duplex(64 * 1024);
         far.write_all(bytes).await.unwrap();
         far.shutdown().await.unwrap();
-        client(&ca).handshake(Box::new(near), &domain(NAME)).await.err().unwrap()
+        client(&ca).handshake(Box::new(near), &domain(NAME), &domain(NAME)).await.err().unwrap()
     };
     let protocol_version_alert = b"\x15\x03\x01\x00\x02\x02\x46";
     assert!(matches!(play(protocol_version_alert).await, TlsFailure::Handshake(_)));
@@ -262,6 +263,45 @@ async fn dane_ee_binds_the_certificate_or_the_key_whatever_name_and_date_say() {
 }
 
 #[tokio::test]
+async fn sni_may_differ_from_the_name_that_pkix_is_for() {
+    let ca = Ca::new();
+    let acceptor = ca.leaf(&[NAME]).acceptor(&[&TLS13]);
+    let (near, far) = duplex(64 * 1024);
+    let server = tokio::spawn(async move {
+        let stream = acceptor.accept(far).await.unwrap();
+        stream.get_ref().1.server_name().map(str::to_owned)
+    });
+    let (base, name) = (domain("host.example.test"), domain(NAME));
+    let (_stream, facts) = client(&ca).handshake(Box::new(near), &base, &name).await.unwrap();
+    assert_eq!(server.await.unwrap().as_deref(), Some("host.example.test"));
+    assert_eq!((facts.pkix, facts.sni, facts.name), (Ok(()), base, name));
+}
+
+#[tokio::test]
+async fn dane_ta_wants_the_chain_the_dates_and_one_of_the_names() {
+    let (anchor, other) = (Ca::new(), Ca::new());
+    let dane = |ca: &Ca, names: &[&str]| Requirement::Dane {
+        records: vec![Tlsa { usage: 2, selector: 0, matching: 1, data: sha256(&ca.der) }],
+        names: names.iter().map(|name| domain(name)).collect(),
+    };
+    let old = |params: &mut rcgen::CertificateParams| params.not_after = date_time_ymd(2024, 2, 3);
+    // The client trusts `other` only: under PKIX none of these would pass.
+    let good = facts(&other, &anchor.leaf(&["example.test"]).showing([&anchor])).await;
+    assert!(good.pkix.is_err());
+    assert_eq!(good.verify(&dane(&anchor, &[NAME, "example.test"])), Ok(()));
+    let wrong = good.verify(&dane(&anchor, &[NAME])).unwrap_err();
+    assert!(matches!(wrong, TlsFailure::Certificate(CertificateFailure::NameMismatch(_))), "{wrong:?}");
+    assert!(wrong.to_string().contains(NAME), "{wrong}");
+    let expired = facts(&other, &anchor.leaf_with(&[NAME], old).showing([&anchor])).await;
+    let failure = expired.verify(&dane(&anchor, &[NAME])).unwrap_err();
+    assert!(failure.to_string().contains("not valid after 2024-02-03"), "{failure}");
+    // Trust under PKIX makes up for nothing.
+    let trusted = facts(&other, &other.leaf(&[NAME]).showing([&other, &anchor])).await;
+    assert_eq!(trusted.pkix, Ok(()));
+    assert_eq!(trusted.verify(&dane(&anchor, &[NAME])), Err(TlsFailure::TlsaMismatch));
+}
+
+#[tokio::test]
 async fn a_tlsa_mismatch_is_not_rescued_by_pkix() {
     let ca = Ca::new();
     let facts = facts(&ca, &ca.leaf(&[NAME])).await;
@@ -278,10 +318,12 @@ fn facts_without_a_certificate_prove_nothing() {
     let facts = TlsFacts {
         version: "TLSv1.3",
         cipher: String::new(),
+        sni: domain(NAME),
         name: domain(NAME),
         pkix: Err(CertificateFailure::NotTrusted("none".into())),
         chain_sha256: String::new(),
-        end_entity: Arc::default(),
+        chain: Arc::new([]),
+        at: Timestamp::UNIX_EPOCH,
     };
     let empty = tlsa(0, 1, sha256(b""));
     let dane = Requirement::Dane { records: vec![empty], names: vec![] };
@@ -300,7 +342,7 @@ async fn a_server_loads_its_files_and_serves_with_them() {
     let server = ServerTls::load(&certificate, &key).unwrap();
     let (near, far) = duplex(64 * 1024);
     let accepted = tokio::spawn(async move { server.acceptor().accept(far).await });
-    let (_stream, facts) = client(&ca).handshake(Box::new(near), &domain(NAME)).await.unwrap();
+    let (_stream, facts) = client(&ca).handshake(Box::new(near), &domain(NAME), &domain(NAME)).await.unwrap();
     let accepted = accepted.await.unwrap().unwrap();
     assert_eq!(facts.pkix, Ok(()));
     let own = ServerFacts::of(accepted.get_ref().1);

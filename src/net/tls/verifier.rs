@@ -16,7 +16,8 @@ use rustls::pki_types::{CertificateDer, ServerName, SubjectPublicKeyInfoDer, Uni
 use rustls::server::ParsedCertificate;
 use rustls::{DigitallySignedStruct, Error, RootCertStore, SignatureScheme};
 
-use super::{pkix, spki};
+use super::pkix;
+use crate::dane::x509;
 use crate::net::world::{Clock, SystemClock};
 
 /// See the module.
@@ -46,7 +47,7 @@ impl Recording {
         cert: &CertificateDer<'_>,
         dss: &DigitallySignedStruct,
     ) -> Option<HandshakeSignatureValid> {
-        let info = spki::of(cert)?;
+        let info = x509::public_key(cert)?;
         let (_, candidates) = self.algorithms.mapping.iter().find(|(scheme, _)| *scheme == dss.scheme)?;
         let verified = candidates.iter().any(|algorithm| {
             algorithm.public_key_alg_id().as_ref() == info.algorithm
@@ -100,7 +101,7 @@ impl ServerCertVerifier for Recording {
             Ok(_) => return verify_tls13_signature(message, cert, dss, &self.algorithms),
             Err(error) => error,
         };
-        let key = spki::of(cert).ok_or(unreadable)?;
+        let key = x509::public_key(cert).ok_or(unreadable)?;
         let key = SubjectPublicKeyInfoDer::from(key.der);
         verify_tls13_signature_with_raw_key(message, &key, dss, &self.algorithms)
     }

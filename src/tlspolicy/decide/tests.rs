@@ -28,10 +28,12 @@ fn plain() -> HostFacts {
     HostFacts {
         mx: domain(MX),
         policy_domain: domain("example.org"),
+        expanded: None,
         mx_status: DnssecStatus::Insecure,
         sts: None,
         sts_id: None,
         tlsa: TlsaAnswer::Absent,
+        tlsa_base: domain(MX),
         request: TlsRequest::None,
         local: LocalRule::None,
         dane_with_sts: DaneWithSts::Both,
@@ -250,6 +252,49 @@ fn usage_2_may_name_the_next_hop_only_over_a_secure_mx() {
     let facts = HostFacts { mx_status: DnssecStatus::Secure, ..with_tlsa(enforce(), vec![usable()]) };
     let Requirement::DaneAndPkix { names, .. } = plan(&facts).require else { panic!() };
     assert_eq!(names, [domain(MX), domain("example.org")]);
+    let alias = HostFacts { expanded: Some(domain("example.net")), ..facts };
+    let Requirement::DaneAndPkix { names, .. } = plan(&alias).require else { panic!() };
+    assert_eq!(names, [domain(MX), domain("example.org"), domain("example.net")]);
+    // Without MX records the next hop is the host, and nobody has to vouch for the way there.
+    let base = domain("host.example.net");
+    let implicit = HostFacts {
+        policy_domain: domain(MX),
+        tlsa_base: base.clone(),
+        ..with_tlsa(plain(), vec![usable()])
+    };
+    let Requirement::Dane { names, .. } = plan(&implicit).require else { panic!() };
+    assert_eq!(names, [base.clone(), domain(MX)]);
+    let insecure = HostFacts { policy_domain: domain("example.org"), ..implicit };
+    let Requirement::Dane { names, .. } = plan(&insecure).require else { panic!() };
+    assert_eq!(names, [base]);
+}
+
+#[test]
+fn the_base_domain_is_named_in_sni_and_reports_and_the_mx_record_to_mta_sts() {
+    let base = domain("host.example.net");
+    let at_base = |facts| HostFacts { tlsa_base: base.clone(), ..facts };
+    let facts = at_base(with_tlsa(enforce(), vec![usable()]));
+    // Listed under its MX name, and PKIX is for that name.
+    assert_eq!(says(&facts), ("dane and pkix", Rule::DaneAndSts));
+    assert_eq!((plan(&facts).sni, plan(&facts).mx_status), (base.clone(), DnssecStatus::Insecure));
+    assert_eq!(reports(&facts)[0].1, base.as_str());
+    assert_eq!(plan(&at_base(with_tlsa(plain(), vec![usable()]))).sni, base);
+    // What DANE does not authenticate is asked for by its MX name.
+    for facts in [plain(), enforce(), with_tlsa(plain(), vec![unusable()])] {
+        assert_eq!(plan(&at_base(facts)).sni, domain(MX));
+    }
+    let failed = skip(&at_base(HostFacts { tlsa: TlsaAnswer::Failed("SERVFAIL".to_owned()), ..plain() }));
+    assert_eq!(failed.report[0].0.policy_domain, base);
+    assert_eq!(failed.report[0].1, ResultType::DnssecInvalid);
+}
+
+#[test]
+fn of_digests_only_the_strongest_is_matched_against() {
+    let strong = Tlsa { matching: 2, data: vec![8; 64], ..usable() };
+    let facts = with_tlsa(plain(), vec![usable(), strong.clone()]);
+    let Requirement::Dane { records, .. } = plan(&facts).require else { panic!() };
+    assert_eq!(records, [strong]);
+    assert_eq!(plan(&facts).report_on[0].policy.policy_string.len(), 2);
 }
 
 #[test]
@@ -272,7 +317,8 @@ fn sessions_are_counted_under_each_policy_that_applies() {
     assert_eq!(reports(&testing("other.example")), std::slice::from_ref(&never));
     assert_eq!(reports(&with_tlsa(testing("other.example"), vec![usable()])), [tlsa, never]);
     // All records stand in the report, one string each, usable or not.
-    let both = plan(&with_tlsa(plain(), vec![usable(), unusable()]));
+    let both = plan(&with_tlsa(plain(), vec![unusable(), usable()]));
+    assert_eq!(both.report_on, plan(&with_tlsa(plain(), vec![usable(), unusable()])).report_on);
     assert_eq!(both.report_on[0].policy.policy_string.len(), 2);
     assert_eq!(both.report_on[0].policy.policy_string[1], "9 9 9 01");
 }

@@ -2,4 +2,5 @@
 
 mod policies;
 mod routes;
+mod tlsa;
 mod world;

@@ -3,8 +3,8 @@
 use std::net::IpAddr;
 use std::time::Duration;
 
-use super::super::NextHop;
 use super::super::routes::ADDRESSES_MAX;
+use super::super::{Heed, NextHop};
 use super::world::{TestWorld, domain, found, pass, world};
 use crate::mail::{Destination, Failure, Permanence, Scope};
 use crate::net::dns::{Lookup, LookupFailure, MxRecord};
@@ -43,7 +43,8 @@ async fn addresses(world: &TestWorld, lookup: Option<Lookup<IpAddr>>) -> Result<
     if let Some(lookup) = lookup {
         world.dns.hosts.lock().unwrap().insert(name.clone(), lookup);
     }
-    world.gather.addresses(&MxHost { name, preference: 10 }).await
+    let host = MxHost { name, preference: 10 };
+    world.gather.host(&host, Heed::Nothing).await.map(|found| found.addresses)
 }
 
 #[tokio::test(start_paused = true)]

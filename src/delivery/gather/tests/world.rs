@@ -1,6 +1,6 @@
 //! The world in memory.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::net::IpAddr;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
@@ -13,6 +13,7 @@ use tokio::time::Instant;
 
 use super::super::kept::{PolicyCache, Tallies};
 use super::super::{Gather, Options, StsState};
+use crate::dane::Tlsa;
 use crate::mail::Domain;
 use crate::net::dns::{Answer, Dns, Lookup, LookupFailure, MxRecord};
 use crate::net::https::{FetchError, Https, PostOutcome};
@@ -58,6 +59,10 @@ pub struct FakeDns {
     pub mx: Mutex<HashMap<Domain, Lookup<MxRecord>>>,
     pub txt: Mutex<HashMap<Domain, Lookup<Vec<u8>>>>,
     pub hosts: Mutex<HashMap<Domain, Lookup<IpAddr>>>,
+    pub tlsas: Mutex<HashMap<Domain, Lookup<Tlsa>>>,
+    pub aliases: Mutex<HashMap<Domain, Lookup<Domain>>>,
+    /// Names about which nothing is ever answered.
+    pub silent: Mutex<HashSet<Domain>>,
     pub asked: Mutex<Vec<String>>,
 }
 
@@ -71,7 +76,11 @@ impl FakeDns {
         self.asked.lock().unwrap().push(format!("{kind} {name}"));
         let absent = Lookup::NxDomain(DnssecStatus::Insecure);
         let lookup = map.lock().unwrap().get(name).cloned().unwrap_or(absent);
+        let silent = self.silent.lock().unwrap().contains(name);
         Box::pin(async move {
+            if silent {
+                std::future::pending::<()>().await;
+            }
             tokio::time::sleep(Duration::from_millis(20)).await;
             lookup
         })
@@ -91,6 +100,12 @@ impl Dns for FakeDns {
     }
     fn txt_fresh<'a>(&'a self, name: &'a Domain) -> BoxFuture<'a, Lookup<Vec<u8>>> {
         self.answer("fresh TXT", name, &self.txt)
+    }
+    fn tlsa<'a>(&'a self, name: &'a Domain) -> BoxFuture<'a, Lookup<Tlsa>> {
+        self.answer("TLSA", name, &self.tlsas)
+    }
+    fn cname<'a>(&'a self, name: &'a Domain) -> BoxFuture<'a, Lookup<Domain>> {
+        self.answer("CNAME", name, &self.aliases)
     }
     fn addresses<'a>(&'a self, host: &'a Domain) -> BoxFuture<'a, Lookup<IpAddr>> {
         self.answer("A", host, &self.hosts)
@@ -180,6 +195,8 @@ pub fn world() -> TestWorld {
     });
     let options = Options {
         mta_sts: true,
+        dane: true,
+        smtp_port: 25,
         overrides: Vec::new(),
         own_names: vec![domain("relay.example")],
         own_addresses: vec!["192.0.2.99".parse().unwrap()],
