@@ -19,7 +19,7 @@ use super::destinations::Destinations;
 use super::notions::{EntryState, Filter, Health};
 use super::record::{Change, Message};
 use super::segments::{Location, Position, Segments};
-use crate::mail::{Mailbox, ReversePath};
+use crate::mail::{Destination, Mailbox, ReversePath};
 use crate::queue::{ItemId, QueueId};
 
 /// Fresh contents kept for their first attempt; beyond it they are read from the journal.
@@ -28,6 +28,8 @@ const FRESH_BYTES_MAX: usize = 64 << 20;
 const FRESH_OVERHEAD: usize = 1024;
 /// A clock that steps back further than this moves every appointment with it; less is NTP at work.
 const REWIND_MICROS: i64 = 60_000_000;
+/// Items of parked destinations moved out of the schedule's way under one lock: some milliseconds.
+const PARK_STEP: usize = 5_000;
 
 /// Set when an operator stopped the item.
 pub(super) const HELD: u8 = 1;
@@ -107,6 +109,9 @@ pub(super) struct Table {
     leases: HashMap<ItemId, Lease>,
     lease_ends: BTreeSet<(i64, ItemId)>,
     schedule: BTreeSet<(i64, ItemId)>,
+    /// Due items of destinations that cannot take more now, by destination. A destination is here
+    /// from `park` until nothing of it is left here, or it has no items any more.
+    parked: HashMap<u32, BTreeSet<(i64, ItemId)>>,
     fresh: HashMap<QueueId, Fresh>,
     fresh_bytes: usize,
     received: BTreeMap<i64, u32>,
@@ -140,6 +145,7 @@ impl Table {
             leases: HashMap::new(),
             lease_ends: BTreeSet::new(),
             schedule: BTreeSet::new(),
+            parked: HashMap::new(),
             fresh: HashMap::new(),
             fresh_bytes: 0,
             received: BTreeMap::new(),
@@ -278,8 +284,63 @@ impl Table {
 
     // ---- Leases ----
 
-    /// Leases up to `max` due items, longest due first.
+    /// Leases up to `max` due items, longest due first; those of parked destinations stay.
     pub(super) fn claim(&mut self, now: i64, max: usize, length: i64) -> Vec<Leased> {
+        self.end_leases(now);
+        let (mut claimed, mut moved) = (Vec::new(), 0);
+        while claimed.len() < max && moved < PARK_STEP {
+            let Some((due, id)) = self.schedule.first().copied().filter(|(due, _)| *due <= now) else {
+                break;
+            };
+            let destination = self.items.get(&id).map(|slot| slot.destination);
+            match destination.and_then(|number| self.parked.get_mut(&number)) {
+                Some(parked) => {
+                    self.schedule.remove(&(due, id));
+                    parked.insert((due, id));
+                    moved += 1;
+                }
+                None => claimed.extend(self.lease(id, now, length, false)),
+            }
+        }
+        claimed
+    }
+
+    /// Leases up to `max` items of a parked destination, longest due first, and tells whether it
+    /// stays parked: not when none is left.
+    pub(super) fn claim_parked(
+        &mut self,
+        destination: &Destination,
+        now: i64,
+        max: usize,
+        length: i64,
+    ) -> (Vec<Leased>, bool) {
+        self.end_leases(now);
+        let Some(number) = self.destinations.number(destination) else { return (Vec::new(), false) };
+        let mut claimed = Vec::new();
+        while claimed.len() < max {
+            let Some((_, id)) = self.parked.get(&number).and_then(BTreeSet::first).copied() else { break };
+            claimed.extend(self.lease(id, now, length, false));
+        }
+        if self.parked.get(&number).is_some_and(BTreeSet::is_empty) {
+            self.parked.remove(&number);
+        }
+        (claimed, self.parked.contains_key(&number))
+    }
+
+    /// Gives a lease back and parks its destination; false when it is not ours any more.
+    pub(super) fn park(&mut self, id: ItemId, fence: u64) -> bool {
+        let ours = self.leases.get(&id).is_some_and(|lease| lease.fence == fence && !lease.settling);
+        if ours {
+            self.update(id, |_, lease| *lease = None);
+            if let Some(slot) = self.items.get(&id) {
+                self.parked.entry(slot.destination).or_default();
+            }
+        }
+        ours
+    }
+
+    /// What ran out is due again.
+    fn end_leases(&mut self, now: i64) {
         self.notice(now);
         while let Some((until, id)) = self.lease_ends.first().copied().filter(|(until, _)| *until <= now) {
             self.lease_ends.remove(&(until, id));
@@ -289,12 +350,6 @@ impl Table {
                 }
             });
         }
-        let mut claimed = Vec::new();
-        while claimed.len() < max {
-            let Some((_, id)) = self.schedule.first().copied().filter(|(due, _)| *due <= now) else { break };
-            claimed.extend(self.lease(id, now, length, false));
-        }
-        claimed
     }
 
     fn lease(&mut self, id: ItemId, now: i64, length: i64, settling: bool) -> Option<Leased> {
@@ -522,6 +577,10 @@ impl Table {
             }
         }
         self.destinations.remove(slot.destination);
+        if self.destinations.name(slot.destination).is_none() {
+            // The number may become another destination's.
+            self.parked.remove(&slot.destination);
+        }
         if let Some(state) = slot.state {
             self.segments.release(state);
         }
@@ -605,7 +664,11 @@ impl Table {
         if let Some(class) = self.class(id, slot) {
             self.counts[class] -= 1;
         }
-        self.schedule.remove(&(slot.due, id));
+        if !self.schedule.remove(&(slot.due, id))
+            && let Some(parked) = self.parked.get_mut(&slot.destination)
+        {
+            parked.remove(&(slot.due, id));
+        }
         self.reap.remove(&id);
         if let Some(lease) = self.leases.get(&id) {
             self.lease_ends.remove(&(lease.until, id));
