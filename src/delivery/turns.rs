@@ -12,7 +12,7 @@ use crate::mail::Destination;
 /// Claims that may wait for their destination's turn, per destination: enough that places are
 /// filled while the queue is asked for more.
 pub(super) const BACKLOG_PER_DESTINATION: usize = 40;
-/// Claims that may wait in all, as a multiple of the concurrency.
+/// Claims that may wait in all, as a multiple of the concurrency, and of two destinations at least.
 const BACKLOG_FACTOR: usize = 2;
 /// One part in so many of the places is only for destinations that have none.
 const RESERVED_PART: usize = 4;
@@ -123,8 +123,7 @@ impl<T> Turns<T> {
 
     /// How many more may be claimed.
     pub(super) fn room(&self, places: Places) -> usize {
-        let all = places.all.saturating_mul(1 + BACKLOG_FACTOR);
-        all.saturating_sub(self.running_total + self.waiting_total)
+        (places.all + waiting_max(places)).saturating_sub(self.running_total + self.waiting_total)
     }
 
     /// Parked destinations that have room again, with how many they may be given.
@@ -158,13 +157,18 @@ impl<T> Turns<T> {
 
     /// How many of one destination may wait now: when much waits, one of each.
     fn backlog(&self, places: Places) -> usize {
-        if self.waiting_total < places.all.max(BACKLOG_PER_DESTINATION) { BACKLOG_PER_DESTINATION } else { 1 }
+        if self.waiting_total < waiting_max(places) / 2 { BACKLOG_PER_DESTINATION } else { 1 }
     }
 
     fn start(&mut self, destination: Destination) {
         *self.running.entry(destination).or_default() += 1;
         self.running_total += 1;
     }
+}
+
+/// How many may wait in all.
+fn waiting_max(places: Places) -> usize {
+    places.all.saturating_mul(BACKLOG_FACTOR).max(2 * BACKLOG_PER_DESTINATION)
 }
 
 #[cfg(test)]
@@ -198,6 +202,15 @@ mod tests {
         assert_eq!(turns.next(PLACES), None);
         turns.ended(&other);
         assert!(turns.next(PLACES).is_some());
+    }
+
+    #[test]
+    fn few_places_leave_room_for_others_too() {
+        let mut turns = Turns::default();
+        for n in 0..4 {
+            fill(&mut turns, &to(&format!("slow{n}.example")));
+        }
+        assert!(turns.room(PLACES) > 0);
     }
 
     #[test]
@@ -235,7 +248,7 @@ mod tests {
             })
             .collect();
         assert_eq!(order, [0, 1, 2, 10, 11, 12, 20, 21, 22]);
-        assert_eq!(turns.room(one), 2);
+        assert_eq!(turns.room(one), 2 * BACKLOG_PER_DESTINATION);
     }
 
     #[test]
