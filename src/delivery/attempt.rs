@@ -120,8 +120,10 @@ impl Delivery {
                 return Ok(());
             }
         };
-        for host in route.hosts.iter().take(HOSTS_MAX) {
-            if walk.remaining.is_empty() {
+        // Hosts that are skipped cost nothing and do not count.
+        let mut tried = 0;
+        for host in &route.hosts {
+            if walk.remaining.is_empty() || tried == HOSTS_MAX {
                 break;
             }
             let heed = if walk.item.is_report { Heed::Nothing } else { Heed::Dane };
@@ -156,6 +158,7 @@ impl Delivery {
                     walk.failures.push((None, failure));
                 }
                 Verdict::Use(plan) => {
+                    tried += 1;
                     if let Err(ourselves) = self.try_host(walk, host, &plan, found).await {
                         // RFC 5321 §5.1: hosts of our own preference and worse are not for us.
                         walk.failures.push((None, ourselves));
@@ -169,6 +172,11 @@ impl Delivery {
 
     /// RFC 5321 §4.1.3: an address literal is connected to directly; no policy domain, so no policy.
     async fn walk_literal(&self, walk: &mut Walk<'_>, ip: IpAddr) {
+        if walk.item.envelope.tls == TlsRequest::Required {
+            walk.record.rule = tlspolicy::Rule::RequireTls.to_string();
+            walk.failures.push((None, judge::literal_failure(&walk.item.destination.to_string())));
+            return;
+        }
         let name = walk.options.hostname.clone();
         let plan = TlsPlan {
             require: tlspolicy::Requirement::Opportunistic,

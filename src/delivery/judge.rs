@@ -179,6 +179,22 @@ pub fn skip_failure(reason: &SkipReason, host: &str) -> Failure {
     }
 }
 
+/// RFC 8689 §4.2.1: a host that nothing vouches for, and whose name no certificate can be held to; no
+/// later attempt can change that.
+pub fn literal_failure(literal: &str) -> Failure {
+    Failure {
+        scope: Scope::Message,
+        permanence: Permanence::Permanent,
+        status: EnhancedStatus::new(5, 7, 30),
+        text: format!(
+            "the message requires TLS (REQUIRETLS), and the address literal {literal} names no host that could be authenticated"
+        ),
+        host: Some(literal.to_owned()),
+        reply: None,
+        rule: Some(Rule::RequireTls.to_string()),
+    }
+}
+
 /// A connection that did not come about, or broke (RFC 3463 X.4.1, X.4.2).
 pub fn dial_failure(text: &str, host: &str) -> Failure {
     Failure { status: EnhancedStatus::new(4, 4, 1), ..lost_failure(text, host) }

@@ -1,8 +1,8 @@
 //! Story 2, mail out: takes due items from the queue, tries each, settles what came of it.
 //!
 //! [`run`] is the only place that spawns deliveries. Concurrency is bounded in all and per
-//! destination; items of a busy destination wait here up to a bound and then go back to the queue, so
-//! that one destination never holds the claims of all others. Never settles without the bounce that a
+//! destination; items of a busy destination wait here up to a bound and then in the queue until that
+//! destination has room, so that one destination never holds the claims of all others. Never settles without the bounce that a
 //! failure calls for (invariant I2).
 //! See also: [`attempt`] (one item), [`gather`] (facts), [`judge`] (consequences).
 
@@ -13,12 +13,12 @@ pub mod judge;
 mod notice;
 pub mod pool;
 pub mod tally;
+mod turns;
 
-use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 use tokio::sync::{mpsc, watch};
 use tokio::time::{MissedTickBehavior, interval, sleep};
 use tokio_util::sync::CancellationToken;
@@ -28,9 +28,10 @@ use tracing::{Instrument, debug, error, info, info_span, warn};
 use self::conversation::Conversation;
 use self::gather::Gather;
 use self::pool::Pool;
+use self::turns::{Offered, Places, Turns};
 use crate::mail::{Destination, Domain};
 use crate::net::World;
-use crate::queue::{RetryOptions, Settled, Settlement, retry};
+use crate::queue::{QueueItem, RetryOptions, Settled, Settlement};
 use crate::smtp::client::Timeouts;
 use crate::store::{Claim, Queue, QueueError, Results};
 use crate::tlspolicy::{DaneWithSts, Override};
@@ -63,12 +64,10 @@ const CLAIM_BATCH: usize = 100;
 const LEASE: Duration = Duration::from_secs(900);
 /// When a running attempt lengthens its lease.
 const EXTEND_EVERY: Duration = Duration::from_secs(300);
-/// Claims that may wait for their destination's turn, per destination.
-const BACKLOG_PER_DESTINATION: usize = 40;
-/// Claims that may wait in all, as a multiple of the concurrency.
-const BACKLOG_FACTOR: usize = 2;
-/// How long an item of a busy destination goes back to the queue.
-const BUSY_PAUSE: Duration = Duration::from_secs(1);
+/// Rounds of claims before the ends of attempts are heard again.
+const FILL_ROUNDS: usize = 20;
+/// The shortest wait for an item that is due, so that one which cannot be claimed costs little.
+const PAUSE_MIN: Duration = Duration::from_millis(10);
 /// After a store error, before trying again.
 const STORE_PAUSE: Duration = Duration::from_secs(5);
 /// How often idle connections are looked through.
@@ -97,6 +96,11 @@ impl Delivery {
         Self { world, gather, queue, results, pool: Pool::default(), options, closing: TaskTracker::new() }
     }
 
+    fn places(&self) -> Places {
+        let options = self.options.borrow();
+        Places { all: options.concurrency, per_destination: options.concurrency_per_destination }
+    }
+
     fn now(&self) -> Timestamp {
         self.world.clock.now()
     }
@@ -114,14 +118,17 @@ impl Delivery {
         self.closing.spawn(conversation.quit());
     }
 
-    /// Tries a claim and settles it; on a store error the lease runs out and the item is due again.
-    async fn deliver(&self, mut claim: Claim) {
+    /// Tries a claim and settles it. A result that cannot be written is kept and written as soon as
+    /// that is possible again, so that nobody gets a message twice because a disk was full; only when
+    /// `shutdown` comes first, the item is tried again.
+    async fn deliver(&self, mut claim: Claim, shutdown: &CancellationToken) {
         // It may have waited long for its destination's turn.
         if let Err(error) = self.queue.extend(&mut claim, self.now(), LEASE).await {
             debug!(%error, "claim lost while waiting");
             return;
         }
         let item = claim.item.clone();
+        let started = self.now();
         let attempted = {
             let attempt = self.attempt(&item);
             tokio::pin!(attempt);
@@ -141,7 +148,8 @@ impl Delivery {
         };
         let now = self.now();
         let options = self.options.borrow().clone();
-        let settlement = item.settle(&attempted.outcomes, now, &options.retry, rand::random());
+        let judged_at = judged_at(&item, started, now, &options.retry);
+        let settlement = item.settle(&attempted.outcomes, judged_at, &options.retry, rand::random());
         let born = match self.notices(&item, &attempted, &settlement, now).await {
             Ok(born) => born,
             Err(error) => {
@@ -150,14 +158,45 @@ impl Delivery {
             }
         };
         log_settled(&settlement, &attempted, born.len());
-        if let Err(error) = self.queue.settle(claim, &settlement, attempted.record, born).await {
-            match error {
-                QueueError::Fenced(_) => warn!(%error, "attempt came too late; its result is dropped"),
-                // I9: delivered but not recorded: it will be sent again, and the log says so.
-                _ => error!(%error, "attempt not recorded; delivered recipients may get the message twice"),
+        let mut told = false;
+        loop {
+            let settled =
+                self.queue.settle(claim.clone(), &settlement, attempted.record.clone(), born.clone()).await;
+            match settled {
+                Ok(()) if told => info!("attempt recorded after all"),
+                Ok(()) => {}
+                Err(error @ QueueError::Fenced(_)) => {
+                    warn!(%error, "attempt came too late; its result is dropped");
+                }
+                Err(error) => {
+                    if !told {
+                        error!(%error, "attempt not recorded yet; it is kept until it can be");
+                        told = true;
+                    }
+                    // A lease that is no longer ours shows at the next round.
+                    let _ = self.queue.extend(&mut claim, self.now(), LEASE).await;
+                    tokio::select! {
+                        () = sleep(STORE_PAUSE) => continue,
+                        () = shutdown.cancelled() => {
+                            // I9: delivered but not recorded: it will be sent again, and the log says so.
+                            error!("attempt not recorded; delivered recipients may get the message twice");
+                        }
+                    }
+                }
             }
+            return;
         }
     }
+}
+
+/// The instant an attempt is judged by. RFC 8461 §5.1: only an attempt that began when the lifetime was
+/// over looked the policy up afresh, so only such a one may be the last.
+fn judged_at(item: &QueueItem, started: Timestamp, now: Timestamp, retry: &RetryOptions) -> Timestamp {
+    if item.is_expired(started, retry) { now } else { now.min(before(item.expires_at(retry))) }
+}
+
+fn before(at: Timestamp) -> Timestamp {
+    at.checked_sub(SignedDuration::from_millis(1)).unwrap_or(at)
 }
 
 /// The one line per attempt that operators read: where, how, what was proven, which rule, what next.
@@ -195,65 +234,6 @@ fn log_settled(settlement: &Settlement, attempted: &attempt::Attempted, notices:
     }
 }
 
-/// Claims being worked on or waiting for their destination's turn.
-#[derive(Default)]
-struct Turns {
-    running: HashMap<Destination, usize>,
-    running_total: usize,
-    waiting: HashMap<Destination, VecDeque<Claim>>,
-    waiting_total: usize,
-}
-
-impl Turns {
-    /// Takes the claim up, keeps it waiting, or gives it back when there is no room.
-    fn offer(&mut self, claim: Claim, options: &Options) -> Result<Option<Claim>, Box<Claim>> {
-        let destination = &claim.item.destination;
-        let running = self.running.get(destination).copied().unwrap_or(0);
-        if running < options.concurrency_per_destination && self.running_total < options.concurrency {
-            self.start(destination.clone());
-            return Ok(Some(claim));
-        }
-        let waiting = self.waiting.get(destination).map_or(0, VecDeque::len);
-        if waiting >= BACKLOG_PER_DESTINATION || self.waiting_total >= options.concurrency * BACKLOG_FACTOR {
-            return Err(Box::new(claim));
-        }
-        self.waiting_total += 1;
-        self.waiting.entry(destination.clone()).or_default().push_back(claim);
-        Ok(None)
-    }
-
-    fn start(&mut self, destination: Destination) {
-        *self.running.entry(destination).or_default() += 1;
-        self.running_total += 1;
-    }
-
-    /// One attempt to `destination` ended; the next one waiting for it may start.
-    fn ended(&mut self, destination: &Destination) -> Option<Claim> {
-        self.running_total = self.running_total.saturating_sub(1);
-        if let Some(running) = self.running.get_mut(destination) {
-            *running -= 1;
-            if *running == 0 {
-                self.running.remove(destination);
-            }
-        }
-        let waiting = self.waiting.get_mut(destination)?;
-        let next = waiting.pop_front();
-        if waiting.is_empty() {
-            self.waiting.remove(destination);
-        }
-        if next.is_some() {
-            self.waiting_total -= 1;
-            self.start(destination.clone());
-        }
-        next
-    }
-
-    fn room(&self, options: &Options) -> usize {
-        let all = options.concurrency + options.concurrency * BACKLOG_FACTOR;
-        all.saturating_sub(self.running_total + self.waiting_total)
-    }
-}
-
 /// Delivers until `shutdown` is cancelled, then lets running attempts end; the caller bounds that.
 pub async fn run(delivery: Delivery, shutdown: CancellationToken) {
     let delivery = Arc::new(delivery);
@@ -263,7 +243,7 @@ pub async fn run(delivery: Delivery, shutdown: CancellationToken) {
     let mut sweep = interval(SWEEP_EVERY);
     sweep.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let spawn = |claim: Claim| {
-        let delivery = delivery.clone();
+        let (delivery, shutdown) = (delivery.clone(), shutdown.clone());
         let turn = Turn { destination: claim.item.destination.clone(), ended: ended.clone() };
         let span = info_span!(
             "attempt",
@@ -275,14 +255,30 @@ pub async fn run(delivery: Delivery, shutdown: CancellationToken) {
             async move {
                 // Given back also when the attempt panics; the lease then brings the item back.
                 let _turn = turn;
-                delivery.deliver(claim).await;
+                delivery.deliver(claim, &shutdown).await;
             }
             .instrument(span),
         );
     };
+    let mut parked_first = false;
     while !shutdown.is_cancelled() {
-        let options = delivery.options.borrow().clone();
-        let pause = match fill(&delivery, &mut turns, &options, &spawn).await {
+        let places = delivery.places();
+        while let Some(claim) = turns.next(places) {
+            spawn(claim);
+        }
+        // In turn, so that neither what was parked nor what becomes due takes all the room.
+        parked_first = !parked_first;
+        let filled = async {
+            if parked_first {
+                fill_parked(&delivery, &mut turns, places, &spawn).await?;
+                fill(&delivery, &mut turns, places, &spawn).await
+            } else {
+                let pause = fill(&delivery, &mut turns, places, &spawn).await?;
+                fill_parked(&delivery, &mut turns, places, &spawn).await?;
+                Ok(pause)
+            }
+        };
+        let pause = match filled.await {
             Ok(pause) => pause,
             Err(error) => {
                 error!(%error, "queue not readable");
@@ -294,9 +290,7 @@ pub async fn run(delivery: Delivery, shutdown: CancellationToken) {
             ending = endings.recv() => {
                 let mut next = ending;
                 while let Some(destination) = next {
-                    if let Some(claim) = turns.ended(&destination) {
-                        spawn(claim);
-                    }
+                    turns.ended(&destination);
                     next = endings.try_recv().ok();
                 }
             }
@@ -310,7 +304,7 @@ pub async fn run(delivery: Delivery, shutdown: CancellationToken) {
         }
     }
     let now = delivery.now();
-    for claim in turns.waiting.into_values().flatten() {
+    for claim in turns.into_waiting() {
         give_back(&delivery, claim, now).await;
     }
     tracker.close();
@@ -327,31 +321,69 @@ pub async fn run(delivery: Delivery, shutdown: CancellationToken) {
 
 /// Claims what is due while there is room; returns how long to wait for the next item.
 async fn fill(
-    delivery: &Arc<Delivery>,
-    turns: &mut Turns,
-    options: &Options,
+    delivery: &Delivery,
+    turns: &mut Turns<Claim>,
+    places: Places,
     spawn: &impl Fn(Claim),
 ) -> Result<Option<Duration>, QueueError> {
-    loop {
-        let room = turns.room(options).min(CLAIM_BATCH);
+    for _ in 0..FILL_ROUNDS {
+        let room = turns.room(places).min(CLAIM_BATCH);
         if room == 0 {
             return Ok(None);
         }
         let now = delivery.now();
         let claims = delivery.queue.claim_due(now, room, LEASE).await?;
         if claims.is_empty() {
-            let wait = delivery.queue.next_due().map(|at| at.duration_since(now));
-            // An item due now but not claimed (leased, racing) is looked at again shortly.
-            return Ok(wait.map(|wait| wait.unsigned_abs().max(Duration::from_millis(10))));
+            let next = delivery.queue.next_due();
+            return Ok(
+                next.map(|at| Duration::try_from(at.duration_since(now)).unwrap_or_default().max(PAUSE_MIN))
+            );
         }
         for claim in claims {
-            match turns.offer(claim, options) {
-                Ok(Some(claim)) => spawn(claim),
-                Ok(None) => {}
-                Err(claim) => {
-                    debug!(queue_id = %claim.item.id, domain = %claim.item.destination, "destination busy");
-                    give_back(delivery, *claim, retry::after(now, BUSY_PAUSE)).await;
-                }
+            offer(delivery, turns, claim, places, spawn).await;
+        }
+    }
+    Ok(Some(PAUSE_MIN))
+}
+
+/// Claims for the destinations that were full and have room again.
+async fn fill_parked(
+    delivery: &Delivery,
+    turns: &mut Turns<Claim>,
+    places: Places,
+    spawn: &impl Fn(Claim),
+) -> Result<(), QueueError> {
+    for (destination, wanted) in turns.hungry(places) {
+        let room = turns.room(places).min(wanted);
+        if room == 0 {
+            return Ok(());
+        }
+        let (claims, parked) = delivery.queue.claim_parked(&destination, delivery.now(), room, LEASE).await?;
+        if !parked {
+            turns.unpark(&destination);
+        }
+        for claim in claims {
+            offer(delivery, turns, claim, places, spawn).await;
+        }
+    }
+    Ok(())
+}
+
+async fn offer(
+    delivery: &Delivery,
+    turns: &mut Turns<Claim>,
+    claim: Claim,
+    places: Places,
+    spawn: &impl Fn(Claim),
+) {
+    let destination = claim.item.destination.clone();
+    match turns.offer(&destination, claim, places) {
+        Offered::Start(claim) => spawn(claim),
+        Offered::Waits => {}
+        Offered::Full(claim) => {
+            debug!(queue_id = %claim.item.id, domain = %destination, "destination busy");
+            if let Err(error) = delivery.queue.park(claim).await {
+                warn!(%error, "claim not given back; it becomes due when its lease ends");
             }
         }
     }
@@ -373,5 +405,44 @@ impl Drop for Turn {
     fn drop(&mut self) {
         // The receiver is gone only while shutting down.
         let _ = self.ended.send(self.destination.clone());
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::mail::{BodyType, Destination, Envelope, ReversePath, TlsRequest};
+
+    #[test]
+    fn only_an_attempt_that_began_after_the_lifetime_is_judged_as_the_last() {
+        let retry = RetryOptions::default();
+        let received_at = Timestamp::from_second(1_800_000_000).unwrap();
+        let item = QueueItem {
+            id: "1-00000001.0".parse().unwrap(),
+            destination: Destination::Domain(Domain::parse("example.org").unwrap()),
+            envelope: Arc::new(Envelope {
+                reverse_path: ReversePath::parse("<>").unwrap(),
+                recipients: Vec::new(),
+                body: BodyType::SevenBit,
+                smtputf8: false,
+                ret: None,
+                envid: None,
+                tls: TlsRequest::None,
+            }),
+            recipients: Vec::new(),
+            received_at,
+            size: 0,
+            attempts: 0,
+            delay_warned: false,
+            is_report: false,
+            expires_at: None,
+            history: Vec::new(),
+        };
+        let end = item.expires_at(&retry);
+        let minute = SignedDuration::from_mins(1);
+        let late = judged_at(&item, end - minute, end + minute, &retry);
+        assert!(!item.is_expired(late, &retry) && late > end - minute);
+        assert_eq!(judged_at(&item, end, end + minute, &retry), end + minute);
+        assert_eq!(judged_at(&item, received_at, received_at + minute, &retry), received_at + minute);
     }
 }

@@ -36,6 +36,9 @@ pub(super) struct Keeper {
     stuck: Option<u32>,
 }
 
+/// One part in so many of the reserve may be used for moving messages on a full disk.
+const COPY_PART: u64 = 4;
+
 impl Keeper {
     pub(super) fn new(shared: Arc<Shared>, journal: Arc<Journal>, index: Option<Index>) -> Self {
         Self { shared, journal, index, stuck: None }
@@ -85,8 +88,23 @@ impl Keeper {
                 segments.into_iter().all(|segment| self.unlink(segment));
                 false
             }
-            Some(Cleaning::Copy(segment)) if self.stuck != Some(segment) => self.copy(segment),
+            Some(Cleaning::Copy(segment)) if self.stuck != Some(segment) && self.may_copy(segment) => {
+                self.copy(segment)
+            }
             _ => false,
+        }
+    }
+
+    /// On a full disk only a little may be moved, in the room of the reserve: a whole segment comes
+    /// free for it, where otherwise a few messages that wait for days would keep the disk full.
+    fn may_copy(&self, segment: u32) -> bool {
+        let table = self.shared.table();
+        match table.health {
+            Health::Fine => true,
+            Health::Full(_) => {
+                !table.starved && table.segments.live(segment) <= self.shared.limits.reserve_bytes / COPY_PART
+            }
+            Health::Failed(_) => false,
         }
     }
 
@@ -166,9 +184,6 @@ impl Keeper {
 
     /// Whether the segment is empty now.
     fn copy(&mut self, segment: u32) -> bool {
-        if self.shared.table().health != Health::Fine {
-            return false;
-        }
         let unreadable = match compaction::gather(&self.shared, segment) {
             Ok((groups, unreadable)) => {
                 for group in groups {

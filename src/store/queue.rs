@@ -29,6 +29,7 @@ use super::read;
 use super::record::{self, Change, Message};
 use super::shared::{Limits, Shared, blocking};
 use super::table::{DOOMED, Leased, length, micros, timestamp};
+use crate::mail::Destination;
 use crate::queue::{AttemptRecord, QueueId, QueueItem, Settlement};
 
 /// Destinations in [`Stats`].
@@ -141,7 +142,8 @@ impl Queue {
         result.map(|()| id)
     }
 
-    /// Leases up to `max` due items, longest due first. Never blocks on the disk for fresh messages.
+    /// Leases up to `max` due items, longest due first; those of parked destinations stay
+    /// ([`Queue::park`]). Never blocks on the disk for fresh messages.
     ///
     /// # Errors
     /// [`QueueError`] when what is delivered could not be recorded: then nothing may be delivered.
@@ -160,6 +162,40 @@ impl Queue {
             }
             table.claim(micros(now), max, length(lease))
         };
+        self.claims(leased, now, lease).await
+    }
+
+    /// Leases up to `max` due items of a destination whose claims were given back by
+    /// [`Queue::park`], longest due first; and whether it stays parked, since more of them wait.
+    ///
+    /// # Errors
+    /// As [`Queue::claim_due`].
+    pub async fn claim_parked(
+        &self,
+        destination: &Destination,
+        now: Timestamp,
+        max: usize,
+        lease: Duration,
+    ) -> Result<(Vec<Claim>, bool), QueueError> {
+        let shared = &self.inner.shared;
+        shared.refusal()?;
+        let (leased, parked) = {
+            let mut table = shared.table();
+            if let (Health::Full(text), true) = (&table.health, table.starved) {
+                return Err(QueueError::Full(text.clone()));
+            }
+            table.claim_parked(destination, micros(now), max, length(lease))
+        };
+        Ok((self.claims(leased, now, lease).await?, parked))
+    }
+
+    async fn claims(
+        &self,
+        leased: Vec<Leased>,
+        now: Timestamp,
+        lease: Duration,
+    ) -> Result<Vec<Claim>, QueueError> {
+        let shared = &self.inner.shared;
         let leased_until = timestamp(micros(now).saturating_add(length(lease)));
         let (fresh, stored): (Vec<_>, Vec<_>) = leased.into_iter().partition(|one| one.fresh.is_some());
         let mut claims: Vec<(i64, Claim)> = fresh
@@ -252,6 +288,18 @@ impl Queue {
             shared.wake.notify_one();
         }
         Ok(())
+    }
+
+    /// Gives a claim back because its destination cannot take more now: [`Queue::claim_due`] leaves
+    /// that destination out until [`Queue::claim_parked`] has taken all of its due items. Costs
+    /// nothing however many of them wait. Not durable.
+    ///
+    /// # Errors
+    /// [`QueueError::Fenced`].
+    pub async fn park(&self, claim: Claim) -> Result<(), QueueError> {
+        let id = claim.item.id;
+        let parked = self.inner.shared.table().park(id, claim.fence);
+        parked.then_some(()).ok_or(QueueError::Fenced(id))
     }
 
     /// The content of a message.

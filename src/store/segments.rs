@@ -72,6 +72,11 @@ impl Segments {
         }
     }
 
+    /// Octets of a segment that are still needed.
+    pub(super) fn live(&self, segment: u32) -> u64 {
+        self.map.get(&segment).map_or(0, |segment| segment.live)
+    }
+
     /// Octets on disk.
     pub(super) fn bytes(&self) -> u64 {
         self.map.values().map(|segment| segment.len).sum()

@@ -48,6 +48,9 @@ pub(super) struct Table {
     leases: HashMap<ItemId, Lease>,
     lease_ends: BTreeSet<(i64, ItemId)>,
     schedule: BTreeSet<(i64, ItemId)>,
+    /// Due items of destinations that cannot take more now, by destination. A destination is here
+    /// from `park` until nothing of it is left here, or it has no items any more.
+    parked: HashMap<u32, BTreeSet<(i64, ItemId)>>,
     fresh: HashMap<QueueId, Fresh>,
     fresh_bytes: usize,
     received: BTreeMap<i64, u32>,
@@ -81,6 +84,7 @@ impl Table {
             leases: HashMap::new(),
             lease_ends: BTreeSet::new(),
             schedule: BTreeSet::new(),
+            parked: HashMap::new(),
             fresh: HashMap::new(),
             fresh_bytes: 0,
             received: BTreeMap::new(),
@@ -209,7 +213,11 @@ impl Table {
         if let Some(class) = self.class(id, slot) {
             self.counts[class] -= 1;
         }
-        self.schedule.remove(&(slot.due, id));
+        if !self.schedule.remove(&(slot.due, id))
+            && let Some(parked) = self.parked.get_mut(&slot.destination)
+        {
+            parked.remove(&(slot.due, id));
+        }
         self.reap.remove(&id);
         if let Some(lease) = self.leases.get(&id) {
             self.lease_ends.remove(&(lease.until, id));

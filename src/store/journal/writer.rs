@@ -17,6 +17,8 @@ use super::super::segments::{Location, Position};
 use super::super::shared::Shared;
 use super::{Draft, Reply, Submission, Work};
 
+/// On a full disk a segment ends at one part in so many of its size.
+const FULL_PART: u64 = 8;
 /// Frames in one group at most: more would make the first wait for the last.
 const GROUP_FRAMES: usize = 256;
 /// Octets in one group at most, for the same reason.
@@ -208,8 +210,15 @@ impl Writer {
     /// Writes and syncs frames; where each one's operations are. After trouble other than fatal the
     /// journal is as it was before.
     fn write(&mut self, frames: &[&[Op]]) -> Result<Vec<Vec<Location>>, Trouble> {
-        if self.file.is_none() || self.len >= self.shared.limits.segment_bytes {
+        let whole = self.shared.limits.segment_bytes;
+        if self.file.is_none() || self.len >= whole {
             self.begin_segment()?;
+        } else if self.len >= whole / FULL_PART && matches!(self.shared.table().health, Health::Full(_)) {
+            // Only a segment that is not written any more can be removed when all of it is delivered;
+            // where there is no room for another, this one does.
+            if let Err(Trouble::Fatal(text)) = self.begin_segment() {
+                return Err(Trouble::Fatal(text));
+            }
         }
         self.write_frames(frames)
     }

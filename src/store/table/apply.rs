@@ -143,6 +143,10 @@ impl Table {
             }
         }
         self.destinations.remove(slot.destination);
+        if self.destinations.name(slot.destination).is_none() {
+            // The number may become another destination's.
+            self.parked.remove(&slot.destination);
+        }
         if let Some(state) = slot.state {
             self.segments.release(state);
         }

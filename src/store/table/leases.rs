@@ -2,15 +2,19 @@
 //!
 //! In memory only: a restart forgets them and every item is due at its time. Part of the table.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use super::super::record::Message;
 use super::Table;
 use super::slot::{Slot, TRIED};
+use crate::mail::Destination;
 use crate::queue::ItemId;
 
 /// A clock that steps back further than this moves every appointment with it; less is NTP at work.
 const REWIND_MICROS: i64 = 60_000_000;
+/// Items of parked destinations moved out of the schedule's way under one lock: some milliseconds.
+const PARK_STEP: usize = 5_000;
 
 /// An attempt that runs.
 #[derive(Debug, Clone, Copy)]
@@ -36,8 +40,63 @@ pub(in crate::store) struct Leased {
 }
 
 impl Table {
-    /// Leases up to `max` due items, longest due first.
+    /// Leases up to `max` due items, longest due first; those of parked destinations stay.
     pub(in crate::store) fn claim(&mut self, now: i64, max: usize, length: i64) -> Vec<Leased> {
+        self.end_leases(now);
+        let (mut claimed, mut moved) = (Vec::new(), 0);
+        while claimed.len() < max && moved < PARK_STEP {
+            let Some((due, id)) = self.schedule.first().copied().filter(|(due, _)| *due <= now) else {
+                break;
+            };
+            let destination = self.items.get(&id).map(|slot| slot.destination);
+            match destination.and_then(|number| self.parked.get_mut(&number)) {
+                Some(parked) => {
+                    self.schedule.remove(&(due, id));
+                    parked.insert((due, id));
+                    moved += 1;
+                }
+                None => claimed.extend(self.lease(id, now, length, false)),
+            }
+        }
+        claimed
+    }
+
+    /// Leases up to `max` items of a parked destination, longest due first, and tells whether it
+    /// stays parked: not when none is left.
+    pub(in crate::store) fn claim_parked(
+        &mut self,
+        destination: &Destination,
+        now: i64,
+        max: usize,
+        length: i64,
+    ) -> (Vec<Leased>, bool) {
+        self.end_leases(now);
+        let Some(number) = self.destinations.number(destination) else { return (Vec::new(), false) };
+        let mut claimed = Vec::new();
+        while claimed.len() < max {
+            let Some((_, id)) = self.parked.get(&number).and_then(BTreeSet::first).copied() else { break };
+            claimed.extend(self.lease(id, now, length, false));
+        }
+        if self.parked.get(&number).is_some_and(BTreeSet::is_empty) {
+            self.parked.remove(&number);
+        }
+        (claimed, self.parked.contains_key(&number))
+    }
+
+    /// Gives a lease back and parks its destination; false when it is not ours any more.
+    pub(in crate::store) fn park(&mut self, id: ItemId, fence: u64) -> bool {
+        let ours = self.leases.get(&id).is_some_and(|lease| lease.fence == fence && !lease.settling);
+        if ours {
+            self.update(id, |_, lease| *lease = None);
+            if let Some(slot) = self.items.get(&id) {
+                self.parked.entry(slot.destination).or_default();
+            }
+        }
+        ours
+    }
+
+    /// What ran out is due again.
+    fn end_leases(&mut self, now: i64) {
         self.notice(now);
         while let Some((until, id)) = self.lease_ends.first().copied().filter(|(until, _)| *until <= now) {
             self.lease_ends.remove(&(until, id));
@@ -47,12 +106,6 @@ impl Table {
                 }
             });
         }
-        let mut claimed = Vec::new();
-        while claimed.len() < max {
-            let Some((_, id)) = self.schedule.first().copied().filter(|(due, _)| *due <= now) else { break };
-            claimed.extend(self.lease(id, now, length, false));
-        }
-        claimed
     }
 
     fn lease(&mut self, id: ItemId, now: i64, length: i64, settling: bool) -> Option<Leased> {

@@ -449,3 +449,69 @@ async fn everything_is_there_after_a_restart() {
     }
     assert_eq!(queue.claim_due(at(0), 1000, LEASE).await.unwrap().len(), 48);
 }
+
+/// Enqueues so many messages for one destination.
+async fn enqueue_to(queue: &Queue, to: &str, count: usize) {
+    for _ in 0..count {
+        queue.enqueue(message(queue, &[to], b"x")).await.unwrap();
+    }
+}
+
+fn destinations(claims: &[Claim]) -> Vec<String> {
+    claims.iter().map(|claim| claim.item.destination.to_string()).collect()
+}
+
+#[tokio::test]
+async fn a_parked_destination_is_left_out_until_all_of_it_was_asked_for() {
+    let dir = tempfile::tempdir().unwrap();
+    let (queue, _) = open(dir.path());
+    enqueue_to(&queue, "a@busy.example", 5).await;
+    enqueue_to(&queue, "a@other.example", 1).await;
+    let claim = claim_one(&queue, at(0)).await;
+    let busy = claim.item.destination.clone();
+    queue.park(claim.clone()).await.unwrap();
+    assert!(matches!(queue.park(claim).await, Err(QueueError::Fenced(_))));
+    let claims = queue.claim_due(at(0), 10, LEASE).await.unwrap();
+    assert_eq!(destinations(&claims), ["other.example"]);
+    assert_eq!(queue.next_due(), Some(at(600)), "the end of the lease: nobody waits for what is parked");
+    // What comes later waits with it, and is asked for after it.
+    enqueue_to(&queue, "late@busy.example", 1).await;
+    assert!(queue.claim_due(at(0), 10, LEASE).await.unwrap().is_empty());
+    let (claims, parked) = queue.claim_parked(&busy, at(0), 5, LEASE).await.unwrap();
+    assert_eq!((claims.len(), parked), (5, true));
+    let (claims, parked) = queue.claim_parked(&busy, at(0), 5, LEASE).await.unwrap();
+    assert_eq!(
+        (claims[0].item.envelope.recipients[0].path.to_string(), parked),
+        ("late@busy.example".into(), false)
+    );
+    enqueue_to(&queue, "a@busy.example", 1).await;
+    assert_eq!(queue.claim_due(at(0), 10, LEASE).await.unwrap().len(), 1, "parked no more");
+}
+
+#[tokio::test]
+async fn parked_items_obey_operators_and_park_nobody_else() {
+    let dir = tempfile::tempdir().unwrap();
+    let (queue, _) = open(dir.path());
+    enqueue_to(&queue, "a@busy.example", 3).await;
+    let claim = claim_one(&queue, at(0)).await;
+    let (id, busy) = (claim.item.id, claim.item.destination.clone());
+    queue.park(claim).await.unwrap();
+    assert!(queue.claim_due(at(0), 10, LEASE).await.unwrap().is_empty());
+    let one = Filter { item: Some(id), ..Filter::default() };
+    assert_eq!(queue.admin(&one, AdminAction::Hold, at(1)).await, Ok(1));
+    let (claims, parked) = queue.claim_parked(&busy, at(1), 1, LEASE).await.unwrap();
+    assert_eq!((claims.len(), parked), (1, true));
+    assert_eq!(queue.admin(&one, AdminAction::Release, at(2)).await, Ok(1));
+    assert!(queue.claim_due(at(2), 10, LEASE).await.unwrap().is_empty());
+    deliver(&queue, claims.into_iter().next().unwrap(), at(2)).await.unwrap();
+    assert_eq!(queue.admin(&Filter::default(), AdminAction::Delete, at(3)).await, Ok(2));
+    queue.housekeeping();
+    // The destination is gone, and its number is another's now.
+    enqueue_to(&queue, "a@next.example", 1).await;
+    let claims = queue.claim_due(at(3), 10, LEASE).await.unwrap();
+    assert_eq!(destinations(&claims), ["next.example"]);
+    assert_eq!(
+        queue.claim_parked(&busy, at(3), 9, LEASE).await.map(|(claims, parked)| (claims.len(), parked)),
+        Ok((0, false))
+    );
+}

@@ -20,8 +20,8 @@ async fn a_full_disk_refuses_messages_keeps_recording_deliveries_and_recovers() 
     disk.set_room(Some(300));
     assert!(matches!(refused(&queue, 5000).await, QueueError::Full(_)));
     assert!(matches!(queue.health(), Health::Full(_)));
-    // The reserve's space is free now.
-    disk.set_room(Some(LIMITS.reserve_bytes));
+    // Most of the reserve's space is free now: too little for a new one, whatever is moved.
+    disk.set_room(Some(LIMITS.reserve_bytes * 3 / 4));
     assert!(matches!(refused(&queue, 10).await, QueueError::Full(_)), "only deliveries may use it");
     for claim in queue.claim_due(at(0), 2, LEASE).await.unwrap() {
         deliver(&queue, claim, at(1)).await.unwrap();
@@ -52,6 +52,8 @@ async fn when_not_even_deliveries_can_be_recorded_nothing_is_delivered() {
         queue.enqueue(message(&queue, &["a@one.example"], &[1; 500])).await.unwrap();
     }
     let claim = claim_one(&queue, at(0)).await;
+    // Somebody else had the reserve's space too.
+    std::fs::remove_file(dir.path().join("queue/reserve")).unwrap();
     disk.set_room(Some(0));
     assert!(matches!(deliver(&queue, claim.clone(), at(0)).await, Err(QueueError::Full(_))));
     assert!(matches!(queue.claim_due(at(0), 5, LEASE).await, Err(QueueError::Full(_))));
@@ -130,4 +132,33 @@ async fn a_failed_sync_or_write_ends_the_journal_until_a_restart() {
         assert!(repaired[0].contains("did not close the queue"), "{repaired:?}");
         assert!(ids(&queue, &Filter::default()).await.contains(&ItemId { queue_id: id, part: 0 }));
     }
+}
+
+#[tokio::test]
+async fn on_a_full_disk_a_few_messages_that_wait_do_not_keep_what_is_delivered() {
+    let dir = tempfile::tempdir().unwrap();
+    let disk = SimDisk::new();
+    let (queue, _) = open_on(Arc::new(disk.clone()), "boot", dir.path()).unwrap();
+    for _ in 0..40 {
+        queue.enqueue(message(&queue, &["a@one.example"], &[1; 1500])).await.unwrap();
+    }
+    disk.set_room(Some(300));
+    assert!(matches!(refused(&queue, 5000).await, QueueError::Full(_)));
+    // Some of the reserve's space, and nothing else.
+    disk.set_room(Some(LIMITS.reserve_bytes / 2));
+    for (number, claim) in queue.claim_due(at(0), 40, LEASE).await.unwrap().into_iter().enumerate() {
+        match number % 10 {
+            0 => defer(&queue, claim, at(300)).await.unwrap(),
+            _ => deliver(&queue, claim, at(1)).await.unwrap(),
+        }
+    }
+    assert!(matches!(queue.health(), Health::Full(_)));
+    for _ in 0..12 {
+        queue.housekeeping();
+    }
+    assert_eq!(queue.health(), Health::Fine, "{} octets are kept for four messages", queue.stats().bytes);
+    queue.enqueue(message(&queue, &["a@one.example"], &[2; 500])).await.unwrap();
+    let claims = queue.claim_due(at(300), 10, LEASE).await.unwrap();
+    assert_eq!(claims.len(), 5);
+    assert_eq!(content(&queue, claims[4].item.id.queue_id).await, [1; 1500]);
 }

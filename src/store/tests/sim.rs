@@ -201,12 +201,15 @@ impl Disk for SimDisk {
     }
 
     fn remove(&self, path: &Path) -> io::Result<()> {
+        // What a file held is room again.
+        let held = std::fs::metadata(path).map_or(0, |metadata| metadata.len());
         let mut state = self.state();
         state.step()?;
         if path.exists() {
             state.adopt(path);
         }
         RealDisk.remove(path)?;
+        state.room = state.room.map(|room| room + held);
         state.names.remove(path);
         Ok(())
     }
