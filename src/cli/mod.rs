@@ -2,6 +2,7 @@
 //! offline; they return what happened, and `main` prints errors and exits.
 
 mod config;
+mod explain;
 mod logging;
 mod output;
 mod policy;
@@ -145,6 +146,12 @@ enum Verb {
     /// Look at cached MTA-STS policies, fetch them anew, forget them
     #[command(subcommand)]
     Policy(policy::Verb),
+    /// Explain what would become of mail to an address now, and why
+    ///
+    /// The daemon tells what it would do: MX records and their DNSSEC status, MTA-STS record and policy
+    /// (fetched if it is not in the cache), local rules, and the verdict on each host with the rule
+    /// behind it.
+    Explain(explain::Arguments),
     /// Look at outgoing TLS reports, send them now
     #[command(subcommand)]
     Report(report::Verb),
@@ -175,6 +182,7 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> Result<Exit, Failur
         Verb::Config(verb) => config::run(&verb, &cli.config),
         Verb::Queue(verb) => queue::run(verb, &cli.config),
         Verb::Policy(verb) => policy::run(verb, &cli.config),
+        Verb::Explain(arguments) => explain::run(arguments, &cli.config),
         Verb::Report(verb) => report::run(verb, &cli.config),
         Verb::User(verb) => user::run(&verb),
     }

@@ -1,0 +1,526 @@
+//! Explains mail to one destination: the same questions an attempt asks, with nothing sent.
+//!
+//! Uses what deliveries use: the daemon's resolver, policy cache, local rules, address guard and TLS.
+//! With `connect`, goes with each host as far as MAIL would be said, and never says it. Never changes
+//! the queue and counts no session; a policy is fetched (and a failing fetch counted) as for mail.
+//! Called by `admin::answer`.
+
+pub mod facts;
+
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures_util::future::join_all;
+use jiff::Timestamp;
+use tokio::sync::watch;
+use tokio::time::{Instant, timeout_at};
+
+use self::facts::{
+    AddressFacts, AppliedFacts, Asked, Conclusion, Explanation, Fate, HeldFacts, HostExplained, LocalFacts,
+    PolicyFacts, RecordFacts, ReportFacts, Trouble, Try, VerdictFacts,
+};
+use super::attempt::{ADDRESSES_MAX, HOSTS_MAX};
+use super::conversation::{Conversation, TlsSeen};
+use super::gather::{self, Gather, NextHop, StsState};
+use super::tally::{self, Ends};
+use super::{Options, judge};
+use crate::dane::TlsaAnswer;
+use crate::mail::{Destination, Domain, Failure, Outcome, Permanence, Scope, TlsRequest};
+use crate::net::World;
+use crate::net::dns::Lookup;
+use crate::net::guard::AddressGuard;
+use crate::route::{DnssecStatus, MxHost, Route};
+use crate::smtp::client::{SessionEnd, Timeouts, TlsUse};
+use crate::store::Policies;
+use crate::sts::record;
+use crate::tlspolicy::{self, HostFacts, LocalRule, Override, Requirement, Rule, TlsPlan, Verdict};
+
+/// Somebody waits for the answer: no step of a connection takes longer, whatever mail would wait.
+const STEP_WITHIN: Duration = Duration::from_secs(30);
+/// All connections to one host together.
+const HOST_WITHIN: Duration = Duration::from_secs(90);
+
+/// What explaining needs. Cheap to clone.
+#[derive(Clone)]
+pub struct Explainer {
+    /// The doors.
+    pub world: World,
+    /// The daemon's own gatherer, with its caches.
+    pub gather: Gather,
+    /// The policy cache.
+    pub policies: Policies,
+    /// Held against every address before it is shown as usable.
+    pub guard: AddressGuard,
+    /// Of delivery, as they are now.
+    pub delivery: watch::Receiver<Arc<Options>>,
+    /// Of gathering, as they are now.
+    pub gathering: watch::Receiver<Arc<gather::Options>>,
+}
+
+/// A host, how it is decided, and why it could not be used (as far as that is known).
+struct Explained {
+    host: HostExplained,
+    failures: Vec<Failure>,
+    /// RFC 5321 §5.1: the host is ourselves, and the walk ends here.
+    ends_walk: bool,
+}
+
+impl Explainer {
+    /// Explains mail to `destination` now; with `connect`, connects to its hosts.
+    pub async fn explain(&self, destination: Destination, connect: bool) -> Explanation {
+        let options = self.delivery.borrow().clone();
+        match destination.domain().cloned() {
+            Some(domain) => self.explain_domain(&domain, destination, connect, &options).await,
+            None => self.explain_literal(destination, connect, &options).await,
+        }
+    }
+
+    async fn explain_domain(
+        &self,
+        domain: &Domain,
+        destination: Destination,
+        connect: bool,
+        options: &Options,
+    ) -> Explanation {
+        let (sts, route, mx, txt) = tokio::join!(
+            self.gather.sts(domain, Duration::ZERO),
+            self.gather.route(&destination),
+            self.world.dns.mx(domain),
+            self.txt(domain),
+        );
+        let now = self.world.clock.now();
+        let (state, unknown) = match sts {
+            Ok(state) => (state, None),
+            Err(failure) => (StsState::default(), Some(failure)),
+        };
+        let (route, route_failure) = match route {
+            Ok(NextHop::Route(route)) => (Some(route), None),
+            Ok(NextHop::Literal(_)) => (None, None),
+            Err(failure) => (None, Some(failure)),
+        };
+        let local = local_facts(&options.overrides, domain, now);
+        let explained = match &route {
+            Some(route) => self.explain_hosts(domain, route, &state, local.rule, connect, options).await,
+            None => Vec::new(),
+        };
+        let first_failure = unknown.as_ref().or(route_failure.as_ref());
+        Explanation {
+            at: now,
+            conclusion: conclude(first_failure, &explained, connect),
+            mx: Some(Asked::new(&mx, |mx| format!("{} {}", mx.preference, shown_exchange(&mx.exchange)))),
+            implicit_mx: route.as_ref().is_some_and(|route| route.implicit),
+            route_trouble: route_failure.as_ref().map(Trouble::from),
+            record: Some(record_facts(&txt)),
+            policy: Some(self.policy_facts(domain, &state, unknown.as_ref(), now)),
+            local,
+            hosts: explained.into_iter().map(|explained| explained.host).collect(),
+            connected: connect,
+            destination,
+        }
+    }
+
+    /// RFC 5321 §4.1.3, RFC 8461 §3.4: connected to directly, without policy.
+    async fn explain_literal(
+        &self,
+        destination: Destination,
+        connect: bool,
+        options: &Options,
+    ) -> Explanation {
+        let (failure, explained) = match self.gather.route(&destination).await {
+            Ok(NextHop::Literal(ip)) => {
+                let plan = TlsPlan {
+                    require: Requirement::Opportunistic,
+                    name: options.hostname.clone(),
+                    report_on: Vec::new(),
+                    rule: Rule::Opportunistic,
+                };
+                let name = destination.to_string();
+                let mut explained = self.host(&name, 0, VerdictFacts::of_plan(&plan), Ok(vec![ip]));
+                if connect {
+                    self.connect(&mut explained, &name, &plan, None, options).await;
+                }
+                (None, vec![explained])
+            }
+            Ok(NextHop::Route(_)) => (None, Vec::new()),
+            Err(failure) => (Some(failure), Vec::new()),
+        };
+        Explanation {
+            at: self.world.clock.now(),
+            conclusion: conclude(failure.as_ref(), &explained, connect),
+            destination,
+            mx: None,
+            implicit_mx: false,
+            route_trouble: failure.as_ref().map(Trouble::from),
+            record: None,
+            policy: None,
+            local: LocalFacts::default(),
+            hosts: explained.into_iter().map(|explained| explained.host).collect(),
+            connected: connect,
+        }
+    }
+
+    async fn txt(&self, domain: &Domain) -> Lookup<Vec<u8>> {
+        match domain.prefixed("_mta-sts") {
+            Ok(name) => self.world.dns.txt(&name).await,
+            // A name too long for DNS does not exist.
+            Err(_) => Lookup::NxDomain(DnssecStatus::Insecure),
+        }
+    }
+
+    fn policy_facts(
+        &self,
+        domain: &Domain,
+        state: &StsState,
+        unknown: Option<&Failure>,
+        now: Timestamp,
+    ) -> PolicyFacts {
+        let entry = self.policies.get(domain);
+        let entry = entry.as_deref();
+        let trouble = state.trouble.as_ref().or_else(|| entry.and_then(|entry| entry.trouble.as_ref()));
+        PolicyFacts {
+            switched_off: !self.gathering.borrow().mta_sts,
+            applies: state.policy.as_ref().map(|policy| AppliedFacts::new(policy, state.id.as_deref())),
+            held: entry.and_then(|entry| entry.live(now)).map(HeldFacts::from),
+            fetch_trouble: trouble.map(facts::FetchFacts::from),
+            unknown: unknown.map(Trouble::from),
+        }
+    }
+
+    async fn explain_hosts(
+        &self,
+        domain: &Domain,
+        route: &Route,
+        state: &StsState,
+        local: LocalRule,
+        connect: bool,
+        options: &Options,
+    ) -> Vec<Explained> {
+        let hosts = route.hosts.iter().enumerate().map(|(index, host)| async move {
+            // Not looked up: the answer is taken as an absence, and shown as what it is.
+            let tlsa: Option<TlsaAnswer> = None;
+            let facts = HostFacts {
+                mx: host.name.clone(),
+                policy_domain: domain.clone(),
+                mx_status: route.status,
+                sts: state.policy.clone(),
+                sts_id: state.id.clone(),
+                tlsa: tlsa.clone().unwrap_or(TlsaAnswer::Absent),
+                request: TlsRequest::None,
+                local,
+                dane_with_sts: options.dane_with_sts,
+            };
+            let mut explained = self.explain_host(domain, host, &facts, connect, index, options).await;
+            explained.host.tlsa = tlsa.as_ref().map(facts::TlsaFacts::from);
+            explained
+        });
+        join_all(hosts).await
+    }
+
+    async fn explain_host(
+        &self,
+        domain: &Domain,
+        host: &MxHost,
+        facts: &HostFacts,
+        connect: bool,
+        index: usize,
+        options: &Options,
+    ) -> Explained {
+        let verdict = tlspolicy::decide(facts);
+        let addresses = self.gather.addresses(host).await;
+        let name = host.name.as_str();
+        let out_of_reach = index >= HOSTS_MAX;
+        let mut explained = match &verdict {
+            Verdict::Use(plan) => {
+                let mut explained = self.host(name, host.preference, VerdictFacts::of_plan(plan), addresses);
+                explained.host.tls_rpt = ReportFacts::of_plan(plan);
+                explained
+            }
+            Verdict::Skip(reason) => {
+                let mut explained =
+                    self.host(name, host.preference, VerdictFacts::of_skip(reason), addresses);
+                explained.host.tls_rpt = ReportFacts::of_results(&tally::of_skip(domain, &host.name, reason));
+                // An attempt does not even look at the addresses.
+                explained.failures = vec![judge::skip_failure(reason, name)];
+                explained.ends_walk = false;
+                explained
+            }
+        };
+        explained.host.listed = facts.sts.as_ref().map(|policy| policy.allows(&host.name));
+        explained.host.out_of_reach = out_of_reach;
+        if connect && !out_of_reach {
+            match &verdict {
+                Verdict::Use(plan) => {
+                    self.connect(&mut explained, name, plan, Some(domain), options).await;
+                }
+                Verdict::Skip(reason) => {
+                    // Only to show what it has: whatever that is, no mail goes there.
+                    let looking = TlsPlan {
+                        require: Requirement::Opportunistic,
+                        name: host.name.clone(),
+                        report_on: Vec::new(),
+                        rule: reason.rule,
+                    };
+                    let failures = std::mem::take(&mut explained.failures);
+                    self.connect(&mut explained, name, &looking, None, options).await;
+                    explained.failures = failures;
+                }
+            }
+        }
+        explained
+    }
+
+    fn host(
+        &self,
+        name: &str,
+        preference: u16,
+        verdict: VerdictFacts,
+        addresses: Result<Vec<IpAddr>, Failure>,
+    ) -> Explained {
+        let (addresses, failure) = match addresses {
+            Ok(addresses) => (addresses, None),
+            Err(failure) => (Vec::new(), Some(failure)),
+        };
+        let addresses: Vec<AddressFacts> = addresses
+            .into_iter()
+            .map(|ip| AddressFacts { ip, refused: self.guard.check(ip).err() })
+            .collect();
+        let mut failures: Vec<Failure> = failure.iter().cloned().collect();
+        if let Some(refused) = all_refused(&addresses) {
+            failures.push(judge::dial_failure(&format!("connection to {name} failed: {refused}"), name));
+        }
+        Explained {
+            ends_walk: failure.as_ref().is_some_and(|failure| failure.scope == Scope::Domain),
+            host: HostExplained {
+                host: name.to_owned(),
+                preference,
+                listed: None,
+                address_trouble: failure.as_ref().map(Trouble::from),
+                addresses,
+                tlsa: None,
+                verdict,
+                out_of_reach: false,
+                tls_rpt: Vec::new(),
+                tries: Vec::new(),
+            },
+            failures,
+        }
+    }
+
+    /// The walk over a host's addresses, as an attempt does it, up to where MAIL would be said.
+    async fn connect(
+        &self,
+        explained: &mut Explained,
+        name: &str,
+        plan: &TlsPlan,
+        report_domain: Option<&Domain>,
+        options: &Options,
+    ) {
+        let deadline = Instant::now() + HOST_WITHIN;
+        let wanted = if plan.require.allows_cleartext() { TlsUse::IfOffered } else { TlsUse::Required };
+        if explained.host.address_trouble.is_none() {
+            explained.failures.clear();
+        }
+        let ips: Vec<IpAddr> = explained.host.addresses.iter().take(ADDRESSES_MAX).map(|a| a.ip).collect();
+        for ip in ips {
+            let address = SocketAddr::new(ip, options.smtp_port);
+            let mut tls_use = wanted;
+            loop {
+                let tried = self.try_once(name, plan, report_domain, address, tls_use, options);
+                let Ok((tried, failed)) = timeout_at(deadline, tried).await else {
+                    let text = format!(
+                        "connection to {address} given up: looking at {name} takes more than {} s",
+                        HOST_WITHIN.as_secs()
+                    );
+                    let failure = judge::dial_failure(&text, name);
+                    explained
+                        .host
+                        .tries
+                        .push(Try { trouble: Some(Trouble::from(&failure)), ..empty_try(address, tls_use) });
+                    explained.failures.push(failure);
+                    return;
+                };
+                explained.host.tries.push(tried);
+                match failed {
+                    None => {
+                        explained.failures.clear();
+                        return;
+                    }
+                    Some((failure, by_tls)) => {
+                        explained.failures.push(failure);
+                        if !(by_tls && tls_use == TlsUse::IfOffered) {
+                            break;
+                        }
+                        // RFC 7435: opportunistic, so in clear rather than not at all.
+                        tls_use = TlsUse::Never;
+                    }
+                }
+            }
+        }
+    }
+
+    /// One connection; the failure, and whether TLS was its cause, when mail could not go.
+    async fn try_once(
+        &self,
+        name: &str,
+        plan: &TlsPlan,
+        report_domain: Option<&Domain>,
+        address: SocketAddr,
+        tls_use: TlsUse,
+        options: &Options,
+    ) -> (Try, Option<(Failure, bool)>) {
+        let timeouts = short(&options.timeouts);
+        let mut tried = empty_try(address, tls_use);
+        let connection = match self.world.dial.dial(address, timeouts.connect).await {
+            Ok(connection) => connection,
+            Err(error) => {
+                let text = format!("connection to {address} failed: {error}");
+                let failure = judge::dial_failure(&text, name);
+                tried.trouble = Some(Trouble::from(&failure));
+                return (tried, Some((failure, false)));
+            }
+        };
+        let (conversation, opened) = Conversation::open(
+            connection,
+            self.world.tls.clone(),
+            plan,
+            tls_use,
+            &options.hostname,
+            timeouts,
+        )
+        .await;
+        tried.host_says = conversation.server_name().map(str::to_owned);
+        if let TlsSeen::Established(facts) = &conversation.seen {
+            tried.tls = Some(facts.into());
+        }
+        if let Some(domain) = report_domain {
+            let ends = Ends {
+                local: conversation.local,
+                remote: Some(conversation.remote.ip()),
+                helo: tried.host_says.clone(),
+            };
+            tried.tls_rpt =
+                ReportFacts::of_results(&tally::of_session(domain, plan, &conversation.seen, &ends));
+        }
+        let end = match opened {
+            // I4: asked before every message.
+            Ok(()) if conversation.meets(plan) => None,
+            Ok(()) => Some(conversation.end()),
+            Err(end) => Some(end),
+        };
+        let by_tls =
+            matches!(end, Some(SessionEnd::Tls(_))) || matches!(conversation.seen, TlsSeen::Failed(_));
+        conversation.quit().await;
+        let failure = end.map(|end| (judge::session_failure(&end, name, plan.rule), by_tls));
+        tried.trouble = failure.as_ref().map(|(failure, _)| Trouble::from(failure));
+        (tried, failure)
+    }
+}
+
+fn empty_try(address: SocketAddr, tls_use: TlsUse) -> Try {
+    Try {
+        address,
+        in_clear: tls_use == TlsUse::Never,
+        host_says: None,
+        tls: None,
+        trouble: None,
+        tls_rpt: Vec::new(),
+    }
+}
+
+fn short(timeouts: &Timeouts) -> Timeouts {
+    Timeouts {
+        connect: timeouts.connect.min(STEP_WITHIN),
+        greeting: timeouts.greeting.min(STEP_WITHIN),
+        command: timeouts.command.min(STEP_WITHIN),
+        ..timeouts.clone()
+    }
+}
+
+/// `.` is how a null MX is written (RFC 7505).
+fn shown_exchange(exchange: &str) -> &str {
+    if exchange.is_empty() { "." } else { exchange }
+}
+
+fn all_refused(addresses: &[AddressFacts]) -> Option<&str> {
+    let first = addresses.first()?.refused.as_deref()?;
+    addresses.iter().all(|address| address.refused.is_some()).then_some(first)
+}
+
+fn local_facts(overrides: &[Override], domain: &Domain, now: Timestamp) -> LocalFacts {
+    let rule = tlspolicy::override_for(overrides, domain, now);
+    let of = overrides
+        .iter()
+        .find(|of| of.require == rule && of.domain == *domain && of.until.is_none_or(|until| now < until));
+    LocalFacts {
+        rule,
+        until: of.and_then(|of| of.until),
+        reason: of.map(|of| of.reason.clone()).filter(|reason| !reason.is_empty()),
+    }
+}
+
+fn record_facts(txt: &Lookup<Vec<u8>>) -> RecordFacts {
+    let asked = Asked::new(txt, |text| String::from_utf8_lossy(text).into_owned());
+    let parsed = match txt {
+        Lookup::Found(answer) => record::parse(&answer.records),
+        Lookup::NoData(_) | Lookup::NxDomain(_) => Err(record::RecordError::Absent),
+        Lookup::Failed(_) => return RecordFacts { asked, id: None, unusable: None },
+    };
+    match parsed {
+        Ok(record) => RecordFacts { asked, id: Some(record.id), unusable: None },
+        Err(error) => RecordFacts { asked, id: None, unusable: Some(error.to_string()) },
+    }
+}
+
+/// What becomes of mail: the walk of an attempt over what is known of the hosts.
+fn conclude(first: Option<&Failure>, hosts: &[Explained], connected: bool) -> Conclusion {
+    if let Some(failure) = first {
+        return fails(failure);
+    }
+    let mut failures = Vec::new();
+    for explained in hosts.iter().filter(|explained| !explained.host.out_of_reach) {
+        let host = &explained.host;
+        if explained.failures.is_empty() && host.verdict.usable {
+            let text = match host.tries.last() {
+                Some(tried) if connected => goes(host, tried),
+                _ => format!("to {} first: {}", host.host, host.verdict.text),
+            };
+            return Conclusion { mail: Fate::Goes, text };
+        }
+        failures.extend(explained.failures.iter().cloned());
+        if explained.ends_walk {
+            break;
+        }
+    }
+    match judge::exhausted(&failures) {
+        Outcome::Deferred(failure) | Outcome::Failed(failure) => fails(&failure),
+        Outcome::Delivered(reply) => Conclusion { mail: Fate::Goes, text: reply.to_string() },
+    }
+}
+
+fn goes(host: &HostExplained, tried: &Try) -> String {
+    let over = match &tried.tls {
+        None => "in clear".to_owned(),
+        Some(tls) if tls.certificate_trouble.is_none() => {
+            format!("over {} with a trusted certificate", tls.version)
+        }
+        Some(tls) => format!("over {}, certificate not trusted", tls.version),
+    };
+    format!(
+        "to {} at {}, {over} ({})",
+        host.host,
+        tried.address.ip(),
+        facts::rule_in_words(host.verdict.rule)
+    )
+}
+
+fn fails(failure: &Failure) -> Conclusion {
+    let mail = match failure.permanence {
+        Permanence::Transient => Fate::Waits,
+        Permanence::Permanent => Fate::Bounces,
+    };
+    Conclusion { mail, text: format!("{} {}", failure.status, failure.text) }
+}
+
+#[cfg(test)]
+mod tests;
