@@ -1,6 +1,7 @@
 //! The command line: one file per verb. Verbs talk to the daemon over its admin socket or work
 //! offline; they return what happened, and `main` prints errors and exits.
 
+mod check;
 mod config;
 mod explain;
 mod logging;
@@ -152,6 +153,11 @@ enum Verb {
     /// (fetched if it is not in the cache), local rules, and the verdict on each host with the rule
     /// behind it.
     Explain(explain::Arguments),
+    /// Check what a domain publishes for MTA-STS and TLS-RPT, as its owner would
+    ///
+    /// Needs no daemon: asks DNS and the policy host, and lists findings, the worst first. Exit status 1
+    /// when one is HIGH, 2 when DNS does not answer.
+    Check(check::Arguments),
     /// Look at outgoing TLS reports, send them now
     #[command(subcommand)]
     Report(report::Verb),
@@ -183,6 +189,7 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> Result<Exit, Failur
         Verb::Queue(verb) => queue::run(verb, &cli.config),
         Verb::Policy(verb) => policy::run(verb, &cli.config),
         Verb::Explain(arguments) => explain::run(arguments, &cli.config),
+        Verb::Check(arguments) => check::run(&arguments, &cli.config),
         Verb::Report(verb) => report::run(verb, &cli.config),
         Verb::User(verb) => user::run(&verb),
     }

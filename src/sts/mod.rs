@@ -1,7 +1,9 @@
 //! MTA-STS knowledge (RFC 8461): the TXT record, the policy, and how long one may be trusted.
 //!
-//! Pure. `net` brings the bytes, `store::policies` keeps what was learnt, `delivery::gather` asks.
+//! Pure. `net` brings the bytes, `store::policies` keeps what was learnt, `delivery::gather` asks. For
+//! the owner of a domain, `check` judges what is published.
 
+pub mod check;
 pub mod freshness;
 pub mod policy;
 pub mod record;
