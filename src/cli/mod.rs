@@ -7,6 +7,7 @@ mod explain;
 mod logging;
 mod output;
 mod policy;
+mod publish;
 mod queue;
 mod report;
 mod serve;
@@ -158,6 +159,10 @@ enum Verb {
     /// Needs no daemon: asks DNS and the policy host, and lists findings, the worst first. Exit status 1
     /// when one is HIGH, 2 when DNS does not answer.
     Check(check::Arguments),
+    /// Print what a domain's owner has to publish: TXT records, policy file, web server snippets
+    ///
+    /// Nothing is changed anywhere. Warns when the hosts given and the MX records in DNS differ.
+    Publish(publish::Arguments),
     /// Look at outgoing TLS reports, send them now
     #[command(subcommand)]
     Report(report::Verb),
@@ -190,6 +195,7 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> Result<Exit, Failur
         Verb::Policy(verb) => policy::run(verb, &cli.config),
         Verb::Explain(arguments) => explain::run(arguments, &cli.config),
         Verb::Check(arguments) => check::run(&arguments, &cli.config),
+        Verb::Publish(arguments) => publish::run(arguments, &cli.config),
         Verb::Report(verb) => report::run(verb, &cli.config),
         Verb::User(verb) => user::run(&verb),
     }
