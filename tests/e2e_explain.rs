@@ -7,7 +7,7 @@ use serde_json::Value;
 
 use support::daemon::World;
 use support::dns::Fault;
-use support::mx::Behaviour;
+use support::mx::{Behaviour, StartTls};
 use support::pki::Kind;
 use support::web::Page;
 
@@ -62,7 +62,7 @@ async fn explain_tells_of_each_host_what_would_be_done_and_connects_without_mail
     lines_fit(&text);
     assert!(text.contains("stray.shop.test is not listed in the MTA-STS policy of shop.test"), "{text}");
 
-    // Opportunistic: a broken handshake means in clear, and the explanation says so.
+    // Without a policy mail goes in clear where TLS does not work, and the explanation says so.
     world.route("plain.test", 10, "mx.plain.test", 3);
     world.farm.hosts[3].behave(Behaviour::clear());
     let plain = world.daemon.json(&["explain", "plain.test", "--connect"]).await.remove(0);
@@ -70,6 +70,14 @@ async fn explain_tells_of_each_host_what_would_be_done_and_connects_without_mail
     assert_eq!(plain["hosts"][0]["verdict"]["require"], "nothing", "{plain}");
     let said = plain["conclusion"]["text"].as_str().expect("a sentence");
     assert!(said.contains("in clear"), "{plain}");
+
+    world.farm.hosts[3].adjust(|behaviour| behaviour.starttls = StartTls::Garbage);
+    let plain = world.daemon.json(&["explain", "plain.test", "--connect"]).await.remove(0);
+    let tries = plain["hosts"][0]["tries"].as_array().expect("tries");
+    assert_eq!(tries.len(), 2, "{plain}");
+    assert_eq!(tries[0]["tls_rpt"][0]["failures"][0]["result_type"], "validation-failure", "{plain}");
+    assert_eq!((&tries[1]["in_clear"], &tries[1]["trouble"]), (&Value::Bool(true), &Value::Null));
+    assert_eq!(plain["conclusion"]["mail"], "goes", "{plain}");
 
     let nowhere = world.daemon.json(&["explain", "nowhere.test"]).await.remove(0);
     assert_eq!(nowhere["conclusion"]["mail"], "bounces", "{nowhere}");

@@ -136,7 +136,8 @@ impl Explainer {
                     rule: Rule::Opportunistic,
                 };
                 let name = destination.to_string();
-                let mut explained = self.host(&name, 0, VerdictFacts::of_plan(&plan), Ok(vec![ip]));
+                let mut explained =
+                    self.host(&name, 0, VerdictFacts::of_plan(&plan), Ok(vec![ip]), options.smtp_port);
                 if connect {
                     self.connect(&mut explained, &name, &plan, None, options).await;
                 }
@@ -232,13 +233,24 @@ impl Explainer {
         let out_of_reach = index >= HOSTS_MAX;
         let mut explained = match &verdict {
             Verdict::Use(plan) => {
-                let mut explained = self.host(name, host.preference, VerdictFacts::of_plan(plan), addresses);
+                let mut explained = self.host(
+                    name,
+                    host.preference,
+                    VerdictFacts::of_plan(plan),
+                    addresses,
+                    options.smtp_port,
+                );
                 explained.host.tls_rpt = ReportFacts::of_plan(plan);
                 explained
             }
             Verdict::Skip(reason) => {
-                let mut explained =
-                    self.host(name, host.preference, VerdictFacts::of_skip(reason), addresses);
+                let mut explained = self.host(
+                    name,
+                    host.preference,
+                    VerdictFacts::of_skip(reason),
+                    addresses,
+                    options.smtp_port,
+                );
                 explained.host.tls_rpt = ReportFacts::of_results(&tally::of_skip(domain, &host.name, reason));
                 // An attempt does not even look at the addresses.
                 explained.failures = vec![judge::skip_failure(reason, name)];
@@ -276,6 +288,7 @@ impl Explainer {
         preference: u16,
         verdict: VerdictFacts,
         addresses: Result<Vec<IpAddr>, Failure>,
+        smtp_port: u16,
     ) -> Explained {
         let (addresses, failure) = match addresses {
             Ok(addresses) => (addresses, None),
@@ -286,8 +299,14 @@ impl Explainer {
             .map(|ip| AddressFacts { ip, refused: self.guard.check(ip).err() })
             .collect();
         let mut failures: Vec<Failure> = failure.iter().cloned().collect();
-        if let Some(refused) = all_refused(&addresses) {
-            failures.push(judge::dial_failure(&format!("connection to {name} failed: {refused}"), name));
+        let tried = || addresses.iter().take(ADDRESSES_MAX);
+        // What dialling would say of each, when none is left.
+        if tried().all(|address| address.refused.is_some()) {
+            failures.extend(tried().filter_map(|address| {
+                let to = SocketAddr::new(address.ip, smtp_port);
+                let refused = address.refused.as_ref()?;
+                Some(judge::dial_failure(&format!("connection to {to} failed: {refused}"), name))
+            }));
         }
         Explained {
             ends_walk: failure.as_ref().is_some_and(|failure| failure.scope == Scope::Domain),
@@ -440,11 +459,6 @@ fn short(timeouts: &Timeouts) -> Timeouts {
 /// `.` is how a null MX is written (RFC 7505).
 fn shown_exchange(exchange: &str) -> &str {
     if exchange.is_empty() { "." } else { exchange }
-}
-
-fn all_refused(addresses: &[AddressFacts]) -> Option<&str> {
-    let first = addresses.first()?.refused.as_deref()?;
-    addresses.iter().all(|address| address.refused.is_some()).then_some(first)
 }
 
 fn local_facts(overrides: &[Override], domain: &Domain, now: Timestamp) -> LocalFacts {

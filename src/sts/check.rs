@@ -232,21 +232,19 @@ fn check_served(facts: &Facts, checked: &mut Checked) -> Option<StsPolicy> {
         Served::Body(body) => body,
         Served::Trouble { fault, text } => {
             let (code, advice) = match fault {
-                FetchFault::Unreachable => ("policy-unreachable", "the policy host must answer on port 443"),
+                FetchFault::Unreachable => ("policy-unreachable", "The policy host must answer there"),
                 FetchFault::Certificate => (
                     "policy-certificate",
-                    "senders refuse the policy; the certificate must name the policy host and be trusted",
+                    "Senders refuse the policy; the certificate must be trusted and name the policy host",
                 ),
-                FetchFault::Redirect => {
-                    ("policy-redirect", "senders follow no redirect; serve the file under this very URL")
-                }
-                FetchFault::Status => ("policy-status", "the file must be served with status 200"),
+                FetchFault::Redirect => ("policy-redirect", "Serve the file under this very URL"),
+                FetchFault::Status => ("policy-status", "Serve the file under this very URL"),
                 FetchFault::ContentType => {
-                    ("policy-content-type", "serve the file as text/plain, or senders may refuse it")
+                    ("policy-content-type", "Serve the file as text/plain, or senders may refuse it")
                 }
-                FetchFault::TooLong => ("policy-too-long", "senders read 64 KiB at most"),
+                FetchFault::TooLong => ("policy-too-long", "Senders read 64 KiB at most"),
             };
-            checked.add(Severity::High, code, format!("{text}: {advice}"));
+            checked.add(Severity::High, code, format!("{text}. {advice}"));
             return None;
         }
     };
