@@ -22,6 +22,9 @@
 //! name: X                                     the server's name
 //! ```
 
+// A dialogue that cannot be read is a test that fails.
+#![allow(clippy::unwrap_used)]
+
 use std::fmt::Write as _;
 use std::path::Path;
 use std::{fs, str};

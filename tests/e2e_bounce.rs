@@ -5,10 +5,10 @@ mod support;
 use hickory_proto::rr::RecordType;
 
 use support::client::{Client, message, queue_id};
-use support::daemon::World;
 use support::mx::{Arrival, Behaviour};
 use support::pki::Kind;
 use support::reader::Entity;
+use support::world::World;
 
 /// The sender's domain is at host 0, the recipients' at host 1.
 async fn world(policies: &[&str], extra: &str) -> World {

@@ -5,11 +5,11 @@ mod support;
 use hickory_proto::rr::RecordType;
 use serde_json::Value;
 
-use support::daemon::World;
 use support::dns::Fault;
 use support::mx::{Behaviour, StartTls};
 use support::pki::Kind;
 use support::web::Page;
+use support::world::World;
 
 const WEEKS: u32 = 14 * 86_400;
 

@@ -6,8 +6,9 @@ use std::fs;
 use std::process::Output;
 
 use support::client::{Client, message, queue_id};
-use support::daemon::{HOSTNAME, World};
+use support::daemon::HOSTNAME;
 use support::mx::Behaviour;
+use support::world::World;
 
 /// One line on standard error with all these words, and this exit code.
 fn refused(output: &Output, code: i32, words: &[&str]) {
@@ -146,6 +147,31 @@ async fn a_hangup_brings_in_a_new_certificate_and_a_bad_one_changes_nothing() {
 }
 
 #[tokio::test]
+async fn a_hangup_brings_in_a_new_configuration_whole_or_not_at_all() {
+    let world = World::start(1, &[], "").await;
+    let offers = |keyword: &'static str| {
+        let smarthost = world.daemon.smarthost;
+        async move {
+            let (mut client, _) = Client::dial(smarthost).await;
+            let hello = client.say("EHLO client.world.test").await;
+            hello.lines().any(|line| &line[4..] == keyword)
+        }
+    };
+    assert!(offers("SIZE 50000000").await);
+    world.daemon.configure_extra("[limits]\nmessage_size = \"1MB\"\n[delivery]\nlifetime = \"soon\"\n");
+    world.daemon.signal("HUP");
+    support::eventually("the reload to be refused", || async {
+        let log = world.daemon.log();
+        (log.contains("delivery.lifetime") && log.contains("the old one stays in force")).then_some(())
+    })
+    .await;
+    assert!(offers("SIZE 50000000").await, "nothing of it is taken");
+    world.daemon.configure_extra("[limits]\nmessage_size = \"1MB\"\n");
+    world.daemon.signal("HUP");
+    support::eventually("the new limit", || async { offers("SIZE 1000000").await.then_some(()) }).await;
+}
+
+#[tokio::test]
 async fn a_termination_ends_with_code_0_and_loses_nothing() {
     let mut world = World::start(1, &[], "[delivery]\nretry = [\"1s\"]\n").await;
     world.good_domain("away.test", 0);
@@ -260,4 +286,26 @@ async fn text_and_json_tell_the_same_and_text_fits_a_terminal() {
         assert!(!text.contains('\u{1b}'), "no colours off a terminal: {text}");
     }
     assert!(world.daemon.ask(&["queue", "show", &id]).await.contains("451 4.7.1 try later"));
+}
+
+#[tokio::test]
+async fn a_long_listing_is_whole_and_each_item_is_in_it_once() {
+    let world = World::start(1, &[], "").await;
+    world.farm.hosts[0].down();
+    let domains: Vec<String> = (0..450).map(|number| format!("d{number}.test")).collect();
+    for domain in &domains {
+        world.route(domain, 10, "mx.many.test", 0);
+    }
+    let addresses: Vec<String> = domains.iter().map(|domain| format!("b@{domain}")).collect();
+    let addresses: Vec<&str> = addresses.iter().map(String::as_str).collect();
+    let id = world.submit("a@home.test", &addresses, &message("many")).await;
+    assert_eq!(world.deferred(&id).await.len(), domains.len());
+    let listed = world.daemon.json(&["queue", "list"]).await;
+    let destinations: std::collections::HashSet<&str> =
+        listed.iter().filter_map(|item| item["destination"].as_str()).collect();
+    assert_eq!((listed.len(), destinations.len()), (domains.len(), domains.len()));
+    let text = world.daemon.ask(&["queue", "list"]).await;
+    assert!(text.trim_end().ends_with("450 items"), "{text}");
+    world.daemon.ask(&["queue", "delete", &id]).await;
+    assert!(world.daemon.json(&["queue", "list"]).await.is_empty());
 }

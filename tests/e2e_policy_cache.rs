@@ -8,10 +8,10 @@ use std::time::Duration;
 use hickory_proto::rr::RecordType;
 
 use support::client::{Client, message, queue_id};
-use support::daemon::World;
 use support::dns::Fault;
 use support::pki::Kind;
 use support::web::Page;
+use support::world::World;
 
 const DAY: u32 = 86_400;
 
@@ -203,4 +203,29 @@ async fn mail_to_an_unknown_domain_waits_while_dns_does_not_say_whether_there_is
     world.dns.fault("_mta-sts.dark.test", RecordType::TXT, None);
     let host = &world.farm.hosts[0];
     world.retry_until("the mail to arrive", || !host.accepted().is_empty()).await;
+}
+
+#[tokio::test]
+async fn a_policy_host_that_hangs_delays_its_own_domain_and_only_for_the_time_of_a_fetch() {
+    let extra = "[mta_sts]\nfetch_timeout = \"2s\"\n";
+    let world = World::start(2, &["hanging.test"], extra).await;
+    world.good_domain("hanging.test", 0);
+    world.good_domain("other.test", 1);
+    let page = Page { after: Duration::from_secs(600), ..Page::policy("") };
+    world.web.set("mta-sts.hanging.test", page);
+    world.dns.set_txt("_mta-sts.hanging.test", "v=STSv1; id=1;");
+    for number in 0..30 {
+        world.submit("a@home.test", &["b@hanging.test"], &message(&number.to_string())).await;
+    }
+    world.submit("a@home.test", &["b@other.test"], &message("other")).await;
+    world.arrivals(1, 1).await;
+    // RFC 8461 §5.1: no policy could be had and none is known, so the mail goes.
+    world.arrivals(0, 30).await;
+    world.drained().await;
+    assert_eq!(world.web.gets("mta-sts.hanging.test"), 1);
+    let report = world.daemon.json(&["report", "preview", "hanging.test"]).await.remove(0);
+    let details = &report["policies"][0]["failure-details"];
+    assert_eq!(details[0]["result-type"], "sts-policy-fetch-error", "{report}");
+    assert_eq!(details[0]["failed-session-count"], 1, "{report}");
+    assert!(!world.daemon.log().contains("deferred"), "{}", world.daemon.log());
 }

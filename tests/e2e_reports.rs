@@ -8,10 +8,12 @@ use std::io::Read;
 use flate2::read::GzDecoder;
 use serde_json::{Value, json};
 
+use stsrelay::net::{Clock, SystemClock};
+
 use support::client::message;
-use support::daemon::World;
 use support::pki::Kind;
 use support::reader::Entity;
+use support::world::World;
 
 const DAY: u32 = 86_400;
 
@@ -24,7 +26,7 @@ retry = ["1s"]
 "#;
 
 fn today() -> String {
-    jiff::Timestamp::now().to_zoned(jiff::tz::TimeZone::UTC).date().to_string()
+    SystemClock.now().to_zoned(jiff::tz::TimeZone::UTC).date().to_string()
 }
 
 fn gunzip(bytes: &[u8]) -> Value {
@@ -201,4 +203,32 @@ async fn counts_survive_a_restart_and_a_crash() {
     assert_eq!(counted(&world).await, before);
     world.daemon.restart().await;
     assert_eq!(counted(&world).await, before);
+}
+
+#[tokio::test]
+async fn a_report_that_waits_survives_a_crash_and_goes_out_once() {
+    let mut world = World::start(2, &["seen.test"], REPORTING).await;
+    world.dns.txt("_smtp._tls.seen.test", &format!("v=TLSRPTv1;rua={}", https_rua(&world)));
+    traffic(&world).await;
+    world.web.refuse_posts(u32::MAX);
+    assert_eq!(outcome(&send(&world).await, "https:"), "deferred");
+    world.daemon.restart().await;
+    let seen = world.web.posts().len();
+    support::eventually("a try after the restart", || async {
+        (world.web.posts().len() > seen).then_some(())
+    })
+    .await;
+    world.web.refuse_posts(0);
+    support::eventually("the report to be accepted", || async {
+        let entry = world.daemon.json(&["report", "list"]).await.remove(0);
+        (entry["targets"][0]["status"] == "accepted").then_some(())
+    })
+    .await;
+    world.daemon.restart().await;
+    assert!(send(&world).await.iter().all(|line| line["outcome"] == "not-sent"));
+    let posts = world.web.posts();
+    assert_eq!(posts.iter().filter(|post| post.answered == 200).count(), 1);
+    let ids: std::collections::HashSet<String> =
+        posts.iter().map(|post| gunzip(&post.body)["report-id"].to_string()).collect();
+    assert_eq!(ids.len(), 1, "every try is the same report: {ids:?}");
 }

@@ -6,8 +6,9 @@ use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 
 use support::client::{Client, message, queue_id};
-use support::daemon::{HOSTNAME, World};
+use support::daemon::HOSTNAME;
 use support::mx::Arrival;
+use support::world::World;
 
 async fn world() -> World {
     let world = World::start(1, &[], "").await;
@@ -257,4 +258,25 @@ async fn a_message_that_has_been_around_too_often_is_refused() {
     let mut client = Client::connect(world.daemon.smarthost).await;
     let reply = client.submit("a@home.test", &["b@away.test"], &format!("{hops}{}", message("loop"))).await;
     assert!(reply.starts_with("554 5.4.6"), "{reply}");
+}
+
+#[tokio::test]
+async fn a_client_that_breaks_off_leaves_nothing_behind() {
+    let world = world().await;
+    let spool = world.daemon.data_dir().join("queue/spool");
+    let left = || std::fs::read_dir(&spool).map_or(0, Iterator::count);
+    for size in [10, 300_000] {
+        let mut client = Client::connect(world.daemon.smarthost).await;
+        client.say("MAIL FROM:<a@home.test>").await;
+        client.say("RCPT TO:<b@away.test>").await;
+        assert!(client.say("DATA").await.starts_with("354"));
+        client.send(format!("Subject: half\r\n\r\n{}", "0123456\r\n".repeat(size)).as_bytes()).await;
+        if size > 10 {
+            support::eventually("the content to be spooled", || async { (left() == 1).then_some(()) }).await;
+        }
+        drop(client);
+        support::eventually("it to be thrown away", || async { (left() == 0).then_some(()) }).await;
+    }
+    assert!(world.daemon.json(&["queue", "list"]).await.is_empty());
+    assert_eq!(world.farm.hosts[0].log().connections, 0);
 }

@@ -3,7 +3,7 @@
 //! Reads the files the configuration names and changes nothing. Errors stop everything; notes are
 //! for `config check` and the log at start. Called by `cli` (config check), `daemon` (start, reload).
 
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 
 use jiff::Timestamp;
 
@@ -359,6 +359,8 @@ pub fn parse_level(level: &str) -> Result<tracing_subscriber::EnvFilter, String>
         let word = part.rsplit_once('=').map_or(part, |(_, level)| level);
         word.trim().parse::<tracing_subscriber::filter::LevelFilter>().map_err(|_| bad())?;
     }
+    // sled speaks of its own files as errors where ours are rebuilt from the journal, and we say so.
+    let level = if level.contains("sled") { level.to_owned() } else { format!("sled=off,{level}") };
     tracing_subscriber::EnvFilter::try_new(level).map_err(|_| bad())
 }
 
@@ -367,16 +369,13 @@ fn is_public_name(name: &Domain) -> bool {
     name.is_fully_qualified() && !matches!(last, "localhost" | "localdomain")
 }
 
-/// Whether two sockets could not be bound at once. `[::]` takes the port of every IPv4 address too.
+/// Whether two sockets could not be bound at once. The families keep apart: where both have a port,
+/// `submission` binds the IPv6 socket for IPv6 alone.
 fn overlap(a: SocketAddr, b: SocketAddr) -> bool {
-    let covers = |wide: IpAddr, ip: IpAddr| match wide {
-        IpAddr::V6(wide) => wide.is_unspecified(),
-        IpAddr::V4(wide) => wide.is_unspecified() && ip.is_ipv4(),
-    };
-    let is_any_port = a.port() == 0;
-    !is_any_port
-        && a.port() == b.port()
-        && (a.ip() == b.ip() || covers(a.ip(), b.ip()) || covers(b.ip(), a.ip()))
+    let same_family = a.is_ipv4() == b.is_ipv4();
+    let same_place = a.ip() == b.ip() || a.ip().is_unspecified() || b.ip().is_unspecified();
+    // Port 0 is a new one each time.
+    same_family && same_place && a.port() == b.port() && a.port() != 0
 }
 
 #[cfg(test)]
@@ -391,7 +390,8 @@ mod tests {
             ("127.0.0.1:25", "127.0.0.1:26", false),
             ("0.0.0.0:25", "127.0.0.1:25", true),
             ("0.0.0.0:25", "[::1]:25", false),
-            ("[::]:25", "127.0.0.1:25", true),
+            ("[::]:25", "0.0.0.0:25", false),
+            ("[::]:25", "[::1]:25", true),
             ("127.0.0.1:0", "127.0.0.1:0", false),
         ] {
             let (a, b): (SocketAddr, SocketAddr) = (a.parse().unwrap(), b.parse().unwrap());

@@ -341,7 +341,7 @@ mod tests {
         let permanent = missing_failure(Missing::SmtpUtf8, HOST);
         let down = dial_failure("connection refused", HOST);
         let policy = session_failure(&SessionEnd::Tls(TlsFailure::TlsaMismatch), HOST, Rule::Dane);
-        assert!(matches!(exhausted(&[permanent.clone()]), Outcome::Failed(_)));
+        assert!(matches!(exhausted(std::slice::from_ref(&permanent)), Outcome::Failed(_)));
         assert!(matches!(exhausted(&[down.clone(), permanent.clone()]), Outcome::Deferred(_)));
         assert!(matches!(exhausted(&[policy, down]), Outcome::Deferred(f) if f.rule.is_some()));
     }

@@ -428,7 +428,8 @@ async fn reports_start_after_midnight_within_the_delay_and_the_story_ends_on_req
     })
     .await;
     assert_eq!(house.posts().len(), 20);
-    assert_eq!(house.https.open.lock().unwrap().1, CONCURRENCY, "bounded, and more than one at a time");
+    let most_open = house.https.open.lock().unwrap().1;
+    assert!((2..=CONCURRENCY).contains(&most_open), "bounded, and more than one at a time: {most_open}");
     assert!(house.reports.get(day("2026-11-22"), &domain("tomorrow.example")).is_none());
 
     // Nothing is sent twice, however long the story goes on; the next day's report follows.

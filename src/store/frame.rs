@@ -310,7 +310,9 @@ mod tests {
         bytes
     }
 
-    fn scan(bytes: &[u8]) -> (Vec<Vec<Vec<u8>>>, Vec<(usize, usize)>) {
+    type Frames = Vec<Vec<Vec<u8>>>;
+
+    fn scan(bytes: &[u8]) -> (Frames, Vec<(usize, usize)>) {
         let (mut frames, mut gaps) = (Vec::new(), Vec::new());
         for found in (Scan { bytes, segment: 3, nonce: NONCE, at: HEADER }) {
             match found {

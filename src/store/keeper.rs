@@ -44,9 +44,10 @@ impl Keeper {
     /// Runs until the other end of `asked` is dropped, then a last time. Whoever sends there is
     /// answered after a whole round. Whether the index is complete and durable.
     pub(super) fn run(mut self, asked: &Receiver<SyncSender<()>>) -> bool {
-        let mut synced = Instant::now();
+        let (mut synced, mut busy) = (Instant::now(), false);
         loop {
-            let answer = match asked.recv_timeout(ROUND) {
+            let wait = if busy { Duration::ZERO } else { ROUND };
+            let answer = match asked.recv_timeout(wait) {
                 Err(RecvTimeoutError::Disconnected) => break,
                 Err(RecvTimeoutError::Timeout) => None,
                 Ok(answer) => Some(answer),
@@ -54,8 +55,8 @@ impl Keeper {
             self.refill_reserve();
             self.reap();
             self.empty_trash();
-            if answer.is_some() || synced.elapsed() >= SYNC_EVERY {
-                self.round();
+            if busy || answer.is_some() || synced.elapsed() >= SYNC_EVERY {
+                busy = self.round();
                 synced = Instant::now();
             } else {
                 self.update_index();
@@ -73,16 +74,19 @@ impl Keeper {
         complete && index::sync_files(&self.shared.index_dir()).is_ok()
     }
 
-    /// Index, sync, and then at most one segment.
-    pub(super) fn round(&mut self) {
+    /// Index, sync, and then cleaning; whether there is more of that to do at once.
+    pub(super) fn round(&mut self) -> bool {
         let cleaning = self.shared.table().segments.cleaning(self.shared.limits.segment_bytes);
         self.update_index();
         self.sync_index();
         match cleaning {
-            // What made it dead is in the index now.
-            Some(Cleaning::Unlink(segment)) => self.unlink(segment),
+            // What made them dead is in the index now.
+            Some(Cleaning::Unlink(segments)) => {
+                segments.into_iter().all(|segment| self.unlink(segment));
+                false
+            }
             Some(Cleaning::Copy(segment)) if self.stuck != Some(segment) => self.copy(segment),
-            _ => {}
+            _ => false,
         }
     }
 
@@ -142,39 +146,47 @@ impl Keeper {
         }
     }
 
-    fn unlink(&mut self, segment: u32) {
+    /// Whether the next one may go too.
+    fn unlink(&mut self, segment: u32) -> bool {
         let path = self.shared.segment_path(segment);
         let disk = self.shared.disk.as_ref();
         // The name must be gone for good before a later segment may go.
         match disk.remove(&path).and_then(|()| sync_parent(disk, &path)) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => {
                 tracing::warn!(%error, path = %path.display(), "cannot remove an old journal segment");
+                false
             }
-            _ => self.shared.table().segments.remove(segment),
+            _ => {
+                self.shared.table().segments.remove(segment);
+                self.shared.forget_reader(segment);
+                true
+            }
         }
     }
 
-    fn copy(&mut self, segment: u32) {
+    /// Whether the segment is empty now.
+    fn copy(&mut self, segment: u32) -> bool {
         if self.shared.table().health != Health::Fine {
-            return;
+            return false;
         }
         let unreadable = match compaction::gather(&self.shared, segment) {
             Ok((groups, unreadable)) => {
                 for group in groups {
                     if let Err(error) = self.journal.relocate(group) {
                         tracing::warn!(%error, "compaction of the queue journal interrupted");
-                        return;
+                        return false;
                     }
                 }
                 unreadable
             }
             Err(error) => {
                 tracing::warn!(%error, "cannot compact a segment of the queue journal");
-                return;
+                return false;
             }
         };
         let still = |id: &&QueueId| self.shared.table().parts(**id).next().is_some();
-        if let Some(id) = unreadable.iter().find(still) {
+        let stuck = unreadable.iter().find(still);
+        if let Some(id) = stuck {
             self.stuck = Some(segment);
             let path = self.shared.segment_path(segment);
             tracing::error!(
@@ -184,6 +196,7 @@ impl Keeper {
                 "a queued message cannot be read from the journal; restore the file from a backup or delete the message"
             );
         }
+        stuck.is_none()
     }
 
     /// Ends items that an operator deleted while an attempt ran.
@@ -245,7 +258,9 @@ pub(super) fn make_reserve(shared: &Shared) -> io::Result<()> {
     // Not zeros: some file systems would keep no space for those.
     let mut word = u64::from_le_bytes(shared.nonce[..8].try_into().expect("eight octets")) | 1;
     let piece: Vec<u8> = std::iter::repeat_with(|| {
-        (word ^= word << 13, word ^= word >> 7, word ^= word << 17);
+        word ^= word << 13;
+        word ^= word >> 7;
+        word ^= word << 17;
         word.to_le_bytes()
     })
     .take(8192)

@@ -3,8 +3,9 @@
 //! Blocking. Everything read is verified by its checksum; a place that moved meanwhile is looked up
 //! again. Never changes anything.
 
-use std::fs::{self, File};
-use std::io::{self, Read, Seek, SeekFrom};
+use std::fs;
+use std::io;
+use std::os::unix::fs::FileExt;
 
 use bytes::Bytes;
 
@@ -98,10 +99,8 @@ fn state(shared: &Shared, at: Location) -> Result<State, QueueError> {
 fn place(shared: &Shared, at: Location, max: usize) -> Result<Vec<u8>, QueueError> {
     let path = shared.segment_path(at.segment);
     let read = || -> io::Result<Vec<u8>> {
-        let mut file = File::open(&path)?;
-        file.seek(SeekFrom::Start(u64::from(at.offset)))?;
         let mut bytes = vec![0; max.clamp(OP_HEAD, (at.length as usize).max(OP_HEAD))];
-        file.read_exact(&mut bytes)?;
+        shared.reader(at.segment)?.read_exact_at(&mut bytes, u64::from(at.offset))?;
         Ok(bytes)
     };
     read().map_err(|error| troubled("cannot read", &path, &error))

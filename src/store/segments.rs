@@ -37,12 +37,12 @@ pub(super) struct Segments {
     map: BTreeMap<u32, Segment>,
 }
 
-/// What to do about the oldest segment.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+/// What to do about the oldest segments.
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Cleaning {
-    /// Nothing in it counts: unlink it.
-    Unlink(u32),
-    /// Copy what counts to the end of the journal.
+    /// Nothing in these counts: unlink them in this order.
+    Unlink(Vec<u32>),
+    /// Copy what counts in this one to the end of the journal.
     Copy(u32),
 }
 
@@ -77,14 +77,16 @@ impl Segments {
         self.map.values().map(|segment| segment.len).sum()
     }
 
-    /// What the oldest segment is ready for, if it is not being written.
+    /// What the oldest segments are ready for; never the one being written.
     pub(super) fn cleaning(&self, segment_bytes: u64) -> Option<Cleaning> {
         let (&oldest, segment) = self.map.first_key_value()?;
         if self.map.len() < 2 {
             return None;
         }
         if segment.live == 0 {
-            return Some(Cleaning::Unlink(oldest));
+            let before_last = self.map.iter().take(self.map.len() - 1);
+            let dead = before_last.take_while(|(_, segment)| segment.live == 0);
+            return Some(Cleaning::Unlink(dead.map(|(number, _)| *number).collect()));
         }
         let live: u64 = self.map.values().map(|segment| segment.live).sum();
         let dead = self.bytes().saturating_sub(live);
@@ -112,7 +114,7 @@ mod tests {
         segments.release(at(1, 200));
         assert_eq!(segments.cleaning(1000), Some(Cleaning::Copy(1)));
         segments.release(at(1, 200));
-        assert_eq!(segments.cleaning(1000), Some(Cleaning::Unlink(1)));
+        assert_eq!(segments.cleaning(1000), Some(Cleaning::Unlink(vec![1])));
         segments.remove(1);
         assert_eq!(segments.cleaning(1000), None);
     }
@@ -123,7 +125,7 @@ mod tests {
         for segment in 1..=7 {
             segments.set_len(segment, 1000);
         }
-        segments.retain(at(1, 1000 as u32));
+        segments.retain(at(1, 1000));
         assert_eq!(segments.cleaning(1000), Some(Cleaning::Copy(1)));
     }
 }

@@ -4,6 +4,9 @@
 //! contents being received, `index/` sled, `state` the marker of start and stop, `lock`, and
 //! `reserve`, space given up when the disk is full so that deliveries can still be recorded.
 
+use std::collections::BTreeMap;
+use std::fs::File;
+use std::io;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -27,7 +30,12 @@ pub(super) struct Shared {
     table: Mutex<Table>,
     spooled: AtomicU64,
     ids: AtomicU64,
+    /// Segments open for reading, the latest.
+    readers: Mutex<BTreeMap<u32, Arc<File>>>,
 }
+
+/// Segments kept open for reading at most.
+const READERS_MAX: usize = 64;
 
 /// Sizes; tests have smaller ones.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -48,7 +56,17 @@ impl Shared {
     pub(super) fn new(disk: Arc<dyn Disk>, dir: PathBuf, nonce: Nonce, limits: Limits, table: Table) -> Self {
         let ids = AtomicU64::new(table.ids_below);
         let (wake, spooled) = (Notify::new(), AtomicU64::new(0));
-        Self { disk, dir, nonce, limits, wake, table: Mutex::new(table), spooled, ids }
+        Self {
+            disk,
+            dir,
+            nonce,
+            limits,
+            wake,
+            table: Mutex::new(table),
+            spooled,
+            ids,
+            readers: Mutex::default(),
+        }
     }
 
     /// A number never used before.
@@ -68,6 +86,25 @@ impl Shared {
 
     pub(super) fn segment_path(&self, segment: u32) -> PathBuf {
         self.journal_dir().join(segment_name(segment))
+    }
+
+    /// A segment open for reading.
+    pub(super) fn reader(&self, segment: u32) -> io::Result<Arc<File>> {
+        let mut readers = self.readers.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(file) = readers.get(&segment) {
+            return Ok(Arc::clone(file));
+        }
+        let file = Arc::new(File::open(self.segment_path(segment))?);
+        while readers.len() >= READERS_MAX {
+            readers.pop_first();
+        }
+        readers.insert(segment, Arc::clone(&file));
+        Ok(file)
+    }
+
+    /// A segment that left the disk must not stay open.
+    pub(super) fn forget_reader(&self, segment: u32) {
+        self.readers.lock().unwrap_or_else(PoisonError::into_inner).remove(&segment);
     }
 
     pub(super) fn journal_dir(&self) -> PathBuf {

@@ -13,129 +13,13 @@ use tokio::io::AsyncReadExt;
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 
-use super::client::{Client, queue_id};
 use super::dns::Dns;
-use super::mx::{Behaviour, Farm};
 use super::pki::{Kind, Pki};
 use super::web::Web;
 use super::{PATIENCE, eventually};
 
 /// The daemon's own name.
 pub const HOSTNAME: &str = "relay.world.test";
-
-/// The world and a daemon in it.
-pub struct World {
-    /// The CA everybody trusts.
-    pub pki: Pki,
-    /// The name server.
-    pub dns: Dns,
-    /// Policy host and report endpoint.
-    pub web: Web,
-    /// MX hosts.
-    pub farm: Farm,
-    /// The daemon.
-    pub daemon: Daemon,
-}
-
-impl World {
-    /// A world with `hosts` MX hosts without TLS, and policy hosts for `domains`; the daemon is
-    /// configured and running. `extra` is a further configuration file.
-    pub async fn start(hosts: u8, domains: &[&str], extra: &str) -> Self {
-        let mut world = Self::prepare(hosts, domains, extra).await;
-        world.daemon.start().await;
-        world
-    }
-
-    /// The same with the daemon configured and not running.
-    pub async fn prepare(hosts: u8, domains: &[&str], extra: &str) -> Self {
-        let pki = Pki::new();
-        let dns = Dns::start().await;
-        let mut names: Vec<String> = domains.iter().map(|domain| format!("mta-sts.{domain}")).collect();
-        names.push("reports.world.test".to_owned());
-        let names: Vec<&str> = names.iter().map(String::as_str).collect();
-        let web = Web::start(pki.leaf(&names, Kind::Good).server_config()).await;
-        for name in names {
-            dns.address(name, web.address.ip());
-        }
-        let farm = Farm::start(hosts).await;
-        let daemon = Daemon::configure(&pki, &dns, &web, farm.port, extra);
-        Self { pki, dns, web, farm, daemon }
-    }
-
-    /// Publishes an MTA-STS policy.
-    pub fn publish(&self, domain: &str, id: &str, mode: &str, mx: &[&str], max_age: u32) {
-        let mx: String = mx.iter().map(|mx| format!("mx: {mx}\r\n")).collect();
-        let text = format!("version: STSv1\r\nmode: {mode}\r\n{mx}max_age: {max_age}\r\n");
-        self.web.set(&format!("mta-sts.{domain}"), super::web::Page::policy(&text));
-        self.dns.set_txt(&format!("_mta-sts.{domain}"), &format!("v=STSv1; id={id};"));
-    }
-
-    /// Names an MX host of a domain: record, address, and the host's index in the farm.
-    pub fn route(&self, domain: &str, preference: u16, mx: &str, host: usize) {
-        self.dns.mx(domain, preference, mx);
-        self.dns.address(mx, self.farm.hosts[host].ip);
-    }
-
-    /// A sane host with a certificate for these names, of this kind.
-    pub fn secured(&self, names: &[&str], kind: Kind) -> Behaviour {
-        Behaviour::with(self.pki.leaf(names, kind).server_config())
-    }
-
-    /// A domain with one sane MX host, `mx.DOMAIN`, without policy.
-    pub fn good_domain(&self, domain: &str, host: usize) {
-        let mx = format!("mx.{domain}");
-        self.route(domain, 10, &mx, host);
-        self.farm.hosts[host].behave(self.secured(&[&mx], Kind::Good));
-    }
-
-    /// Submits one message as a trusted host; gives its queue id.
-    pub async fn submit(&self, from: &str, to: &[&str], content: &str) -> String {
-        let mut client = Client::connect(self.daemon.smarthost).await;
-        let reply = client.submit(from, to, content).await;
-        client.say("QUIT").await;
-        queue_id(&reply)
-    }
-
-    /// Waits until every item of a message is deferred; gives what `queue show --json` says of them.
-    pub async fn deferred(&self, id: &str) -> Vec<Value> {
-        eventually(&format!("{id} to be deferred"), || async move {
-            let items = self.daemon.json(&["queue", "show", id]).await;
-            let all = !items.is_empty() && items.iter().all(|item| item["state"] == "deferred");
-            all.then_some(items)
-        })
-        .await
-    }
-
-    /// Retries everything until `done`; for a change that has to be noticed first, such as a record
-    /// whose old answer is still in a cache.
-    pub async fn retry_until(&self, what: &str, done: impl Fn() -> bool) {
-        let done = &done;
-        eventually(what, || async move {
-            if !done() {
-                self.daemon.ask(&["queue", "retry", "--all"]).await;
-            }
-            done().then_some(())
-        })
-        .await;
-    }
-
-    /// Waits until nothing is in the queue.
-    pub async fn drained(&self) {
-        eventually("the queue to be empty", || async move {
-            self.daemon.json(&["queue", "list"]).await.is_empty().then_some(())
-        })
-        .await;
-    }
-
-    /// Waits until a host has accepted `count` messages; gives them.
-    pub async fn arrivals(&self, host: usize, count: usize) -> Vec<super::mx::Arrival> {
-        eventually(&format!("{count} messages at host {host}"), || async move {
-            let arrivals = self.farm.hosts[host].accepted();
-            (arrivals.len() >= count).then_some(arrivals)
-        })
-        .await
-    }
-}
 
 /// The daemon.
 pub struct Daemon {
@@ -159,10 +43,12 @@ fn own_ip() -> Ipv4Addr {
     Ipv4Addr::new(127, 64 + WORLDS.fetch_add(1, Ordering::Relaxed) % 128, high, low)
 }
 
-/// A port nobody has on this address.
-fn free_address(ip: Ipv4Addr) -> SocketAddr {
-    let listener = TcpListener::bind((ip, 0)).expect("loopback can be bound");
-    listener.local_addr().expect("bound")
+/// Ports nobody has on an address of our own; all different, since all are held until the last.
+fn free_addresses<const COUNT: usize>() -> [SocketAddr; COUNT] {
+    let ip = own_ip();
+    let listeners: [TcpListener; COUNT] =
+        std::array::from_fn(|_| TcpListener::bind((ip, 0)).expect("loopback can be bound"));
+    listeners.each_ref().map(|listener| listener.local_addr().expect("bound"))
 }
 
 impl Daemon {
@@ -176,10 +62,7 @@ impl Daemon {
         fs::write(path("roots.pem"), pki.root_pem()).expect("writable");
         let hash = stsrelay::submission::auth::hash_password("secret");
         fs::write(path("users"), format!("# users\nalice:{hash}\n")).expect("writable");
-        let (smarthost, submission, submissions, stranger) = {
-            let ip = own_ip();
-            (free_address(ip), free_address(ip), free_address(ip), free_address(ip))
-        };
+        let [smarthost, submission, submissions, stranger] = free_addresses();
         let root = dir.path().display();
         let config = format!(
             r#"
@@ -397,8 +280,12 @@ socket = "{root}/admin.sock"
 impl Drop for Daemon {
     fn drop(&mut self) {
         self.kill();
+        let log = self.log();
         if std::thread::panicking() {
-            eprintln!("--- the daemon's log ---\n{}", self.log());
+            eprintln!("--- the daemon's log ---\n{log}");
+        } else {
+            // Whatever a story was about, nothing in it may have broken a task.
+            assert!(!log.contains("panicked at"), "the daemon panicked:\n{log}");
         }
     }
 }

@@ -12,6 +12,7 @@ pub mod pki;
 #[path = "../../src/mail/mime/reader.rs"]
 pub mod reader;
 pub mod web;
+pub mod world;
 
 use std::future::Future;
 use std::time::Duration;

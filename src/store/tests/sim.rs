@@ -60,11 +60,6 @@ impl SimDisk {
         self.state.lock().unwrap()
     }
 
-    /// Steps that changed something so far.
-    pub(super) fn steps(&self) -> u64 {
-        self.state().steps
-    }
-
     pub(super) fn is_stopped(&self) -> bool {
         self.state().stopped
     }
