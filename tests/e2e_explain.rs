@@ -5,10 +5,11 @@ mod support;
 use hickory_proto::rr::RecordType;
 use serde_json::Value;
 
-use support::dns::Fault;
+use support::daemon::Daemon;
+use support::dns::{Dns, Fault};
 use support::mx::{Behaviour, StartTls};
-use support::pki::Kind;
-use support::web::Page;
+use support::pki::{Kind, Pki};
+use support::web::{Page, Web};
 use support::world::World;
 
 const WEEKS: u32 = 14 * 86_400;
@@ -156,6 +157,24 @@ async fn check_finds_what_a_domains_owner_must_mend_without_a_daemon() {
     let error = String::from_utf8_lossy(&output.stderr);
     assert_eq!(output.status.code(), Some(2), "{error}");
     assert!(error.contains("DNS did not answer") && error.contains("good.test MX"), "{error}");
+}
+
+#[tokio::test]
+async fn check_tells_of_a_policy_hosts_certificate_that_ends_soon() {
+    let (pki, dns) = (Pki::new(), Dns::start().await);
+    let host = "mta-sts.late.test";
+    let web = Web::start(pki.leaf(&[host], Kind::EndsSoon).server_config()).await;
+    dns.address(host, web.address.ip());
+    dns.mx("late.test", 10, "mx.late.test");
+    dns.txt("_mta-sts.late.test", "v=STSv1; id=1;");
+    dns.txt("_smtp._tls.late.test", "v=TLSRPTv1; rua=http://r.late.test/,mailto:r@late.test");
+    let policy = format!("version: STSv1\nmode: testing\nmx: mx.late.test\nmax_age: {WEEKS}\n");
+    web.set(host, Page::policy(&policy));
+    let daemon = Daemon::configure(&pki, &dns, &web, 25, "");
+    let found = daemon.json(&["check", "late.test"]).await;
+    let codes: Vec<&str> = found.iter().filter_map(|finding| finding["code"].as_str()).collect();
+    assert_eq!(codes[..3], ["mode-testing", "certificate-ends-soon", "tlsrpt-target"], "{found:?}");
+    assert_eq!(daemon.cli(&["check", "late.test"]).await.status.code(), Some(0), "nothing is HIGH");
 }
 
 #[tokio::test]
