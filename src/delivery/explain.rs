@@ -5,6 +5,8 @@
 //! the queue and counts no session; a policy is fetched (and a failing fetch counted) as for mail.
 //! Called by `admin::answer`.
 
+mod conclude;
+mod connect;
 pub mod facts;
 
 use std::net::{IpAddr, SocketAddr};
@@ -14,32 +16,24 @@ use std::time::Duration;
 use futures_util::future::join_all;
 use jiff::Timestamp;
 use tokio::sync::watch;
-use tokio::time::{Instant, timeout_at};
 
+use self::conclude::conclude;
 use self::facts::{
-    AddressFacts, AppliedFacts, Asked, Conclusion, Explanation, Fate, HeldFacts, HostExplained, LocalFacts,
-    PolicyFacts, RecordFacts, ReportFacts, Trouble, Try, VerdictFacts,
+    AddressFacts, AppliedFacts, Asked, Explanation, HeldFacts, HostExplained, LocalFacts, PolicyFacts,
+    RecordFacts, ReportFacts, Trouble, VerdictFacts,
 };
 use super::attempt::{ADDRESSES_MAX, HOSTS_MAX};
-use super::conversation::{Conversation, TlsSeen};
 use super::gather::{self, Gather, NextHop, StsState};
-use super::tally::{self, Ends};
-use super::{Options, judge};
+use super::{Options, judge, tally};
 use crate::dane::TlsaAnswer;
-use crate::mail::{Destination, Domain, Failure, Outcome, Permanence, Scope, TlsRequest};
+use crate::mail::{Destination, Domain, Failure, Scope, TlsRequest};
 use crate::net::World;
 use crate::net::dns::Lookup;
 use crate::net::guard::AddressGuard;
 use crate::route::{DnssecStatus, MxHost, Route};
-use crate::smtp::client::{SessionEnd, Timeouts, TlsUse};
 use crate::store::Policies;
 use crate::sts::record;
 use crate::tlspolicy::{self, HostFacts, LocalRule, Override, Requirement, Rule, TlsPlan, Verdict};
-
-/// Somebody waits for the answer: no step of a connection takes longer, whatever mail would wait.
-const STEP_WITHIN: Duration = Duration::from_secs(30);
-/// All connections to one host together.
-const HOST_WITHIN: Duration = Duration::from_secs(90);
 
 /// What explaining needs. Cheap to clone.
 #[derive(Clone)]
@@ -325,135 +319,6 @@ impl Explainer {
             failures,
         }
     }
-
-    /// The walk over a host's addresses, as an attempt does it, up to where MAIL would be said.
-    async fn connect(
-        &self,
-        explained: &mut Explained,
-        name: &str,
-        plan: &TlsPlan,
-        report_domain: Option<&Domain>,
-        options: &Options,
-    ) {
-        let deadline = Instant::now() + HOST_WITHIN;
-        let wanted = if plan.require.allows_cleartext() { TlsUse::IfOffered } else { TlsUse::Required };
-        if explained.host.address_trouble.is_none() {
-            explained.failures.clear();
-        }
-        let ips: Vec<IpAddr> = explained.host.addresses.iter().take(ADDRESSES_MAX).map(|a| a.ip).collect();
-        for ip in ips {
-            let address = SocketAddr::new(ip, options.smtp_port);
-            let mut tls_use = wanted;
-            loop {
-                let tried = self.try_once(name, plan, report_domain, address, tls_use, options);
-                let Ok((tried, failed)) = timeout_at(deadline, tried).await else {
-                    let text = format!(
-                        "connection to {address} given up: looking at {name} takes more than {} s",
-                        HOST_WITHIN.as_secs()
-                    );
-                    let failure = judge::dial_failure(&text, name);
-                    explained
-                        .host
-                        .tries
-                        .push(Try { trouble: Some(Trouble::from(&failure)), ..empty_try(address, tls_use) });
-                    explained.failures.push(failure);
-                    return;
-                };
-                explained.host.tries.push(tried);
-                match failed {
-                    None => {
-                        explained.failures.clear();
-                        return;
-                    }
-                    Some((failure, by_tls)) => {
-                        explained.failures.push(failure);
-                        if !(by_tls && tls_use == TlsUse::IfOffered) {
-                            break;
-                        }
-                        // RFC 7435: opportunistic, so in clear rather than not at all.
-                        tls_use = TlsUse::Never;
-                    }
-                }
-            }
-        }
-    }
-
-    /// One connection; the failure, and whether TLS was its cause, when mail could not go.
-    async fn try_once(
-        &self,
-        name: &str,
-        plan: &TlsPlan,
-        report_domain: Option<&Domain>,
-        address: SocketAddr,
-        tls_use: TlsUse,
-        options: &Options,
-    ) -> (Try, Option<(Failure, bool)>) {
-        let timeouts = short(&options.timeouts);
-        let mut tried = empty_try(address, tls_use);
-        let connection = match self.world.dial.dial(address, timeouts.connect).await {
-            Ok(connection) => connection,
-            Err(error) => {
-                let text = format!("connection to {address} failed: {error}");
-                let failure = judge::dial_failure(&text, name);
-                tried.trouble = Some(Trouble::from(&failure));
-                return (tried, Some((failure, false)));
-            }
-        };
-        let (conversation, opened) = Conversation::open(
-            connection,
-            self.world.tls.clone(),
-            plan,
-            tls_use,
-            &options.hostname,
-            timeouts,
-        )
-        .await;
-        tried.host_says = conversation.server_name().map(str::to_owned);
-        if let TlsSeen::Established(facts) = &conversation.seen {
-            tried.tls = Some(facts.into());
-        }
-        if let Some(domain) = report_domain {
-            let ends = Ends {
-                local: conversation.local,
-                remote: Some(conversation.remote.ip()),
-                helo: tried.host_says.clone(),
-            };
-            tried.tls_rpt =
-                ReportFacts::of_results(&tally::of_session(domain, plan, &conversation.seen, &ends));
-        }
-        let end = match opened {
-            // I4: asked before every message.
-            Ok(()) if conversation.meets(plan) => None,
-            Ok(()) => Some(conversation.end()),
-            Err(end) => Some(end),
-        };
-        let by_tls =
-            matches!(end, Some(SessionEnd::Tls(_))) || matches!(conversation.seen, TlsSeen::Failed(_));
-        conversation.quit().await;
-        let failure = end.map(|end| (judge::session_failure(&end, name, plan.rule), by_tls));
-        tried.trouble = failure.as_ref().map(|(failure, _)| Trouble::from(failure));
-        (tried, failure)
-    }
-}
-
-fn empty_try(address: SocketAddr, tls_use: TlsUse) -> Try {
-    Try {
-        address,
-        in_clear: tls_use == TlsUse::Never,
-        host_says: None,
-        tls: None,
-        trouble: None,
-        tls_rpt: Vec::new(),
-    }
-}
-
-fn short(timeouts: &Timeouts) -> Timeouts {
-    Timeouts {
-        connect: timeouts.connect.min(STEP_WITHIN),
-        greeting: timeouts.greeting.min(STEP_WITHIN),
-        command: timeouts.command.min(STEP_WITHIN),
-        ..timeouts.clone()
-    }
 }
 
 /// `.` is how a null MX is written (RFC 7505).
@@ -484,56 +349,6 @@ fn record_facts(txt: &Lookup<Vec<u8>>) -> RecordFacts {
         Ok(record) => RecordFacts { asked, id: Some(record.id), unusable: None },
         Err(error) => RecordFacts { asked, id: None, unusable: Some(error.to_string()) },
     }
-}
-
-/// What becomes of mail: the walk of an attempt over what is known of the hosts.
-fn conclude(first: Option<&Failure>, hosts: &[Explained], connected: bool) -> Conclusion {
-    if let Some(failure) = first {
-        return fails(failure);
-    }
-    let mut failures = Vec::new();
-    for explained in hosts.iter().filter(|explained| !explained.host.out_of_reach) {
-        let host = &explained.host;
-        if explained.failures.is_empty() && host.verdict.usable {
-            let text = match host.tries.last() {
-                Some(tried) if connected => goes(host, tried),
-                _ => format!("to {} first: {}", host.host, host.verdict.text),
-            };
-            return Conclusion { mail: Fate::Goes, text };
-        }
-        failures.extend(explained.failures.iter().cloned());
-        if explained.ends_walk {
-            break;
-        }
-    }
-    match judge::exhausted(&failures) {
-        Outcome::Deferred(failure) | Outcome::Failed(failure) => fails(&failure),
-        Outcome::Delivered(reply) => Conclusion { mail: Fate::Goes, text: reply.to_string() },
-    }
-}
-
-fn goes(host: &HostExplained, tried: &Try) -> String {
-    let over = match &tried.tls {
-        None => "in clear".to_owned(),
-        Some(tls) if tls.certificate_trouble.is_none() => {
-            format!("over {} with a trusted certificate", tls.version)
-        }
-        Some(tls) => format!("over {}, certificate not trusted", tls.version),
-    };
-    format!(
-        "to {} at {}, {over} ({})",
-        host.host,
-        tried.address.ip(),
-        facts::rule_in_words(host.verdict.rule)
-    )
-}
-
-fn fails(failure: &Failure) -> Conclusion {
-    let mail = match failure.permanence {
-        Permanence::Transient => Fate::Waits,
-        Permanence::Permanent => Fate::Bounces,
-    };
-    Conclusion { mail, text: format!("{} {}", failure.status, failure.text) }
 }
 
 #[cfg(test)]

@@ -1,6 +1,10 @@
 //! What follows from what is known of the hosts.
 
+use super::connect::empty_try;
+use super::facts::{Fate, Try};
 use super::*;
+use crate::mail::Permanence;
+use crate::smtp::client::TlsUse;
 use crate::tlspolicy::SkipReason;
 
 fn plan(rule: Rule) -> TlsPlan {
