@@ -28,6 +28,7 @@ use self::reload::Channels;
 use self::storage::Storage;
 use crate::admin::{self, AdminHandles};
 use crate::config::{ConfigError, Doors, Loaded, Settings, Sources, doors};
+use crate::delivery::explain::Explainer;
 use crate::delivery::gather::Gather;
 use crate::delivery::{self, Delivery};
 use crate::mail::Domain;
@@ -157,12 +158,17 @@ impl Daemon {
         let doors = doors(&loaded).map_err(|errors| {
             errors.into_iter().next().unwrap_or_else(|| loaded.error("dns", "the doors cannot be opened"))
         })?;
+        let guard = doors.guard.clone();
         let world = world(doors).map_err(|text| loaded.error("mta_sts", text))?;
 
         let shutdown = CancellationToken::new();
         let (channels, receivers) = Channels::new(submission, server_tls, delivery, gather, reporting);
-        let gatherer =
-            Gather::new(world.clone(), storage.policies.clone(), storage.results.clone(), receivers.gather);
+        let gatherer = Gather::new(
+            world.clone(),
+            storage.policies.clone(),
+            storage.results.clone(),
+            receivers.gather.clone(),
+        );
         let reporter = Reporting::new(
             world.clone(),
             storage.queue.clone(),
@@ -177,6 +183,14 @@ impl Daemon {
             gather: gatherer.clone(),
             reports: storage.reports.clone(),
             reporting: reporter.clone(),
+            explainer: Explainer {
+                world: world.clone(),
+                gather: gatherer.clone(),
+                policies: storage.policies.clone(),
+                guard,
+                delivery: receivers.delivery.clone(),
+                gathering: receivers.gather,
+            },
         };
         let deliverer = Delivery::new(
             world.clone(),

@@ -35,6 +35,9 @@ fn help_is_printed_for_every_verb_within_a_hundred_columns() {
         &["policy", "list"],
         &["policy", "refresh"],
         &["policy", "forget"],
+        &["explain"],
+        &["check"],
+        &["publish"],
         &["report"],
         &["report", "list"],
         &["report", "show"],
@@ -66,6 +69,13 @@ fn wrong_arguments_are_64() {
         &["queue", "show", "not-an-id!"],
         &["queue", "list", "--recipient-domain", "a..b"],
         &["policy", "show", "-"],
+        &["explain"],
+        &["explain", "a@b@c"],
+        &["check", "a..b"],
+        &["publish", "a.example", "--mode", "testing"],
+        &["publish", "a.example", "--mode", "strict", "--mx", "mx.a.example"],
+        &["publish", "a.example", "--mode", "testing", "--offline", "--mx", "192.0.2.1"],
+        &["publish", "a.example", "--mode", "none", "--offline", "--rua", "http://a.example/"],
         &["report", "send", "--day", "yesterday"],
         &["user", "hash", "a b"],
         &["serve", "--conf", "x"],
@@ -88,6 +98,8 @@ fn an_unreachable_daemon_is_2_and_its_socket_is_named() {
         &["queue", "retry", "--all"],
         &["policy", "list"],
         &["policy", "refresh", "example.org"],
+        &["explain", "a@example.org"],
+        &["explain", "example.org", "--connect", "--json"],
         &["report", "list"],
         &["report", "send"],
     ] {
@@ -113,6 +125,22 @@ fn a_wrong_configuration_is_78_for_every_verb() {
             "stsrelay: command line: admin.sockt: unknown key; the nearest known key is \"admin.socket\"\n"
         );
     }
+}
+
+#[test]
+fn publish_needs_neither_daemon_nor_dns_nor_configuration() {
+    let arguments = ["publish", "a.example", "--mx", "mx.a.example", "*.b.example", "--mode", "testing"];
+    let output = stsrelay(&[&arguments[..], &["--rua", "mailto:tls@a.example", "--offline"]].concat());
+    let printed = text(&output.stdout);
+    assert_eq!(output.status.code(), Some(0), "{}", text(&output.stderr));
+    for part in ["mode: testing\nmx: mx.a.example\nmx: *.b.example\n", "# nginx", "# Apache", "# Caddy"] {
+        assert!(printed.contains(part), "{printed}");
+    }
+    let output = stsrelay(&["publish", "a.example", "--mode", "none", "--offline", "--json"]);
+    let made: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert_eq!(made["records"][0]["name"], "_mta-sts.a.example");
+    assert_eq!(made["records"].as_array().unwrap().len(), 1);
+    assert!(made["warnings"][0].as_str().unwrap().contains("--rua"), "{made}");
 }
 
 #[test]

@@ -7,6 +7,7 @@ use tracing::info;
 use super::protocol::{
     Answer, PAGE_MAX, QueueAction, QueueEntry, QueueFilter, QueueTotals, Request, SentLine,
 };
+use crate::delivery::explain::Explainer;
 use crate::delivery::gather::Gather;
 use crate::net::Clock;
 use crate::reporting::{Reporting, SendOutcome};
@@ -27,6 +28,8 @@ pub struct AdminHandles {
     pub reports: Reports,
     /// Makes and sends them.
     pub reporting: Reporting,
+    /// Explains what would become of mail.
+    pub explainer: Explainer,
 }
 
 impl AdminHandles {
@@ -103,6 +106,9 @@ impl AdminHandles {
                 Some(json) => Answer::ReportText { json },
                 None => Answer::Nothing { text: format!("no session with {domain} today") },
             },
+            Request::Explain { destination, connect } => {
+                Answer::Explained(Box::new(self.explainer.explain(destination, connect).await))
+            }
             Request::ReportSend { day, domain, again } => {
                 let lines = self.reporting.send(day, domain, again).await;
                 Answer::Sent {

@@ -8,6 +8,7 @@ use jiff::Timestamp;
 use jiff::civil::Date;
 use serde::{Deserialize, Serialize};
 
+use crate::delivery::explain::facts::Explanation;
 use crate::mail::{Destination, Domain};
 use crate::queue::{AttemptRecord, ItemId, QueueId, RecipientState};
 use crate::store;
@@ -104,6 +105,13 @@ pub enum Request {
         /// Also what was sent already.
         again: bool,
     },
+    /// Everything that decides about mail to a destination, now.
+    Explain {
+        /// Where mail would go.
+        destination: Destination,
+        /// Also connects to its hosts.
+        connect: bool,
+    },
 }
 
 /// Which queue items; all conditions must hold. An empty filter is all items.
@@ -195,6 +203,8 @@ pub enum Answer {
         /// One line per report and target.
         lines: Vec<SentLine>,
     },
+    /// What decides about mail to a destination.
+    Explained(Box<Explanation>),
     /// There is no such thing.
     Nothing {
         /// One sentence.

@@ -1,10 +1,13 @@
 //! The command line: one file per verb. Verbs talk to the daemon over its admin socket or work
 //! offline; they return what happened, and `main` prints errors and exits.
 
+mod check;
 mod config;
+mod explain;
 mod logging;
 mod output;
 mod policy;
+mod publish;
 mod queue;
 mod report;
 mod serve;
@@ -145,6 +148,21 @@ enum Verb {
     /// Look at cached MTA-STS policies, fetch them anew, forget them
     #[command(subcommand)]
     Policy(policy::Verb),
+    /// Explain what would become of mail to an address now, and why
+    ///
+    /// The daemon tells what it would do: MX records and their DNSSEC status, MTA-STS record and policy
+    /// (fetched if it is not in the cache), local rules, and the verdict on each host with the rule
+    /// behind it.
+    Explain(explain::Arguments),
+    /// Check what a domain publishes for MTA-STS and TLS-RPT, as its owner would
+    ///
+    /// Needs no daemon: asks DNS and the policy host, and lists findings, the worst first. Exit status 1
+    /// when one is HIGH, 2 when DNS does not answer.
+    Check(check::Arguments),
+    /// Print what a domain's owner has to publish: TXT records, policy file, web server snippets
+    ///
+    /// Nothing is changed anywhere. Warns when the hosts given and the MX records in DNS differ.
+    Publish(publish::Arguments),
     /// Look at outgoing TLS reports, send them now
     #[command(subcommand)]
     Report(report::Verb),
@@ -175,6 +193,9 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> Result<Exit, Failur
         Verb::Config(verb) => config::run(&verb, &cli.config),
         Verb::Queue(verb) => queue::run(verb, &cli.config),
         Verb::Policy(verb) => policy::run(verb, &cli.config),
+        Verb::Explain(arguments) => explain::run(arguments, &cli.config),
+        Verb::Check(arguments) => check::run(&arguments, &cli.config),
+        Verb::Publish(arguments) => publish::run(arguments, &cli.config),
         Verb::Report(verb) => report::run(verb, &cli.config),
         Verb::User(verb) => user::run(&verb),
     }

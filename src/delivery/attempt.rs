@@ -24,9 +24,9 @@ use crate::store::Body;
 use crate::tlspolicy::{self, HostFacts, LocalRule, TlsPlan, Verdict};
 
 /// Hosts tried in one attempt; what a sane domain has, and a bound on what a hostile one costs.
-const HOSTS_MAX: usize = 10;
+pub(super) const HOSTS_MAX: usize = 10;
 /// Addresses tried per host (RFC 5321 §5.1 asks for at least two).
-const ADDRESSES_MAX: usize = 4;
+pub(super) const ADDRESSES_MAX: usize = 4;
 /// Recipients per transaction (RFC 5321 §4.5.3.1.8: what every server must take).
 const RECIPIENTS_MAX: usize = 100;
 

@@ -8,6 +8,7 @@
 
 pub mod attempt;
 pub mod conversation;
+pub mod explain;
 pub mod gather;
 pub mod judge;
 mod notice;

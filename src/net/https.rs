@@ -19,7 +19,7 @@ use super::dns::{Dns, Lookup};
 use super::guard::AddressGuard;
 use super::tls;
 use crate::mail::Domain;
-use crate::sts::freshness::TroubleKind;
+use crate::sts::freshness::{FetchFault, TroubleKind};
 
 /// A policy body at most (RFC 8461 §3.3 suggests 64 kilobytes); a longer one is refused, not cut.
 pub const POLICY_BYTES_MAX: usize = 64 * 1024;
@@ -32,6 +32,8 @@ const POST_TIME_MAX: Duration = Duration::from_secs(60);
 pub struct FetchError {
     /// For TLS-RPT.
     pub kind: TroubleKind,
+    /// For the policy host's owner.
+    pub fault: FetchFault,
     /// One sentence: URL and what happened.
     pub text: String,
 }
@@ -126,8 +128,11 @@ impl ReqwestHttps {
     }
 
     async fn get_policy(&self, url: &str) -> Result<Vec<u8>, FetchError> {
-        let failed =
-            |text: String| FetchError { kind: TroubleKind::Fetch, text: format!("GET {url}: {text}") };
+        let failed = |fault: FetchFault, text: String| FetchError {
+            kind: TroubleKind::Fetch,
+            fault,
+            text: format!("GET {url}: {text}"),
+        };
         let response = self
             .policies
             .get(url)
@@ -137,24 +142,31 @@ impl ReqwestHttps {
             .await
             .map_err(|error| {
                 let certificate = is_certificate_error(&error);
-                let kind = if certificate { TroubleKind::WebPki } else { TroubleKind::Fetch };
-                FetchError { kind, text: format!("GET {url}: {}", chain_text(&error)) }
+                let (kind, fault) = match certificate {
+                    true => (TroubleKind::WebPki, FetchFault::Certificate),
+                    false => (TroubleKind::Fetch, FetchFault::Unreachable),
+                };
+                FetchError { kind, fault, text: format!("GET {url}: {}", chain_text(&error)) }
             })?;
         // RFC 8461 §3.3: only 200 gives a policy; redirects are never followed.
         match response.status() {
             StatusCode::OK => {}
             status if status.is_redirection() => {
-                return Err(failed(format!("answered {status}, redirects are not followed")));
+                let text = format!("answered {status}, redirects are not followed");
+                return Err(failed(FetchFault::Redirect, text));
             }
-            status => return Err(failed(format!("answered {status}"))),
+            status => return Err(failed(FetchFault::Status, format!("answered {status}"))),
         }
         // RFC 8461 §3.2: the media type guards against pages that answer every path.
         let media_type = response.headers().get(CONTENT_TYPE).map(HeaderValue::as_bytes).unwrap_or_default();
         if !is_text_plain(media_type) {
             let shown = String::from_utf8_lossy(&media_type[..media_type.len().min(100)]).into_owned();
-            return Err(failed(format!("content type is {shown:?}, not text/plain")));
+            return Err(failed(
+                FetchFault::ContentType,
+                format!("content type is {shown:?}, not text/plain"),
+            ));
         }
-        read_capped(response).await.map_err(failed)
+        read_capped(response).await.map_err(|(fault, text)| failed(fault, text))
     }
 
     async fn post(&self, url: &str, content_type: &str, body: Vec<u8>) -> Result<u16, String> {
@@ -191,7 +203,7 @@ impl Https for ReqwestHttps {
             let within = self.options.fetch_timeout;
             tokio::time::timeout(within, self.get_policy(&url)).await.unwrap_or_else(|_| {
                 let text = format!("GET {url}: not finished within {within:?}");
-                Err(FetchError { kind: TroubleKind::Fetch, text })
+                Err(FetchError { kind: TroubleKind::Fetch, fault: FetchFault::Unreachable, text })
             })
         })
     }
@@ -225,13 +237,14 @@ fn is_text_plain(media_type: &[u8]) -> bool {
     essence.trim_ascii().eq_ignore_ascii_case(b"text/plain")
 }
 
-async fn read_capped(mut response: Response) -> Result<Vec<u8>, String> {
-    let too_long = || format!("the body is longer than {POLICY_BYTES_MAX} bytes");
+async fn read_capped(mut response: Response) -> Result<Vec<u8>, (FetchFault, String)> {
+    let too_long = || (FetchFault::TooLong, format!("the body is longer than {POLICY_BYTES_MAX} bytes"));
+    let broken = |error: reqwest::Error| (FetchFault::Unreachable, chain_text(&error));
     if response.content_length().is_some_and(|length| length > POLICY_BYTES_MAX as u64) {
         return Err(too_long());
     }
     let mut body = Vec::new();
-    while let Some(chunk) = response.chunk().await.map_err(|error| chain_text(&error))? {
+    while let Some(chunk) = response.chunk().await.map_err(broken)? {
         if body.len() + chunk.len() > POLICY_BYTES_MAX {
             return Err(too_long());
         }

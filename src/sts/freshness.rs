@@ -82,6 +82,23 @@ pub enum TroubleKind {
     WebPki,
 }
 
+/// How a fetch failed, finer than reports tell: for the policy host's owner.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum FetchFault {
+    /// No connection, none in time, or it broke.
+    Unreachable,
+    /// The certificate of the policy host.
+    Certificate,
+    /// It redirects.
+    Redirect,
+    /// Another status than 200.
+    Status,
+    /// Another media type than text/plain.
+    ContentType,
+    /// More octets than a policy may have.
+    TooLong,
+}
+
 /// What the TXT lookup of a domain said.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum TxtFact {

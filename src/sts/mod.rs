@@ -1,9 +1,12 @@
 //! MTA-STS knowledge (RFC 8461): the TXT record, the policy, and how long one may be trusted.
 //!
-//! Pure. `net` brings the bytes, `store::policies` keeps what was learnt, `delivery::gather` asks.
+//! Pure. `net` brings the bytes, `store::policies` keeps what was learnt, `delivery::gather` asks. For
+//! the owner of a domain, `check` judges what is published and `publish` makes it.
 
+pub mod check;
 pub mod freshness;
 pub mod policy;
+pub mod publish;
 pub mod record;
 
 pub use freshness::{CachedPolicy, FetchTrouble};

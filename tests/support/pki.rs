@@ -2,11 +2,14 @@
 
 use std::sync::Arc;
 
+use jiff::ToSpan;
+use jiff::tz::TimeZone;
 use rcgen::{
     BasicConstraints, CertificateParams, DnType, IsCa, Issuer, KeyPair, PublicKeyData, date_time_ymd,
 };
 use rustls::ServerConfig;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer};
+use stsrelay::net::{Clock, SystemClock};
 
 /// A certification authority.
 pub struct Pki {
@@ -21,6 +24,8 @@ pub enum Kind {
     Good,
     /// notAfter has passed.
     Expired,
+    /// notAfter is some days ahead.
+    EndsSoon,
     /// Signed by itself.
     SelfSigned,
     /// Only a CN, no SAN.
@@ -59,6 +64,11 @@ impl Pki {
         if kind == Kind::Expired {
             params.not_before = date_time_ymd(2020, 1, 1);
             params.not_after = date_time_ymd(2020, 2, 1);
+        }
+        if kind == Kind::EndsSoon {
+            let end = SystemClock.now().to_zoned(TimeZone::UTC).date().saturating_add(5.days());
+            let (month, day) = (end.month().unsigned_abs(), end.day().unsigned_abs());
+            params.not_after = date_time_ymd(end.year().into(), month, day);
         }
         let key = KeyPair::generate().expect("a key can be made");
         let certificate = match kind {

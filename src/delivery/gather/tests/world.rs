@@ -21,7 +21,7 @@ use crate::net::world::Clock;
 use crate::route::DnssecStatus;
 use crate::store::queue::QueueError;
 use crate::sts::CachedPolicy;
-use crate::sts::freshness::TroubleKind;
+use crate::sts::freshness::{FetchFault, TroubleKind};
 use crate::tlsrpt::SessionResult;
 
 pub const DAY: u64 = 24 * 3600;
@@ -133,7 +133,9 @@ impl Https for FakeHttps {
         let host = self.hosts.lock().unwrap().get(domain).cloned();
         Box::pin(async move {
             tokio::time::sleep(Duration::from_millis(300)).await;
-            let fails = |kind, text: &str| Err(FetchError { kind, text: text.to_owned() });
+            let fails = |kind, text: &str| {
+                Err(FetchError { kind, fault: FetchFault::Unreachable, text: text.to_owned() })
+            };
             match host {
                 Some(Host::Serves(text)) => Ok(text.into_bytes()),
                 Some(Host::Fails(kind)) => fails(kind, "https://mta-sts.example.org/: status 500"),

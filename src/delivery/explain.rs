@@ -1,0 +1,379 @@
+//! Explains mail to one destination: the same questions an attempt asks, with nothing sent.
+//!
+//! Uses what deliveries use: the daemon's resolver, policy cache, local rules, address guard and TLS.
+//! With `connect`, goes with each host as far as MAIL would be said, and never says it. Never changes
+//! the queue and counts no session; a policy is fetched (and a failing fetch counted) as for mail.
+//! Called by `admin::answer`.
+
+mod conclude;
+mod connect;
+pub mod facts;
+
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures_util::future::join_all;
+use jiff::Timestamp;
+use tokio::sync::watch;
+
+use self::conclude::conclude;
+use self::facts::{
+    AddressFacts, AppliedFacts, Asked, Explanation, HeldFacts, HostExplained, LocalFacts, PolicyFacts,
+    RecordFacts, ReportFacts, Trouble, VerdictFacts,
+};
+use super::attempt::{ADDRESSES_MAX, HOSTS_MAX};
+use super::gather::{self, Gather, Heed, NextHop, StsState};
+use super::{Options, judge, tally};
+use crate::dane::TlsaAnswer;
+use crate::mail::{Destination, Domain, Failure, Scope, TlsRequest};
+use crate::net::World;
+use crate::net::dns::Lookup;
+use crate::net::guard::AddressGuard;
+use crate::route::{DnssecStatus, MxHost, Route};
+use crate::store::Policies;
+use crate::sts::record;
+use crate::tlspolicy::{self, HostFacts, LocalRule, Override, Requirement, Rule, TlsPlan, Verdict};
+
+/// What explaining needs. Cheap to clone.
+#[derive(Clone)]
+pub struct Explainer {
+    /// The doors.
+    pub world: World,
+    /// The daemon's own gatherer, with its caches.
+    pub gather: Gather,
+    /// The policy cache.
+    pub policies: Policies,
+    /// Held against every address before it is shown as usable.
+    pub guard: AddressGuard,
+    /// Of delivery, as they are now.
+    pub delivery: watch::Receiver<Arc<Options>>,
+    /// Of gathering, as they are now.
+    pub gathering: watch::Receiver<Arc<gather::Options>>,
+}
+
+/// What is to be told of a host.
+struct Look {
+    verdict: Verdict,
+    addresses: Result<Vec<IpAddr>, Failure>,
+    /// Beyond the hosts of one attempt.
+    out_of_reach: bool,
+    connect: bool,
+}
+
+/// A host, how it is decided, and why it could not be used (as far as that is known).
+struct Explained {
+    host: HostExplained,
+    failures: Vec<Failure>,
+    /// RFC 5321 §5.1: the host is ourselves, and the walk ends here.
+    ends_walk: bool,
+}
+
+impl Explainer {
+    /// Explains mail to `destination` now; with `connect`, connects to its hosts.
+    pub async fn explain(&self, destination: Destination, connect: bool) -> Explanation {
+        let options = self.delivery.borrow().clone();
+        match destination.domain().cloned() {
+            Some(domain) => self.explain_domain(&domain, destination, connect, &options).await,
+            None => self.explain_literal(destination, connect, &options).await,
+        }
+    }
+
+    async fn explain_domain(
+        &self,
+        domain: &Domain,
+        destination: Destination,
+        connect: bool,
+        options: &Options,
+    ) -> Explanation {
+        let (sts, route, mx, txt) = tokio::join!(
+            self.gather.sts(domain, Duration::ZERO),
+            self.gather.route(&destination),
+            self.world.dns.mx(domain),
+            self.txt(domain),
+        );
+        let now = self.world.clock.now();
+        let (state, unknown) = match sts {
+            Ok(state) => (state, None),
+            Err(failure) => (StsState::default(), Some(failure)),
+        };
+        let (route, route_failure) = match route {
+            Ok(NextHop::Route(route)) => (Some(route), None),
+            Ok(NextHop::Literal(_)) => (None, None),
+            Err(failure) => (None, Some(failure)),
+        };
+        let local = local_facts(&options.overrides, domain, now);
+        let explained = match &route {
+            Some(route) => self.explain_hosts(domain, route, &state, local.rule, connect, options).await,
+            None => Vec::new(),
+        };
+        let first_failure = unknown.as_ref().or(route_failure.as_ref());
+        Explanation {
+            at: now,
+            conclusion: conclude(first_failure, &explained, connect),
+            mx: Some(Asked::new(&mx, |mx| format!("{} {}", mx.preference, shown_exchange(&mx.exchange)))),
+            implicit_mx: route.as_ref().is_some_and(|route| route.implicit),
+            route_trouble: route_failure.as_ref().map(Trouble::from),
+            record: Some(record_facts(&txt)),
+            policy: Some(self.policy_facts(domain, &state, unknown.as_ref(), now)),
+            local,
+            hosts: explained.into_iter().map(|explained| explained.host).collect(),
+            connected: connect,
+            destination,
+        }
+    }
+
+    /// RFC 5321 §4.1.3, RFC 8461 §3.4: connected to directly, without policy.
+    async fn explain_literal(
+        &self,
+        destination: Destination,
+        connect: bool,
+        options: &Options,
+    ) -> Explanation {
+        let (failure, explained) = match self.gather.route(&destination).await {
+            Ok(NextHop::Literal(ip)) => {
+                let plan = TlsPlan {
+                    require: Requirement::Opportunistic,
+                    sni: options.hostname.clone(),
+                    name: options.hostname.clone(),
+                    mx_status: DnssecStatus::Insecure,
+                    report_on: Vec::new(),
+                    rule: Rule::Opportunistic,
+                };
+                let name = destination.to_string();
+                let mut explained =
+                    self.host(&name, 0, VerdictFacts::of_plan(&plan), Ok(vec![ip]), options.smtp_port);
+                if connect {
+                    self.connect(&mut explained, &name, &plan, None, options).await;
+                }
+                (None, vec![explained])
+            }
+            Ok(NextHop::Route(_)) => (None, Vec::new()),
+            Err(failure) => (Some(failure), Vec::new()),
+        };
+        Explanation {
+            at: self.world.clock.now(),
+            conclusion: conclude(failure.as_ref(), &explained, connect),
+            destination,
+            mx: None,
+            implicit_mx: false,
+            route_trouble: failure.as_ref().map(Trouble::from),
+            record: None,
+            policy: None,
+            local: LocalFacts::default(),
+            hosts: explained.into_iter().map(|explained| explained.host).collect(),
+            connected: connect,
+        }
+    }
+
+    async fn txt(&self, domain: &Domain) -> Lookup<Vec<u8>> {
+        match domain.prefixed("_mta-sts") {
+            Ok(name) => self.world.dns.txt(&name).await,
+            // A name too long for DNS does not exist.
+            Err(_) => Lookup::NxDomain(DnssecStatus::Insecure),
+        }
+    }
+
+    fn policy_facts(
+        &self,
+        domain: &Domain,
+        state: &StsState,
+        unknown: Option<&Failure>,
+        now: Timestamp,
+    ) -> PolicyFacts {
+        let entry = self.policies.get(domain);
+        let entry = entry.as_deref();
+        let trouble = state.trouble.as_ref().or_else(|| entry.and_then(|entry| entry.trouble.as_ref()));
+        PolicyFacts {
+            switched_off: !self.gathering.borrow().mta_sts,
+            applies: state.policy.as_ref().map(|policy| AppliedFacts::new(policy, state.id.as_deref())),
+            held: entry.and_then(|entry| entry.live(now)).map(HeldFacts::from),
+            fetch_trouble: trouble.map(facts::FetchFacts::from),
+            unknown: unknown.map(Trouble::from),
+        }
+    }
+
+    async fn explain_hosts(
+        &self,
+        domain: &Domain,
+        route: &Route,
+        state: &StsState,
+        local: LocalRule,
+        connect: bool,
+        options: &Options,
+    ) -> Vec<Explained> {
+        let found = join_all(route.hosts.iter().map(|host| self.gather.host(host, Heed::Dane))).await;
+        // As in an attempt: hosts that are skipped do not count.
+        let mut tried = 0;
+        let hosts = route.hosts.iter().zip(found).map(|(host, found)| {
+            let (tlsa, tlsa_base) = match &found {
+                Ok(found) => (found.tlsa.clone(), found.tlsa_base.clone()),
+                Err(_) => (TlsaAnswer::Absent, host.name.clone()),
+            };
+            let facts = HostFacts {
+                mx: host.name.clone(),
+                policy_domain: domain.clone(),
+                expanded: route.expanded.clone(),
+                mx_status: route.status,
+                sts: state.policy.clone(),
+                sts_id: state.id.clone(),
+                tlsa,
+                tlsa_base,
+                request: TlsRequest::None,
+                local,
+                dane_with_sts: options.dane_with_sts,
+            };
+            let verdict = tlspolicy::decide(&facts);
+            let out_of_reach = tried >= HOSTS_MAX;
+            tried += usize::from(matches!(verdict, Verdict::Use(_)));
+            let addresses = found.map(|found| found.addresses);
+            async move {
+                let look = Look { verdict, addresses, out_of_reach, connect };
+                let mut explained = self.explain_host(domain, host, &facts, look, options).await;
+                explained.host.tlsa = Some(facts::TlsaFacts::from(&facts.tlsa));
+                explained
+            }
+        });
+        join_all(hosts).await
+    }
+
+    async fn explain_host(
+        &self,
+        domain: &Domain,
+        host: &MxHost,
+        facts: &HostFacts,
+        look: Look,
+        options: &Options,
+    ) -> Explained {
+        let Look { verdict, addresses, out_of_reach, connect } = look;
+        let name = host.name.as_str();
+        let mut explained = match &verdict {
+            Verdict::Use(plan) => {
+                let mut explained = self.host(
+                    name,
+                    host.preference,
+                    VerdictFacts::of_plan(plan),
+                    addresses,
+                    options.smtp_port,
+                );
+                explained.host.tls_rpt = ReportFacts::of_plan(plan);
+                explained
+            }
+            Verdict::Skip(reason) => {
+                let mut explained = self.host(
+                    name,
+                    host.preference,
+                    VerdictFacts::of_skip(reason),
+                    addresses,
+                    options.smtp_port,
+                );
+                explained.host.tls_rpt = ReportFacts::of_results(&tally::of_skip(domain, &host.name, reason));
+                // An attempt does not even look at the addresses.
+                explained.failures = vec![judge::skip_failure(reason, name)];
+                explained.ends_walk = false;
+                explained
+            }
+        };
+        explained.host.listed = facts.sts.as_ref().map(|policy| policy.allows(&host.name));
+        explained.host.out_of_reach = out_of_reach;
+        if connect && !out_of_reach {
+            match &verdict {
+                Verdict::Use(plan) => {
+                    self.connect(&mut explained, name, plan, Some(domain), options).await;
+                }
+                Verdict::Skip(reason) => {
+                    // Only to show what it has: whatever that is, no mail goes there.
+                    let looking = TlsPlan {
+                        require: Requirement::Opportunistic,
+                        sni: host.name.clone(),
+                        name: host.name.clone(),
+                        mx_status: facts.mx_status,
+                        report_on: Vec::new(),
+                        rule: reason.rule,
+                    };
+                    let failures = std::mem::take(&mut explained.failures);
+                    self.connect(&mut explained, name, &looking, None, options).await;
+                    explained.failures = failures;
+                }
+            }
+        }
+        explained
+    }
+
+    fn host(
+        &self,
+        name: &str,
+        preference: u16,
+        verdict: VerdictFacts,
+        addresses: Result<Vec<IpAddr>, Failure>,
+        smtp_port: u16,
+    ) -> Explained {
+        let (addresses, failure) = match addresses {
+            Ok(addresses) => (addresses, None),
+            Err(failure) => (Vec::new(), Some(failure)),
+        };
+        let addresses: Vec<AddressFacts> = addresses
+            .into_iter()
+            .map(|ip| AddressFacts { ip, refused: self.guard.check(ip).err() })
+            .collect();
+        let mut failures: Vec<Failure> = failure.iter().cloned().collect();
+        let tried = || addresses.iter().take(ADDRESSES_MAX);
+        // What dialling would say of each, when none is left.
+        if tried().all(|address| address.refused.is_some()) {
+            failures.extend(tried().filter_map(|address| {
+                let to = SocketAddr::new(address.ip, smtp_port);
+                let refused = address.refused.as_ref()?;
+                Some(judge::dial_failure(&format!("connection to {to} failed: {refused}"), name))
+            }));
+        }
+        Explained {
+            ends_walk: failure.as_ref().is_some_and(|failure| failure.scope == Scope::Domain),
+            host: HostExplained {
+                host: name.to_owned(),
+                preference,
+                listed: None,
+                address_trouble: failure.as_ref().map(Trouble::from),
+                addresses,
+                tlsa: None,
+                verdict,
+                out_of_reach: false,
+                tls_rpt: Vec::new(),
+                tries: Vec::new(),
+            },
+            failures,
+        }
+    }
+}
+
+/// `.` is how a null MX is written (RFC 7505).
+fn shown_exchange(exchange: &str) -> &str {
+    if exchange.is_empty() { "." } else { exchange }
+}
+
+fn local_facts(overrides: &[Override], domain: &Domain, now: Timestamp) -> LocalFacts {
+    let rule = tlspolicy::override_for(overrides, domain, now);
+    let of = overrides
+        .iter()
+        .find(|of| of.require == rule && of.domain == *domain && of.until.is_none_or(|until| now < until));
+    LocalFacts {
+        rule,
+        until: of.and_then(|of| of.until),
+        reason: of.map(|of| of.reason.clone()).filter(|reason| !reason.is_empty()),
+    }
+}
+
+fn record_facts(txt: &Lookup<Vec<u8>>) -> RecordFacts {
+    let asked = Asked::new(txt, |text| String::from_utf8_lossy(text).into_owned());
+    let parsed = match txt {
+        Lookup::Found(answer) => record::parse(&answer.records),
+        Lookup::NoData(_) | Lookup::NxDomain(_) => Err(record::RecordError::Absent),
+        Lookup::Failed(_) => return RecordFacts { asked, id: None, unusable: None },
+    };
+    match parsed {
+        Ok(record) => RecordFacts { asked, id: Some(record.id), unusable: None },
+        Err(error) => RecordFacts { asked, id: None, unusable: Some(error.to_string()) },
+    }
+}
+
+#[cfg(test)]
+mod tests;
