@@ -6,8 +6,10 @@
 
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
+use std::time::Duration;
 
 use jiff::Timestamp;
+use tokio::time::Instant;
 use tracing::debug;
 
 use super::conversation::{Conversation, TlsSeen};
@@ -27,6 +29,9 @@ use crate::tlspolicy::{self, HostFacts, LocalRule, TlsPlan, Verdict};
 pub(super) const HOSTS_MAX: usize = 10;
 /// Addresses tried per host (RFC 5321 §5.1 asks for at least two).
 pub(super) const ADDRESSES_MAX: usize = 4;
+/// After this time a walk begins with no further host or address: an attempt that goes from one hanging
+/// host to the next would hold its place for hours.
+const WALK_MAX: Duration = Duration::from_secs(15 * 60);
 /// Recipients per transaction (RFC 5321 §4.5.3.1.8: what every server must take).
 const RECIPIENTS_MAX: usize = 100;
 
@@ -44,6 +49,7 @@ pub struct Attempted {
 /// The state of one walk.
 struct Walk<'a> {
     item: &'a QueueItem,
+    begun: Instant,
     body: Body,
     options: Arc<Options>,
     /// Whose `_smtp._tls` record hears of these sessions; nobody for report mail and literals.
@@ -79,6 +85,7 @@ impl Delivery {
         };
         let mut walk = Walk {
             item,
+            begun: Instant::now(),
             body,
             options,
             report_domain,
@@ -123,7 +130,7 @@ impl Delivery {
         // Hosts that are skipped cost nothing and do not count.
         let mut tried = 0;
         for host in &route.hosts {
-            if walk.remaining.is_empty() || tried == HOSTS_MAX {
+            if walk.remaining.is_empty() || tried == HOSTS_MAX || walk.is_over() {
                 break;
             }
             let heed = if walk.item.is_report { Heed::Nothing } else { Heed::Dane };
@@ -223,6 +230,9 @@ impl Delivery {
 
     async fn try_addresses(&self, walk: &mut Walk<'_>, host: &str, plan: &TlsPlan, addresses: &[IpAddr]) {
         for ip in addresses.iter().take(ADDRESSES_MAX) {
+            if walk.is_over() {
+                break;
+            }
             let address = SocketAddr::new(*ip, walk.options.smtp_port);
             let mut tls_use =
                 if plan.require.allows_cleartext() { TlsUse::IfOffered } else { TlsUse::Required };
@@ -275,7 +285,7 @@ impl Delivery {
         let Err(end) = opened else { return Ok(conversation) };
         debug!(mx = host, %address, end = ?end, "session failed");
         walk.record.tls = conversation.tls_text();
-        walk.failures.push((None, judge::session_failure(&end, host, plan.rule)));
+        walk.failures.push((None, judge::session_failure(&end, host, plan.demands())));
         let by_tls = matches!(end, SessionEnd::Tls(_)) || matches!(conversation.seen, TlsSeen::Failed(_));
         Err(if by_tls { Opening::Tls } else { Opening::Host })
     }
@@ -308,7 +318,7 @@ impl Delivery {
             let batch: Vec<usize> = queue.drain(..queue.len().min(RECIPIENTS_MAX)).collect();
             // I4, I10: asked again for every message, whatever the pool thought.
             if !conversation.is_open() || !conversation.meets(plan) {
-                let failure = judge::session_failure(&conversation.end(), host, plan.rule);
+                let failure = judge::session_failure(&conversation.end(), host, plan.demands());
                 walk.leave(batch.into_iter().map(|index| (index, failure.clone())));
                 continue;
             }
@@ -326,7 +336,7 @@ impl Delivery {
             }
             first = false;
             let session_end = (!conversation.is_open()).then(|| conversation.end());
-            let judgement = judge::judge(&end, session_end.as_ref(), &batch, host, plan.rule);
+            let judgement = judge::judge(&end, session_end.as_ref(), &batch, host, plan.demands());
             let progress = judgement.again.len() < batch.len();
             let again = walk.apply(judgement, conversation.offers_dsn());
             // RFC 5321 §4.5.3.1.10: those refused as one too many, in the same session; each round
@@ -356,6 +366,11 @@ enum Opening {
 }
 
 impl Walk<'_> {
+    /// No further host or address is begun.
+    fn is_over(&self) -> bool {
+        self.begun.elapsed() >= WALK_MAX
+    }
+
     fn transaction(&self, batch: &[usize]) -> Transaction {
         let envelope = &self.item.envelope;
         Transaction {

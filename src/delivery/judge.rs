@@ -19,13 +19,14 @@ pub struct Judgement {
     pub next_host: Vec<(usize, Failure)>,
 }
 
-/// Reads a transaction's end. `recipients` are the positions given to the transaction, in its order.
+/// Reads a transaction's end. `recipients` are the positions given to the transaction, in its order;
+/// `rule` is what demands something of the connection ([`TlsPlan::demands`](crate::tlspolicy::TlsPlan::demands)).
 pub fn judge(
     end: &TransactionEnd,
     session: Option<&SessionEnd>,
     recipients: &[usize],
     host: &str,
-    rule: Rule,
+    rule: Option<Rule>,
 ) -> Judgement {
     match end {
         TransactionEnd::Answered(replies) => judge_replies(recipients, replies, host),
@@ -116,13 +117,13 @@ fn reply_failure(reply: &Reply, host: &str, scope: Scope, permanence: Permanence
 }
 
 /// What the end of a session before any transaction means: always the host's failure.
-pub fn session_failure(end: &SessionEnd, host: &str, rule: Rule) -> Failure {
+pub fn session_failure(end: &SessionEnd, host: &str, rule: Option<Rule>) -> Failure {
     match end {
         SessionEnd::Refused { phase, reply } => {
             // RFC 7504 §4, RFC 5321 §3.1: a refusal to talk at all is permanent for this host only.
             // Not under a policy: whoever spoke before TLS has proven nothing and may not make us bounce.
             let permanence = match phase {
-                Phase::Greeting | Phase::Hello if reply.is_permanent() && !is_policy(rule) => {
+                Phase::Greeting | Phase::Hello if reply.is_permanent() && rule.is_none() => {
                     Permanence::Permanent
                 }
                 _ => Permanence::Transient,
@@ -136,20 +137,14 @@ pub fn session_failure(end: &SessionEnd, host: &str, rule: Rule) -> Failure {
     }
 }
 
-/// Whether the rule demands something of the connection.
-fn is_policy(rule: Rule) -> bool {
-    !matches!(rule, Rule::Opportunistic | Rule::StsTesting | Rule::TlsNotRequired)
-}
-
 /// A TLS failure. Under a policy it is the policy's (named by its rule), always transient: RFC 8461 §5.
-fn tls_failure(failure: &TlsFailure, host: &str, rule: Rule) -> Failure {
+fn tls_failure(failure: &TlsFailure, host: &str, rule: Option<Rule>) -> Failure {
     // RFC 3463 X.7.10: encryption needed; X.7.5: cryptographic failure.
     let status = match failure {
         TlsFailure::NotOffered(_) => EnhancedStatus::new(4, 7, 10),
         _ => EnhancedStatus::new(4, 7, 5),
     };
-    let by_policy = is_policy(rule);
-    let text = if by_policy {
+    let text = if let Some(rule) = rule {
         // The cause first: listings cut what does not fit.
         format!("host {host}: {failure}; the rule \"{rule}\" forbids delivery over such a connection")
     } else {
@@ -162,7 +157,7 @@ fn tls_failure(failure: &TlsFailure, host: &str, rule: Rule) -> Failure {
         text: header::sanitize(&text),
         host: Some(host.to_owned()),
         reply: None,
-        rule: by_policy.then(|| rule.to_string()),
+        rule: rule.map(|rule| rule.to_string()),
     }
 }
 
@@ -280,7 +275,7 @@ mod tests {
 
     fn answered(replies: Vec<Reply>) -> Judgement {
         let recipients: Vec<usize> = (0..replies.len()).collect();
-        judge(&TransactionEnd::Answered(replies), None, &recipients, HOST, Rule::StsEnforce)
+        judge(&TransactionEnd::Answered(replies), None, &recipients, HOST, Some(Rule::StsEnforce))
     }
 
     #[test]
@@ -322,34 +317,34 @@ mod tests {
     fn a_break_after_the_final_dot_is_deferred_and_never_sent_to_another_host_at_once() {
         let lost = SessionEnd::Lost { phase: Phase::Dot, text: "timed out".into() };
         let end = TransactionEnd::Broken { replies: vec![None, Some(reply(550, None))], uncertain: true };
-        let judgement = judge(&end, Some(&lost), &[4, 7], HOST, Rule::Opportunistic);
+        let judgement = judge(&end, Some(&lost), &[4, 7], HOST, None);
         assert!(judgement.next_host.is_empty());
         assert!(matches!(&judgement.outcomes[0], (4, Outcome::Deferred(f)) if f.text.contains("sent again")));
         assert!(matches!(&judgement.outcomes[1], (7, Outcome::Failed(_))));
         let end = TransactionEnd::Broken { replies: vec![None], uncertain: false };
-        assert_eq!(judge(&end, Some(&lost), &[4], HOST, Rule::Opportunistic).next_host.len(), 1);
+        assert_eq!(judge(&end, Some(&lost), &[4], HOST, None).next_host.len(), 1);
     }
 
     #[test]
     fn a_policy_failure_is_transient_and_names_its_rule() {
         let end = SessionEnd::Tls(TlsFailure::Certificate(CertificateFailure::Expired("2020-01-01".into())));
-        let failure = session_failure(&end, HOST, Rule::StsEnforce);
+        let failure = session_failure(&end, HOST, Some(Rule::StsEnforce));
         assert_eq!(failure.permanence, Permanence::Transient);
         assert_eq!(failure.status.to_string(), "4.7.5");
         assert_eq!(failure.rule.as_deref(), Some("mta-sts enforce"));
         assert!(failure.text.contains(HOST) && failure.text.contains("expired"), "{}", failure.text);
         let stripped = SessionEnd::Tls(TlsFailure::NotOffered("EHLO lacks it".into()));
-        assert_eq!(session_failure(&stripped, HOST, Rule::StsEnforce).status.to_string(), "4.7.10");
+        assert_eq!(session_failure(&stripped, HOST, Some(Rule::StsEnforce)).status.to_string(), "4.7.10");
     }
 
     #[test]
     fn a_refused_greeting_is_permanent_for_the_host_and_421_never_is() {
         let refused = |phase, code| SessionEnd::Refused { phase, reply: reply(code, None) };
-        let permanence = |end| session_failure(&end, HOST, Rule::Opportunistic).permanence;
+        let permanence = |end| session_failure(&end, HOST, None).permanence;
         assert_eq!(permanence(refused(Phase::Greeting, 554)), Permanence::Permanent);
         assert_eq!(permanence(refused(Phase::Greeting, 421)), Permanence::Transient);
         assert_eq!(permanence(refused(Phase::Mail, 421)), Permanence::Transient);
-        let enforced = session_failure(&refused(Phase::Greeting, 554), HOST, Rule::StsEnforce);
+        let enforced = session_failure(&refused(Phase::Greeting, 554), HOST, Some(Rule::StsEnforce));
         assert_eq!(enforced.permanence, Permanence::Transient, "spoken by nobody we know");
     }
 
@@ -357,7 +352,7 @@ mod tests {
     fn one_transient_host_is_enough_to_try_again_and_a_policys_words_win() {
         let permanent = missing_failure(Missing::SmtpUtf8, HOST);
         let down = dial_failure("connection refused", HOST);
-        let policy = session_failure(&SessionEnd::Tls(TlsFailure::TlsaMismatch), HOST, Rule::Dane);
+        let policy = session_failure(&SessionEnd::Tls(TlsFailure::TlsaMismatch), HOST, Some(Rule::Dane));
         assert!(matches!(exhausted(std::slice::from_ref(&permanent)), Outcome::Failed(_)));
         assert!(matches!(exhausted(&[down.clone(), permanent.clone()]), Outcome::Deferred(_)));
         assert!(matches!(exhausted(&[policy, down]), Outcome::Deferred(f) if f.rule.is_some()));

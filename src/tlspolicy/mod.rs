@@ -108,6 +108,14 @@ pub struct TlsPlan {
     pub rule: Rule,
 }
 
+impl TlsPlan {
+    /// The rule, where it demands something of the connection; a plan that allows clear (no policy,
+    /// testing, `ignore-sts`, report mail) demands nothing, and no failure is that rule's doing.
+    pub fn demands(&self) -> Option<Rule> {
+        (!self.require.allows_cleartext()).then_some(self.rule)
+    }
+}
+
 /// One policy a session is counted under.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ReportOn {

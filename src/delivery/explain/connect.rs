@@ -125,7 +125,7 @@ impl Explainer {
         let by_tls =
             matches!(end, Some(SessionEnd::Tls(_))) || matches!(conversation.seen, TlsSeen::Failed(_));
         conversation.quit().await;
-        let failure = end.map(|end| (judge::session_failure(&end, name, plan.rule), by_tls));
+        let failure = end.map(|end| (judge::session_failure(&end, name, plan.demands()), by_tls));
         tried.trouble = failure.as_ref().map(|(failure, _)| Trouble::from(failure));
         (tried, failure)
     }
