@@ -243,7 +243,11 @@ impl Delivery {
                         return;
                     }
                     // RFC 7435: opportunistic, so in clear rather than not at all; on a new connection.
-                    Err(Opening::Tls) if tls_use == TlsUse::IfOffered => tls_use = TlsUse::Never,
+                    Err(Opening::Tls) if tls_use == TlsUse::IfOffered => {
+                        // What counts is how it goes in clear: no TLS is no failure here.
+                        walk.failures.pop();
+                        tls_use = TlsUse::Never;
+                    }
                     Err(_) => break,
                 }
             }

@@ -151,13 +151,7 @@ impl Delivery {
         let options = self.options.borrow().clone();
         let judged_at = judged_at(&item, started, now, &options.retry);
         let settlement = item.settle(&attempted.outcomes, judged_at, &options.retry, rand::random());
-        let born = match self.notices(&item, &attempted, &settlement, now).await {
-            Ok(born) => born,
-            Err(error) => {
-                error!(%error, "notice not composed; the item stays as it was");
-                return;
-            }
-        };
+        let born = self.notices(&item, &attempted, &settlement, now).await;
         log_settled(&settlement, &attempted, born.len());
         let mut told = false;
         loop {

@@ -4,8 +4,9 @@
 //! a null reverse-path (invariant I3) and never about report mail (RFC 8460 §5.5: dropped silently).
 //! Called by `delivery::run` between an attempt and its settling.
 
+use bytes::Bytes;
 use jiff::Timestamp;
-use tracing::warn;
+use tracing::{error, warn};
 
 use super::Delivery;
 use super::attempt::Attempted;
@@ -19,32 +20,26 @@ const RETURN_BYTES_MAX: usize = 50 * 1024;
 
 impl Delivery {
     /// The messages born of this attempt.
-    ///
-    /// # Errors
-    /// [`QueueError`] when the original cannot be read: the caller settles nothing then, so that no
-    /// failure goes untold (invariant I2).
     pub async fn notices(
         &self,
         item: &QueueItem,
         attempted: &Attempted,
         settlement: &Settlement,
         now: Timestamp,
-    ) -> Result<Vec<NewMessage>, QueueError> {
+    ) -> Vec<NewMessage> {
         if item.is_report || item.envelope.reverse_path.is_null() {
             if !settlement.newly_failed.is_empty() {
                 let what = if item.is_report { "report" } else { "message with null reverse-path" };
                 warn!(recipients = settlement.newly_failed.len(), "{what} failed; nobody is told");
             }
-            return Ok(Vec::new());
+            return Vec::new();
         }
         let groups = [failed(item, settlement), delayed(self, item, settlement), relayed(item, attempted)];
         let mut born = Vec::new();
         for recipients in groups {
-            if let Some(message) = self.notice(item, recipients, now).await? {
-                born.push(message);
-            }
+            born.extend(self.notice(item, recipients, now).await);
         }
-        Ok(born)
+        born
     }
 
     async fn notice(
@@ -52,12 +47,11 @@ impl Delivery {
         item: &QueueItem,
         recipients: Vec<(usize, Notice)>,
         now: Timestamp,
-    ) -> Result<Option<NewMessage>, QueueError> {
+    ) -> Option<NewMessage> {
         if recipients.is_empty() {
-            return Ok(None);
+            return None;
         }
-        let body = self.queue.body(item.id.queue_id).await?;
-        let original = body.head(RETURN_BYTES_MAX).await?;
+        let (original, len) = self.original(item).await;
         let options = self.options.borrow().clone();
         let facts = NoticeFacts {
             hostname: &options.hostname,
@@ -67,18 +61,31 @@ impl Delivery {
             now,
             recipients,
             original: &original,
-            complete: body.len() <= RETURN_BYTES_MAX as u64 && item.envelope.ret != Some(Ret::Headers),
+            complete: len <= RETURN_BYTES_MAX as u64 && item.envelope.ret != Some(Ret::Headers),
             random: rand::random(),
         };
-        let Some(composed) = dsn::compose(&facts) else { return Ok(None) };
-        Ok(Some(NewMessage {
+        let composed = dsn::compose(&facts)?;
+        Some(NewMessage {
             id: self.queue.allocate_id(),
             envelope: composed.envelope,
             body: Body::Memory(composed.content.into()),
             received_at: now,
             is_report: false,
             expires_at: None,
-        }))
+        })
+    }
+
+    /// The start of the message, and its length. A message that cannot be read any more must still be
+    /// bounced (invariant I2): then nothing comes back, and the notice says so.
+    async fn original(&self, item: &QueueItem) -> (Bytes, u64) {
+        let read = async {
+            let body = self.queue.body(item.id.queue_id).await?;
+            Ok::<_, QueueError>((body.head(RETURN_BYTES_MAX).await?, body.len()))
+        };
+        read.await.unwrap_or_else(|error| {
+            error!(%error, "message not readable; its notice goes without it");
+            (Bytes::new(), 0)
+        })
     }
 }
 

@@ -17,6 +17,9 @@ pub(super) fn part(facts: &NoticeFacts<'_>, told: &[Told<'_>]) -> Returned {
     let failed = told.iter().any(|(_, notice)| notice.action() == Action::Failed);
     let asked = facts.envelope.ret != Some(Ret::Headers);
     let header_only = |why: &str| headers(facts.original, why);
+    if facts.original.is_empty() {
+        return header_only("The message cannot be read any more, so nothing of it is attached.");
+    }
     // RFC 3461 §6.2: the whole message only in failure notices, never against RET=HDRS.
     if !failed || !asked {
         return header_only("The header of the message is attached.");

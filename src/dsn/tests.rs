@@ -300,6 +300,20 @@ fn an_endless_header_is_cut_at_a_line_end() {
 }
 
 #[test]
+fn a_message_that_cannot_be_read_any_more_is_bounced_without_it_and_says_so() {
+    let made = notice(
+        &envelope("alice@example.com", &["bob@example.net"]),
+        vec![(0, Notice::Failed(refused("no")))],
+        b"",
+    )
+    .unwrap();
+    let (_, text, _, returned) = parts(&made);
+    assert!(text.contains("cannot be read any more"), "{text}");
+    assert_eq!(returned.kind(), "text/rfc822-headers");
+    assert!(returned.text().trim().is_empty());
+}
+
+#[test]
 fn eight_bit_text_is_returned_as_such_and_declared() {
     let original = "Subject: x\r\n\r\nGrüße\r\n".as_bytes();
     let made = notice(
