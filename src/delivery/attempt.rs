@@ -4,64 +4,34 @@
 //! meet the plan. The opportunistic second try in clear is a candidate of the walk, offered only where
 //! the requirement allows clear. Called by `delivery::run`, once per claim.
 
-use std::net::{IpAddr, SocketAddr};
-use std::sync::Arc;
-use std::time::Duration;
+mod walk;
 
-use jiff::Timestamp;
+use std::net::{IpAddr, SocketAddr};
+
 use tokio::time::Instant;
 use tracing::debug;
 
+use self::walk::{Walk, empty_record, local_failure, not_tried};
+use super::Delivery;
 use super::conversation::{Conversation, TlsSeen};
 use super::gather::{Heed, HostAnswers, NextHop, StsState};
-use super::judge::{self, Judgement};
+use super::judge;
+use super::known::Known;
 use super::tally::{self, Ends};
-use super::{Delivery, Options};
-use crate::dane::TlsaAnswer;
-use crate::mail::{Destination, Domain, EnhancedStatus, Failure, Outcome, Permanence, Scope, TlsRequest};
-use crate::queue::{AttemptRecord, QueueItem};
+use crate::mail::{Destination, Domain, Failure, Scope, TlsRequest};
+use crate::queue::QueueItem;
 use crate::route::{DnssecStatus, MxHost};
-use crate::smtp::client::{SessionEnd, TlsUse, Transaction, TransactionEnd, TransactionRecipient};
-use crate::store::Body;
-use crate::tlspolicy::{self, HostFacts, LocalRule, TlsPlan, Verdict};
+use crate::smtp::client::{SessionEnd, TlsUse, TransactionEnd};
+use crate::tlspolicy::{self, LocalRule, TlsPlan, Verdict};
+
+pub use self::walk::Attempted;
 
 /// Hosts tried in one attempt; what a sane domain has, and a bound on what a hostile one costs.
 pub(super) const HOSTS_MAX: usize = 10;
 /// Addresses tried per host (RFC 5321 §5.1 asks for at least two).
 pub(super) const ADDRESSES_MAX: usize = 4;
-/// After this time a walk begins with no further host or address: an attempt that goes from one hanging
-/// host to the next would hold its place for hours.
-const WALK_MAX: Duration = Duration::from_secs(15 * 60);
 /// Recipients per transaction (RFC 5321 §4.5.3.1.8: what every server must take).
 const RECIPIENTS_MAX: usize = 100;
-
-/// What an attempt brought.
-#[derive(Debug)]
-pub struct Attempted {
-    /// Per recipient tried, by position in the envelope.
-    pub outcomes: Vec<(usize, Outcome)>,
-    /// Delivered to a host that does not pass DSN requests on (RFC 3461 §5.2.2).
-    pub relayed: Vec<usize>,
-    /// For the operator.
-    pub record: AttemptRecord,
-}
-
-/// The state of one walk.
-struct Walk<'a> {
-    item: &'a QueueItem,
-    begun: Instant,
-    body: Body,
-    options: Arc<Options>,
-    /// Whose `_smtp._tls` record hears of these sessions; nobody for report mail and literals.
-    report_domain: Option<Domain>,
-    /// Still without an outcome in this attempt.
-    remaining: Vec<usize>,
-    outcomes: Vec<(usize, Outcome)>,
-    relayed: Vec<usize>,
-    /// Failures of hosts: for everybody remaining, or for one recipient.
-    failures: Vec<(Option<usize>, Failure)>,
-    record: AttemptRecord,
-}
 
 /// How using a connection went.
 enum Used {
@@ -127,6 +97,14 @@ impl Delivery {
                 return Ok(());
             }
         };
+        let known = Known {
+            domain,
+            route: &route,
+            sts: &sts,
+            request,
+            local,
+            dane_with_sts: walk.options.dane_with_sts,
+        };
         // Hosts that are skipped cost nothing and do not count.
         let mut tried = 0;
         for host in &route.hosts {
@@ -135,24 +113,7 @@ impl Delivery {
             }
             let heed = if walk.item.is_report { Heed::Nothing } else { Heed::Dane };
             let found = self.gather.host(host, heed).await;
-            // Without addresses nobody is connected to; an enforced policy may still forbid the host.
-            let (tlsa, tlsa_base) = match &found {
-                Ok(found) => (found.tlsa.clone(), found.tlsa_base.clone()),
-                Err(_) => (TlsaAnswer::Absent, host.name.clone()),
-            };
-            let facts = HostFacts {
-                mx: host.name.clone(),
-                policy_domain: domain.clone(),
-                expanded: route.expanded.clone(),
-                mx_status: route.status,
-                sts: sts.policy.clone(),
-                sts_id: sts.id.clone(),
-                tlsa,
-                tlsa_base,
-                request,
-                local,
-                dane_with_sts: walk.options.dane_with_sts,
-            };
+            let facts = known.of(host, &found);
             match tlspolicy::decide(&facts) {
                 Verdict::Skip(reason) => {
                     let failure = judge::skip_failure(&reason, host.name.as_str());
@@ -369,142 +330,7 @@ enum Opening {
     Host,
 }
 
-impl Walk<'_> {
-    /// No further host or address is begun.
-    fn is_over(&self) -> bool {
-        self.begun.elapsed() >= WALK_MAX
-    }
-
-    fn transaction(&self, batch: &[usize]) -> Transaction {
-        let envelope = &self.item.envelope;
-        Transaction {
-            reverse_path: envelope.reverse_path.clone(),
-            recipients: batch
-                .iter()
-                .filter_map(|index| envelope.recipients.get(*index))
-                .map(|recipient| TransactionRecipient {
-                    path: recipient.path.clone(),
-                    notify: recipient.notify,
-                    orcpt: recipient.orcpt.clone(),
-                })
-                .collect(),
-            body: envelope.body,
-            smtputf8: envelope.smtputf8,
-            ret: envelope.ret,
-            envid: envelope.envid.clone(),
-            require_tls: envelope.tls == TlsRequest::Required,
-            size: self.body.len(),
-        }
-    }
-
-    fn note(&mut self, host: &str, plan: &TlsPlan, conversation: &Conversation) {
-        self.record.host = Some(host.to_owned());
-        self.record.address = Some(conversation.remote.ip());
-        self.record.tls = conversation.tls_text();
-        self.record.verified = conversation.verified_text(plan).map(str::to_owned);
-        self.record.rule = plan.rule.to_string();
-    }
-
-    /// Takes a judgement in; returns whom to try again in the same session.
-    fn apply(&mut self, judgement: Judgement, offers_dsn: bool) -> Vec<usize> {
-        for (index, outcome) in judgement.outcomes {
-            if matches!(outcome, Outcome::Delivered(_)) && !offers_dsn {
-                self.relayed.push(index);
-            }
-            self.outcomes.push((index, outcome));
-        }
-        self.leave(judgement.next_host);
-        judgement.again
-    }
-
-    /// Leaves recipients to the next host, remembering why this one failed them.
-    fn leave(&mut self, failures: impl IntoIterator<Item = (usize, Failure)>) {
-        for (index, failure) in failures {
-            self.remaining.push(index);
-            self.failures.push((Some(index), failure));
-        }
-    }
-
-    /// Connections to address literals are not pooled: they have no host name to be keyed by.
-    fn pool_name(&self, host: &str) -> Option<Domain> {
-        self.item.destination.domain().and_then(|_| Domain::parse_a_label(host).ok())
-    }
-
-    fn finish(mut self, now: Timestamp) -> Attempted {
-        for index in std::mem::take(&mut self.remaining) {
-            let failures: Vec<Failure> = self
-                .failures
-                .iter()
-                .filter(|(whose, _)| whose.is_none_or(|whose| whose == index))
-                .map(|(_, failure)| failure.clone())
-                .collect();
-            self.outcomes.push((index, judge::exhausted(&failures)));
-        }
-        self.record.at = now;
-        self.record.result = summary(&self.outcomes);
-        Attempted { outcomes: self.outcomes, relayed: self.relayed, record: self.record }
-    }
-}
-
 /// Nothing was answered and no content went out: trying on another connection cannot duplicate.
 fn is_untouched(end: &TransactionEnd) -> bool {
     matches!(end, TransactionEnd::Broken { replies, uncertain: false } if replies.iter().all(Option::is_none))
-}
-
-fn summary(outcomes: &[(usize, Outcome)]) -> String {
-    let mut delivered = 0usize;
-    let mut last = None;
-    for (_, outcome) in outcomes {
-        match outcome {
-            Outcome::Delivered(reply) => {
-                delivered += 1;
-                last.get_or_insert_with(|| format!("delivered: {reply}"));
-            }
-            Outcome::Deferred(failure) => {
-                last = Some(format!("deferred: {} {}", failure.status, failure.text))
-            }
-            Outcome::Failed(failure) => last = Some(format!("failed: {} {}", failure.status, failure.text)),
-        }
-    }
-    let last = last.unwrap_or_else(|| "nobody left to deliver to".to_owned());
-    if outcomes.len() > 1 { format!("{delivered} of {} delivered; {last}", outcomes.len()) } else { last }
-}
-
-fn empty_record(at: Timestamp) -> AttemptRecord {
-    AttemptRecord {
-        at,
-        host: None,
-        address: None,
-        tls: None,
-        verified: None,
-        rule: tlspolicy::Rule::Opportunistic.to_string(),
-        result: String::new(),
-    }
-}
-
-/// An attempt that ended before any host was reached: routing or policy lookup failed.
-fn not_tried(item: &QueueItem, now: Timestamp, failure: Failure) -> Attempted {
-    let outcome = |failure: &Failure| match failure.permanence {
-        Permanence::Transient => Outcome::Deferred(failure.clone()),
-        Permanence::Permanent => Outcome::Failed(failure.clone()),
-    };
-    let outcomes: Vec<(usize, Outcome)> =
-        item.pending().map(|(index, _)| (index, outcome(&failure))).collect();
-    let mut record = empty_record(now);
-    record.rule = failure.rule.clone().unwrap_or_else(|| "routing".to_owned());
-    record.result = summary(&outcomes);
-    Attempted { outcomes, relayed: Vec::new(), record }
-}
-
-/// Our own trouble (RFC 3463 X.3.0).
-fn local_failure(text: &str) -> Failure {
-    Failure {
-        scope: Scope::Message,
-        permanence: Permanence::Transient,
-        status: EnhancedStatus::new(4, 3, 0),
-        text: text.to_owned(),
-        host: None,
-        reply: None,
-        rule: None,
-    }
 }

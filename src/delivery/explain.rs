@@ -24,8 +24,8 @@ use self::facts::{
 };
 use super::attempt::{ADDRESSES_MAX, HOSTS_MAX};
 use super::gather::{self, Gather, Heed, NextHop, StsState};
+use super::known::Known;
 use super::{Options, judge, tally};
-use crate::dane::TlsaAnswer;
 use crate::mail::{Destination, Domain, Failure, Scope, TlsRequest};
 use crate::net::World;
 use crate::net::dns::Lookup;
@@ -203,26 +203,13 @@ impl Explainer {
         options: &Options,
     ) -> Vec<Explained> {
         let found = join_all(route.hosts.iter().map(|host| self.gather.host(host, Heed::Dane))).await;
+        let request = TlsRequest::None;
+        let dane_with_sts = options.dane_with_sts;
+        let known = Known { domain, route, sts: state, request, local, dane_with_sts };
         // As in an attempt: hosts that are skipped do not count.
         let mut tried = 0;
         let hosts = route.hosts.iter().zip(found).map(|(host, found)| {
-            let (tlsa, tlsa_base) = match &found {
-                Ok(found) => (found.tlsa.clone(), found.tlsa_base.clone()),
-                Err(_) => (TlsaAnswer::Absent, host.name.clone()),
-            };
-            let facts = HostFacts {
-                mx: host.name.clone(),
-                policy_domain: domain.clone(),
-                expanded: route.expanded.clone(),
-                mx_status: route.status,
-                sts: state.policy.clone(),
-                sts_id: state.id.clone(),
-                tlsa,
-                tlsa_base,
-                request: TlsRequest::None,
-                local,
-                dane_with_sts: options.dane_with_sts,
-            };
+            let facts = known.of(host, &found);
             let verdict = tlspolicy::decide(&facts);
             let out_of_reach = tried >= HOSTS_MAX;
             tried += usize::from(matches!(verdict, Verdict::Use(_)));

@@ -11,6 +11,7 @@ pub mod conversation;
 pub mod explain;
 pub mod gather;
 pub mod judge;
+mod known;
 mod notice;
 pub mod pool;
 pub mod tally;

@@ -1,0 +1,186 @@
+//! The state of one walk over the hosts of an item: who still waits, what each host said, and what
+//! the attempt comes to.
+//!
+//! Does nothing itself: `attempt` walks, this remembers and sums up.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use jiff::Timestamp;
+use tokio::time::Instant;
+
+use super::super::Options;
+use super::super::conversation::Conversation;
+use super::super::judge::{self, Judgement};
+use crate::mail::{Domain, EnhancedStatus, Failure, Outcome, Permanence, Scope, TlsRequest};
+use crate::queue::{AttemptRecord, QueueItem};
+use crate::smtp::client::{Transaction, TransactionRecipient};
+use crate::store::Body;
+use crate::tlspolicy::{self, TlsPlan};
+
+/// After this time a walk begins with no further host or address: an attempt that goes from one hanging
+/// host to the next would hold its place for hours.
+const WALK_MAX: Duration = Duration::from_secs(15 * 60);
+
+/// What an attempt brought.
+#[derive(Debug)]
+pub struct Attempted {
+    /// Per recipient tried, by position in the envelope.
+    pub outcomes: Vec<(usize, Outcome)>,
+    /// Delivered to a host that does not pass DSN requests on (RFC 3461 §5.2.2).
+    pub relayed: Vec<usize>,
+    /// For the operator.
+    pub record: AttemptRecord,
+}
+
+/// The state of one walk.
+pub(super) struct Walk<'a> {
+    pub(super) item: &'a QueueItem,
+    pub(super) begun: Instant,
+    pub(super) body: Body,
+    pub(super) options: Arc<Options>,
+    /// Whose `_smtp._tls` record hears of these sessions; nobody for report mail and literals.
+    pub(super) report_domain: Option<Domain>,
+    /// Still without an outcome in this attempt.
+    pub(super) remaining: Vec<usize>,
+    pub(super) outcomes: Vec<(usize, Outcome)>,
+    pub(super) relayed: Vec<usize>,
+    /// Failures of hosts: for everybody remaining, or for one recipient.
+    pub(super) failures: Vec<(Option<usize>, Failure)>,
+    pub(super) record: AttemptRecord,
+}
+
+impl Walk<'_> {
+    /// No further host or address is begun.
+    pub(super) fn is_over(&self) -> bool {
+        self.begun.elapsed() >= WALK_MAX
+    }
+
+    pub(super) fn transaction(&self, batch: &[usize]) -> Transaction {
+        let envelope = &self.item.envelope;
+        Transaction {
+            reverse_path: envelope.reverse_path.clone(),
+            recipients: batch
+                .iter()
+                .filter_map(|index| envelope.recipients.get(*index))
+                .map(|recipient| TransactionRecipient {
+                    path: recipient.path.clone(),
+                    notify: recipient.notify,
+                    orcpt: recipient.orcpt.clone(),
+                })
+                .collect(),
+            body: envelope.body,
+            smtputf8: envelope.smtputf8,
+            ret: envelope.ret,
+            envid: envelope.envid.clone(),
+            require_tls: envelope.tls == TlsRequest::Required,
+            size: self.body.len(),
+        }
+    }
+
+    pub(super) fn note(&mut self, host: &str, plan: &TlsPlan, conversation: &Conversation) {
+        self.record.host = Some(host.to_owned());
+        self.record.address = Some(conversation.remote.ip());
+        self.record.tls = conversation.tls_text();
+        self.record.verified = conversation.verified_text(plan).map(str::to_owned);
+        self.record.rule = plan.rule.to_string();
+    }
+
+    /// Takes a judgement in; returns whom to try again in the same session.
+    pub(super) fn apply(&mut self, judgement: Judgement, offers_dsn: bool) -> Vec<usize> {
+        for (index, outcome) in judgement.outcomes {
+            if matches!(outcome, Outcome::Delivered(_)) && !offers_dsn {
+                self.relayed.push(index);
+            }
+            self.outcomes.push((index, outcome));
+        }
+        self.leave(judgement.next_host);
+        judgement.again
+    }
+
+    /// Leaves recipients to the next host, remembering why this one failed them.
+    pub(super) fn leave(&mut self, failures: impl IntoIterator<Item = (usize, Failure)>) {
+        for (index, failure) in failures {
+            self.remaining.push(index);
+            self.failures.push((Some(index), failure));
+        }
+    }
+
+    /// Connections to address literals are not pooled: they have no host name to be keyed by.
+    pub(super) fn pool_name(&self, host: &str) -> Option<Domain> {
+        self.item.destination.domain().and_then(|_| Domain::parse_a_label(host).ok())
+    }
+
+    pub(super) fn finish(mut self, now: Timestamp) -> Attempted {
+        for index in std::mem::take(&mut self.remaining) {
+            let failures: Vec<Failure> = self
+                .failures
+                .iter()
+                .filter(|(whose, _)| whose.is_none_or(|whose| whose == index))
+                .map(|(_, failure)| failure.clone())
+                .collect();
+            self.outcomes.push((index, judge::exhausted(&failures)));
+        }
+        self.record.at = now;
+        self.record.result = summary(&self.outcomes);
+        Attempted { outcomes: self.outcomes, relayed: self.relayed, record: self.record }
+    }
+}
+
+fn summary(outcomes: &[(usize, Outcome)]) -> String {
+    let mut delivered = 0usize;
+    let mut last = None;
+    for (_, outcome) in outcomes {
+        match outcome {
+            Outcome::Delivered(reply) => {
+                delivered += 1;
+                last.get_or_insert_with(|| format!("delivered: {reply}"));
+            }
+            Outcome::Deferred(failure) => {
+                last = Some(format!("deferred: {} {}", failure.status, failure.text))
+            }
+            Outcome::Failed(failure) => last = Some(format!("failed: {} {}", failure.status, failure.text)),
+        }
+    }
+    let last = last.unwrap_or_else(|| "nobody left to deliver to".to_owned());
+    if outcomes.len() > 1 { format!("{delivered} of {} delivered; {last}", outcomes.len()) } else { last }
+}
+
+pub(super) fn empty_record(at: Timestamp) -> AttemptRecord {
+    AttemptRecord {
+        at,
+        host: None,
+        address: None,
+        tls: None,
+        verified: None,
+        rule: tlspolicy::Rule::Opportunistic.to_string(),
+        result: String::new(),
+    }
+}
+
+/// An attempt that ended before any host was reached: routing or policy lookup failed.
+pub(super) fn not_tried(item: &QueueItem, now: Timestamp, failure: Failure) -> Attempted {
+    let outcome = |failure: &Failure| match failure.permanence {
+        Permanence::Transient => Outcome::Deferred(failure.clone()),
+        Permanence::Permanent => Outcome::Failed(failure.clone()),
+    };
+    let outcomes: Vec<(usize, Outcome)> =
+        item.pending().map(|(index, _)| (index, outcome(&failure))).collect();
+    let mut record = empty_record(now);
+    record.rule = failure.rule.clone().unwrap_or_else(|| "routing".to_owned());
+    record.result = summary(&outcomes);
+    Attempted { outcomes, relayed: Vec::new(), record }
+}
+
+/// Our own trouble (RFC 3463 X.3.0).
+pub(super) fn local_failure(text: &str) -> Failure {
+    Failure {
+        scope: Scope::Message,
+        permanence: Permanence::Transient,
+        status: EnhancedStatus::new(4, 3, 0),
+        text: text.to_owned(),
+        host: None,
+        reply: None,
+        rule: None,
+    }
+}
