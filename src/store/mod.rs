@@ -10,6 +10,7 @@
 
 mod body;
 mod compaction;
+mod dense;
 mod destinations;
 mod disk;
 mod frame;
