@@ -6,13 +6,15 @@
 //! Inside, from the caller to the disk: `queue` (the verbs) over `table` (what is in memory) and
 //! `journal` (what is durable: group commit of `frame`s of `record`s through `disk`); `keeper` with
 //! `index` and `compaction` behind them; `open` and `replay` at start. Beside it `policies` and
-//! `reports` over `ledger`, and `results` over `resultlog`, both files of checksummed `lines`.
+//! `reports` over `ledger`, and `results` over `resultlog`, both files of checksummed `lines`. All of
+//! them stand on a `ground`: the disk, and the way their loops run.
 
 mod body;
 mod compaction;
 mod destinations;
-mod disk;
+pub mod disk;
 mod frame;
+pub mod ground;
 mod index;
 mod journal;
 mod keeper;
@@ -34,6 +36,7 @@ mod table;
 #[cfg(test)]
 mod tests;
 
+pub use ground::Ground;
 pub use policies::Policies;
 pub use queue::{
     AdminAction, Body, BodyReader, BodyWriter, Claim, Entry, EntryState, Filter, Health, NewMessage, Page,
