@@ -5,13 +5,14 @@
 //!
 //! Inside, from the caller to the disk: `queue` (the verbs) over `table` (what is in memory) and
 //! `journal` (what is durable: group commit of `frame`s of `record`s through `disk`); `keeper` with
-//! `index` and `compaction` behind them; `open` and `replay` at start. Beside it `policies` and
+//! `index` and `compaction` behind them; `open` and `replay` at start, after `format` has looked what is there. Beside it `policies` and
 //! `reports` over `ledger`, and `results` over `resultlog`, both files of checksummed `lines`.
 
 mod body;
 mod compaction;
 mod destinations;
 mod disk;
+mod format;
 mod frame;
 mod index;
 mod journal;
@@ -34,6 +35,7 @@ mod table;
 #[cfg(test)]
 mod tests;
 
+pub use format::survey;
 pub use policies::Policies;
 pub use queue::{
     AdminAction, Body, BodyReader, BodyWriter, Claim, Entry, EntryState, Filter, Health, NewMessage, Page,
