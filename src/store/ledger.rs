@@ -18,6 +18,7 @@ use tokio::sync::oneshot;
 
 use super::body::troubled;
 use super::disk::{Disk, DiskFile, replace};
+use super::format;
 use super::ground::{Ground, Running};
 use super::lines;
 use super::notions::QueueError;
@@ -67,12 +68,7 @@ impl<V: Serialize + DeserializeOwned + Send + Sync + 'static> Ledger<V> {
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => Vec::new(),
             read => read.map_err(|error| storage("cannot read", &path, &error))?,
         };
-        let lines = lines::parse(&bytes, kind).map_err(|format| {
-            let path = path.display();
-            QueueError::Storage(format!(
-                "{path} was written by a newer version of stsrelay (format {format})"
-            ))
-        })?;
+        let lines = lines::parse(&bytes, kind).map_err(|found| newer(&path, found))?;
         let (mut map, mut live, mut lost) = (Map::<V>::new(), BTreeMap::new(), lines.damaged);
         for json in &lines.values {
             match serde_json::from_slice::<LineIn<V>>(json) {
@@ -95,7 +91,7 @@ impl<V: Serialize + DeserializeOwned + Send + Sync + 'static> Ledger<V> {
             repaired.push(format!("an unfinished entry at the end of {} was cut off", path.display()));
         }
         let map = Arc::new(Mutex::new(map));
-        let whole = lost == 0 && !lines.torn && !bytes.is_empty();
+        let whole = lost == 0 && !lines.torn && !lines.older && !bytes.is_empty();
         let mut writer = Writer {
             map: Arc::clone(&map),
             disk,
@@ -249,6 +245,11 @@ impl<V: Serialize + Send + Sync> Writer<V> {
 
 fn guard<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// The error of a file of lines that is of a newer format.
+pub(super) fn newer(path: &Path, found: u32) -> QueueError {
+    QueueError::Newer { path: path.to_owned(), found, known: format::LINES }
 }
 
 fn storage(what: &str, path: &Path, error: &std::io::Error) -> QueueError {

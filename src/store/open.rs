@@ -14,6 +14,7 @@ use serde::{Deserialize, Serialize};
 
 use super::body::troubled;
 use super::disk::{Disk, is_full, replace, sync_parent};
+use super::format;
 use super::frame::{HEADER, Header, HeaderError, Nonce};
 use super::ground::Ground;
 use super::index::{self, Index};
@@ -26,7 +27,6 @@ use super::table::{IN_FILE, Table, micros};
 
 /// Where the kernel tells boots apart.
 const BOOT_ID: &str = "/proc/sys/kernel/random/boot_id";
-const MARKER_FORMAT: u32 = 1;
 /// Names listed in one sentence at most.
 const NAMED_MAX: usize = 10;
 
@@ -58,6 +58,7 @@ pub(super) fn boot_id() -> String {
 /// Opens what is in `dir`, or makes it. Blocking.
 pub(super) fn open(dir: &Path, ground: &Ground, now: Timestamp) -> Result<Opened, QueueError> {
     let (disk, boot) = (Arc::clone(&ground.disk), ground.boot.as_str());
+    format::survey_queue(dir)?;
     let mut repaired = Vec::new();
     make_dirs(dir, disk.as_ref())?;
     let lock = lock(dir)?;
@@ -85,7 +86,7 @@ pub(super) fn open(dir: &Path, ground: &Ground, now: Timestamp) -> Result<Opened
 pub(super) fn write_marker(shared: &Shared, boot: &str, clean: bool) -> Result<(), QueueError> {
     let path = shared.dir.join("state");
     let nonce = hex(&shared.nonce);
-    let marker = Marker { format: MARKER_FORMAT, boot: boot.to_owned(), clean, nonce };
+    let marker = Marker { format: format::MARKER, boot: boot.to_owned(), clean, nonce };
     let text = serde_json::to_vec(&marker).expect("a struct of plain values");
     let disk = shared.disk.as_ref();
     match replace(disk, &path, &text) {
@@ -133,7 +134,6 @@ fn read_marker(dir: &Path, repaired: &mut Vec<String>) -> Result<Option<Marker>,
         read => read.map_err(|error| storage("cannot read", &path, &error))?,
     };
     match serde_json::from_slice::<Marker>(&bytes) {
-        Ok(marker) if marker.format > MARKER_FORMAT => Err(newer(&path, marker.format)),
         Ok(marker) => Ok(Some(marker)),
         Err(_) => {
             repaired.push(format!("{} was damaged and is written anew", path.display()));
@@ -157,7 +157,9 @@ fn list_segments(dir: &Path) -> Result<Vec<SegmentFile>, QueueError> {
             .and_then(|file| io::Read::read_to_end(&mut io::Read::take(file, HEADER as u64), &mut head))
             .map_err(|error| storage("cannot read", &path, &error))?;
         let header = match Header::parse(&head) {
-            Err(HeaderError::Newer(version)) => return Err(newer(&path, version)),
+            Err(HeaderError::Newer(found)) => {
+                return Err(QueueError::Newer { path, found, known: format::JOURNAL });
+            }
             Err(HeaderError::Damaged) => None,
             Ok(header) => Some(header),
         };
@@ -290,7 +292,9 @@ fn open_tail(
     };
     let file = open().map_err(|error| storage("cannot open", &path, &error))?;
     table.segments.set_len(last.number, end);
-    let whole = last.header.is_some() && !replayed.last_damaged;
+    // A segment holds records of one format: an older one is left as it is.
+    let current = last.header.is_some_and(|header| header.version == format::JOURNAL);
+    let whole = current && !replayed.last_damaged;
     Ok(Tail { segment: last.number, len: end, file: whole.then_some(file) })
 }
 
@@ -355,13 +359,6 @@ pub(super) fn names<T: ToString>(all: impl ExactSizeIterator<Item = T>) -> Strin
 
 fn storage(what: &str, path: &Path, error: &io::Error) -> QueueError {
     QueueError::Storage(format!("{what} {}: {error}", path.display()))
-}
-
-fn newer(path: &Path, version: u32) -> QueueError {
-    QueueError::Storage(format!(
-        "{} was written by a newer version of stsrelay (format {version}); use that version or an empty data directory",
-        path.display()
-    ))
 }
 
 fn hex(nonce: &Nonce) -> String {

@@ -20,6 +20,7 @@ use tokio::time::{Instant, timeout};
 
 use super::body::troubled;
 use super::disk::{Disk, DiskFile, replace, sync_parent};
+use super::ledger::newer;
 use super::lines;
 use super::notions::QueueError;
 use crate::mail::Domain;
@@ -93,12 +94,7 @@ pub(super) fn read(dir: &Path) -> Result<(Days, Vec<String>), QueueError> {
         let Some(day) = day else { continue };
         let path = entry.path();
         let bytes = fs::read(&path).map_err(|error| troubled("cannot read", &path, &error))?;
-        let lines = lines::parse(&bytes, KIND).map_err(|format| {
-            let path = path.display();
-            QueueError::Storage(format!(
-                "{path} was written by a newer version of stsrelay (format {format})"
-            ))
-        })?;
+        let lines = lines::parse(&bytes, KIND).map_err(|found| newer(&path, found))?;
         let mut lost = lines.damaged;
         for json in &lines.values {
             match serde_json::from_slice::<LineIn>(json) {
@@ -118,7 +114,7 @@ pub(super) fn read(dir: &Path) -> Result<(Days, Vec<String>), QueueError> {
         if lines.torn {
             repaired.push(format!("an unfinished entry at the end of {} was cut off", path.display()));
         }
-        if lost > 0 || lines.torn {
+        if lost > 0 || lines.torn || lines.older {
             days.incomplete.insert(day);
         }
     }

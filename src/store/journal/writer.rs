@@ -10,6 +10,7 @@ use tokio::sync::oneshot;
 
 use super::super::compaction::{Move, Moved};
 use super::super::disk::{DiskFile, is_full, sync_parent};
+use super::super::format;
 use super::super::frame::{FRAME_HEAD, HEADER, Header, Op, frame_head, frame_len};
 use super::super::notions::{Health, QueueError};
 use super::super::record::Change;
@@ -303,7 +304,8 @@ impl Writer {
         let disk = self.shared.disk.as_ref();
         let ids_below = self.ids_below.max(self.shared.next_id().saturating_add(IDS_RESERVED));
         let mut file = disk.create(path)?;
-        let header = Header { segment, nonce: self.shared.nonce, ids_below }.render();
+        let nonce = self.shared.nonce;
+        let header = Header { version: format::JOURNAL, segment, nonce, ids_below }.render();
         file.write(&mut [IoSlice::new(&header)])?;
         file.sync()?;
         sync_parent(disk, path)?;

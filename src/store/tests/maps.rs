@@ -13,11 +13,11 @@ fn domain(name: &str) -> Domain {
     Domain::parse(name).unwrap()
 }
 
-fn policy(name: &str) -> CachedPolicy {
+pub(super) fn policy(name: &str) -> CachedPolicy {
     CachedPolicy { domain: domain(name), held: None, trouble: None }
 }
 
-fn report(day: Date, name: &str, attempts: u32) -> ReportEntry {
+pub(super) fn report(day: Date, name: &str, attempts: u32) -> ReportEntry {
     ReportEntry {
         day,
         domain: domain(name),
@@ -34,7 +34,7 @@ fn report(day: Date, name: &str, attempts: u32) -> ReportEntry {
     }
 }
 
-fn result(name: &str) -> SessionResult {
+pub(super) fn result(name: &str) -> SessionResult {
     SessionResult {
         report_domain: domain(name),
         policy: AppliedPolicy {
@@ -93,7 +93,7 @@ async fn a_damaged_policy_is_dropped_and_told_and_the_others_stay() {
     drop(policies);
     std::fs::write(&path, "stsrelay policies 99\n").unwrap();
     let error = Policies::open(dir.path()).err().unwrap().to_string();
-    assert!(error.contains("newer version"), "{error}");
+    assert!(error.contains("newer stsrelay"), "{error}");
 }
 
 #[tokio::test]

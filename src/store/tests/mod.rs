@@ -3,6 +3,7 @@
 mod boundary;
 mod crash;
 mod damage;
+mod formats;
 mod full;
 mod maps;
 mod model;
