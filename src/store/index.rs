@@ -13,6 +13,7 @@ use std::fs::{self, File};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 
+use super::format;
 use super::frame::Nonce;
 use super::segments::{Location, Position};
 use super::table::{DOOMED, HELD, IN_FILE, INDEXED, MARKED, Slot, TRIED, Table};
@@ -26,8 +27,6 @@ const BLOCK_BITS: u32 = 4;
 /// sled's page cache: the index is written, and read only at start.
 const CACHE_BYTES: u64 = 16 << 20;
 const FLUSH_EVERY_MS: u64 = 500;
-/// The format of keys and values below; another one is rebuilt.
-const FORMAT: u8 = 2;
 const CHECKPOINT_KEY: &[u8] = b"c";
 const BLOCK_KEY: u8 = b'b';
 /// Octets of a row before its destination's name.
@@ -94,7 +93,7 @@ impl Batch {
 
     /// Everything before the checkpoint is in the index with this batch.
     pub(super) fn checkpoint(&mut self, nonce: &Nonce, checkpoint: Checkpoint) {
-        let mut bytes = vec![FORMAT];
+        let mut bytes = vec![format::INDEX];
         bytes.extend_from_slice(nonce);
         bytes.extend_from_slice(&checkpoint.position.segment.to_le_bytes());
         bytes.extend_from_slice(&checkpoint.position.offset.to_le_bytes());
@@ -260,7 +259,7 @@ fn parse_destination(name: &[u8]) -> Option<Destination> {
 
 fn parse_checkpoint(bytes: &[u8], nonce: &Nonce) -> Option<Checkpoint> {
     let bytes: &[u8; 33] = bytes.try_into().ok()?;
-    (bytes[0] == FORMAT && bytes[1..17] == nonce[..]).then_some(())?;
+    (bytes[0] == format::INDEX && bytes[1..17] == nonce[..]).then_some(())?;
     let segment = u32::from_le_bytes(bytes[17..21].try_into().ok()?);
     let offset = u32::from_le_bytes(bytes[21..25].try_into().ok()?);
     let ids_below = u64::from_le_bytes(bytes[25..].try_into().ok()?);
