@@ -18,11 +18,12 @@ use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use futures_util::stream::{self, StreamExt};
-use jiff::{SignedDuration, Timestamp};
+use jiff::SignedDuration;
 
 use stsrelay::mail::{
     BodyType, EnhancedStatus, Envelope, ForwardPath, Recipient, Reply, ReversePath, TlsRequest,
 };
+use stsrelay::net::{Clock as _, SystemClock};
 use stsrelay::queue::{AttemptRecord, RecipientState, RecipientStatus, Settled, Settlement};
 use stsrelay::store::{Body, Claim, Filter, NewMessage, Queue, QueueOptions};
 
@@ -103,7 +104,7 @@ async fn run(step: &str, dir: &Path, count: u64) -> Figures {
     let mut figures = Figures::new();
     let started = Instant::now();
     let options = QueueOptions { data_dir: dir.to_owned(), node: 1 };
-    let opened = tokio::task::spawn_blocking(move || Queue::open(&options, Timestamp::now()));
+    let opened = tokio::task::spawn_blocking(move || Queue::open(&options, SystemClock.now()));
     let (queue, repaired) = opened.await.expect("no panic").expect("the queue opens");
     for line in repaired {
         eprintln!("  {line}");
@@ -121,7 +122,7 @@ async fn run(step: &str, dir: &Path, count: u64) -> Figures {
         "5 work" => work(&queue, count, &mut figures).await,
         _ => {
             figures.insert("opened ms".into(), millis(started));
-            let mut claims = queue.claim_due(Timestamp::now(), 1, LEASE).await.expect("claims");
+            let mut claims = queue.claim_due(SystemClock.now(), 1, LEASE).await.expect("claims");
             let claim = claims.pop().expect("something is due");
             queue.body(claim.item.id.queue_id).await.expect("a body");
             figures.insert("first message ms".into(), millis(started));
@@ -144,7 +145,7 @@ async fn fill(queue: &Queue, count: u64) {
                 id: queue.allocate_id(),
                 envelope: envelope(number),
                 body: Body::Memory(body.clone()),
-                received_at: Timestamp::now(),
+                received_at: SystemClock.now(),
                 is_report: false,
                 expires_at: None,
             };
@@ -169,7 +170,7 @@ fn envelope(number: u64) -> Envelope {
 async fn work(queue: &Queue, count: u64, figures: &mut Figures) {
     let rounds = SETTLED.min(count / 2);
     // Few messages are tried again and again, so that both sizes do the same number of settles.
-    let again = Timestamp::now() + SignedDuration::from_hours(if count > SETTLED { 1 } else { 0 });
+    let again = SystemClock.now() + SignedDuration::from_hours(if count > SETTLED { 1 } else { 0 });
     let started = Instant::now();
     let settled = settle(queue, SETTLED, Some(again)).await;
     figures.insert("tries/s".into(), settled as f64 / started.elapsed().as_secs_f64());
@@ -197,7 +198,7 @@ async fn settle(queue: &Queue, count: u64, again: Option<Timestamp>) -> u64 {
     let mut done = 0;
     while done < count {
         let max = CLAIMS.min((count - done) as usize);
-        let claims = queue.claim_due(Timestamp::now(), max, LEASE).await.expect("claims");
+        let claims = queue.claim_due(SystemClock.now(), max, LEASE).await.expect("claims");
         if claims.is_empty() {
             break;
         }
@@ -229,7 +230,7 @@ fn settlement(claim: &Claim, again: Option<Timestamp>) -> Settlement {
 
 fn attempt() -> AttemptRecord {
     AttemptRecord {
-        at: Timestamp::now(),
+        at: SystemClock.now(),
         host: Some("mx.example.net".to_owned()),
         address: None,
         tls: Some("TLSv1.3".to_owned()),
