@@ -18,7 +18,7 @@ use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use futures_util::stream::{self, StreamExt};
-use jiff::SignedDuration;
+use jiff::{SignedDuration, Timestamp};
 
 use stsrelay::mail::{
     BodyType, EnhancedStatus, Envelope, ForwardPath, Recipient, Reply, ReversePath, TlsRequest,
