@@ -54,6 +54,8 @@ pub struct Options {
     pub retry: RetryOptions,
     /// Time limits (RFC 5321 §4.5.3.2).
     pub timeouts: Timeouts,
+    /// How long open connections are kept.
+    pub pool: pool::Options,
     /// `policy.dane_with_sts`
     pub dane_with_sts: DaneWithSts,
     /// `[[policy.override]]`
@@ -293,7 +295,7 @@ pub async fn run(delivery: Delivery, shutdown: CancellationToken) {
             () = delivery.queue.wakeup() => {}
             () = sleep(pause.unwrap_or(SWEEP_EVERY)) => {}
             _ = sweep.tick() => {
-                for conversation in delivery.pool.expired() {
+                for conversation in delivery.pool.expired(&delivery.options.borrow().pool.clone()) {
                     delivery.close(conversation);
                 }
             }
