@@ -149,13 +149,20 @@ async fn fill_parked(
     places: Places,
     spawn: &impl Fn(Claim),
 ) -> Result<(), QueueError> {
-    for (destination, wanted) in turns.hungry(places) {
-        let room = turns.room(places).min(wanted);
-        if room == 0 {
-            return Ok(());
+    for _ in 0..FILL_ROUNDS {
+        // Of all of them in one go: what waits is read from the disk.
+        let mut room = turns.room(places).min(CLAIM_BATCH);
+        let mut wanted = turns.hungry(places);
+        for (_, most) in &mut wanted {
+            *most = room.min(*most);
+            room -= *most;
         }
-        let (claims, parked) = delivery.queue.claim_parked(&destination, delivery.now(), room, LEASE).await?;
-        if !parked {
+        wanted.retain(|(_, most)| *most > 0);
+        if wanted.is_empty() {
+            break;
+        }
+        let (claims, unparked) = delivery.queue.claim_parked(&wanted, delivery.now(), LEASE).await?;
+        for destination in unparked {
             turns.unpark(&destination);
         }
         for claim in claims {

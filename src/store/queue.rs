@@ -158,28 +158,35 @@ impl Queue {
         self.claims(leased, now, lease).await
     }
 
-    /// Leases up to `max` due items of a destination whose claims were given back by
-    /// [`Queue::park`], longest due first; and whether it stays parked, since more of them wait.
+    /// Leases due items of destinations whose claims were given back by [`Queue::park`], of each up to
+    /// as many as are wanted, longest due first; and tells which of them are parked no more, since
+    /// nothing of theirs waits.
     ///
     /// # Errors
     /// As [`Queue::claim_due`].
     pub async fn claim_parked(
         &self,
-        destination: &Destination,
+        wanted: &[(Destination, usize)],
         now: Timestamp,
-        max: usize,
         lease: Duration,
-    ) -> Result<(Vec<Claim>, bool), QueueError> {
+    ) -> Result<(Vec<Claim>, Vec<Destination>), QueueError> {
         let shared = &self.inner.shared;
         shared.refusal()?;
-        let (leased, parked) = {
+        let (mut leased, mut unparked) = (Vec::new(), Vec::new());
+        {
             let mut table = shared.table();
             if let (Health::Full(text), true) = (&table.health, table.starved) {
                 return Err(QueueError::Full(text.clone()));
             }
-            table.claim_parked(destination, micros(now), max, length(lease))
-        };
-        Ok((self.claims(leased, now, lease).await?, parked))
+            for (destination, max) in wanted {
+                let (some, parked) = table.claim_parked(destination, micros(now), *max, length(lease));
+                leased.extend(some);
+                if !parked {
+                    unparked.push(destination.clone());
+                }
+            }
+        }
+        Ok((self.claims(leased, now, lease).await?, unparked))
     }
 
     async fn claims(
@@ -199,8 +206,7 @@ impl Queue {
             })
             .collect();
         if !stored.is_empty() {
-            let shared = Arc::clone(shared);
-            let read = blocking(move || Ok(read_claims(&shared, stored, now))).await?;
+            let read = shared.reading(move |shared| Ok(read_claims(shared, stored, now))).await?;
             let claim = |(due, item, fence)| (due, Claim { item, fence, leased_until });
             claims.extend(read.into_iter().map(claim));
             claims.sort_by_key(|(due, claim)| (*due, claim.item.id));
@@ -300,11 +306,11 @@ impl Queue {
     /// # Errors
     /// [`QueueError::Unknown`], or [`QueueError::Storage`] when it cannot be read.
     pub async fn body(&self, id: QueueId) -> Result<Body, QueueError> {
-        let shared = Arc::clone(&self.inner.shared);
+        let shared = &self.inner.shared;
         let fresh = shared.table().fresh(id).and_then(|fresh| fresh.body.clone());
         match fresh {
             Some(bytes) => Ok(Body::Memory(bytes)),
-            None => blocking(move || read::body(&shared, id)).await,
+            None => shared.reading(move |shared| read::body(shared, id)).await,
         }
     }
 

@@ -12,7 +12,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio::runtime::{Handle, RuntimeFlavor};
-use tokio::sync::Notify;
+use tokio::sync::{Notify, Semaphore};
 
 use super::disk::Disk;
 use super::frame::Nonce;
@@ -34,10 +34,15 @@ pub(super) struct Shared {
     ids: AtomicU64,
     /// Segments open for reading, the latest.
     readers: Mutex<BTreeMap<u32, Arc<File>>>,
+    /// See [`Shared::reading`].
+    reads: Semaphore,
 }
 
 /// Segments kept open for reading at most.
 const READERS_MAX: usize = 64;
+/// Reads of what waits in the journal at a time. Each has a thread of its own: hundreds of attempts that
+/// begin together would make hundreds of threads, each with its stack and heap.
+const READS_MAX: usize = 8;
 
 impl Shared {
     pub(super) fn new(disk: Arc<dyn Disk>, dir: PathBuf, nonce: Nonce, limits: Limits, table: Table) -> Self {
@@ -53,7 +58,19 @@ impl Shared {
             spooled,
             ids,
             readers: Mutex::default(),
+            reads: Semaphore::new(READS_MAX),
         }
+    }
+
+    /// Runs a read of the journal where it may wait, few at a time.
+    pub(super) async fn reading<T: Send + 'static>(
+        self: &Arc<Self>,
+        read: impl FnOnce(&Self) -> Result<T, QueueError> + Send + 'static,
+    ) -> Result<T, QueueError> {
+        // Never closed; without a permit it would only be read beside too many others.
+        let _permit = self.reads.acquire().await;
+        let shared = Arc::clone(self);
+        blocking(move || read(&shared)).await
     }
 
     /// A number never used before.

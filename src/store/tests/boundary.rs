@@ -476,12 +476,13 @@ async fn a_parked_destination_is_left_out_until_all_of_it_was_asked_for() {
     // What comes later waits with it, and is asked for after it.
     enqueue_to(&queue, "late@busy.example", 1).await;
     assert!(queue.claim_due(at(0), 10, LEASE).await.unwrap().is_empty());
-    let (claims, parked) = queue.claim_parked(&busy, at(0), 5, LEASE).await.unwrap();
-    assert_eq!((claims.len(), parked), (5, true));
-    let (claims, parked) = queue.claim_parked(&busy, at(0), 5, LEASE).await.unwrap();
+    let five = [(busy.clone(), 5)];
+    let (claims, unparked) = queue.claim_parked(&five, at(0), LEASE).await.unwrap();
+    assert_eq!((claims.len(), unparked), (5, vec![]));
+    let (claims, unparked) = queue.claim_parked(&five, at(0), LEASE).await.unwrap();
     assert_eq!(
-        (claims[0].item.envelope.recipients[0].path.to_string(), parked),
-        ("late@busy.example".into(), false)
+        (claims[0].item.envelope.recipients[0].path.to_string(), unparked),
+        ("late@busy.example".into(), vec![busy])
     );
     enqueue_to(&queue, "a@busy.example", 1).await;
     assert_eq!(queue.claim_due(at(0), 10, LEASE).await.unwrap().len(), 1, "parked no more");
@@ -498,8 +499,8 @@ async fn parked_items_obey_operators_and_park_nobody_else() {
     assert!(queue.claim_due(at(0), 10, LEASE).await.unwrap().is_empty());
     let one = Filter { item: Some(id), ..Filter::default() };
     assert_eq!(queue.admin(&one, AdminAction::Hold, at(1)).await, Ok(1));
-    let (claims, parked) = queue.claim_parked(&busy, at(1), 1, LEASE).await.unwrap();
-    assert_eq!((claims.len(), parked), (1, true));
+    let (claims, unparked) = queue.claim_parked(&[(busy.clone(), 1)], at(1), LEASE).await.unwrap();
+    assert_eq!((claims.len(), unparked), (1, vec![]));
     assert_eq!(queue.admin(&one, AdminAction::Release, at(2)).await, Ok(1));
     assert!(queue.claim_due(at(2), 10, LEASE).await.unwrap().is_empty());
     deliver(&queue, claims.into_iter().next().unwrap(), at(2)).await.unwrap();
@@ -509,8 +510,6 @@ async fn parked_items_obey_operators_and_park_nobody_else() {
     enqueue_to(&queue, "a@next.example", 1).await;
     let claims = queue.claim_due(at(3), 10, LEASE).await.unwrap();
     assert_eq!(destinations(&claims), ["next.example"]);
-    assert_eq!(
-        queue.claim_parked(&busy, at(3), 9, LEASE).await.map(|(claims, parked)| (claims.len(), parked)),
-        Ok((0, false))
-    );
+    let (claims, unparked) = queue.claim_parked(&[(busy.clone(), 9)], at(3), LEASE).await.unwrap();
+    assert_eq!((claims.len(), unparked), (0, vec![busy]));
 }
