@@ -11,6 +11,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::{debug, error, info, warn};
 
 use super::{Delivery, attempt};
+use crate::queue::retry::after;
 use crate::queue::{QueueItem, RetryOptions, Settled, Settlement};
 use crate::store::{Claim, QueueError};
 
@@ -26,7 +27,10 @@ impl Delivery {
     /// `shutdown` comes first, the item is tried again.
     pub(super) async fn deliver(&self, mut claim: Claim, shutdown: &CancellationToken) {
         // It may have waited long for its destination's turn.
-        if let Err(error) = self.queue.extend(&mut claim, self.now(), LEASE).await {
+        let now = self.now();
+        if claim.leased_until < after(now, LEASE.saturating_sub(EXTEND_EVERY))
+            && let Err(error) = self.queue.extend(&mut claim, now, LEASE).await
+        {
             debug!(%error, "claim lost while waiting");
             return;
         }

@@ -178,16 +178,21 @@ pub async fn outage(scale: &Scale) -> Vec<Row> {
     tokio::time::sleep(SETTLING).await;
     world.up().await;
     let cpu = usage::cpu(&taker.roots);
+    let before = world.asked();
     let begun = Instant::now();
     daemon.ask(&["queue", "retry", "--all"]).await;
     let total = scale.warm + scale.messages;
     let elapsed = world.arrive(total).await - begun;
     let (lost, doubled) = world.arrived.lost_and_doubled(total);
+    let per_thousand = |count: u64| count as f64 * 1000.0 / total as f64;
+    let asked = world.asked();
     let drain = Row {
         name: "drain".to_owned(),
         rate: (total - lost) as f64 / elapsed.as_secs_f64(),
         cpu: (usage::cpu(&taker.roots) - cpu) * 1000.0 / total as f64,
         peak_mb: taker.memory.peak_mb(),
+        handshakes: Some(per_thousand(asked.handshakes)),
+        questions: Some(per_thousand(asked.questions - before.questions)),
         lost,
         doubled,
         ..Row::default()
