@@ -88,7 +88,8 @@ pub async fn run(delivery: Delivery, shutdown: CancellationToken) {
             biased;
             () = shutdown.cancelled() => break,
             _ = sweep.tick(), if !delivery.pool.is_empty() => {
-                for conversation in delivery.pool.expired() {
+                let options = delivery.options.borrow().clone();
+                for conversation in delivery.pool.expired(&options.pool) {
                     delivery.close(conversation);
                 }
             }
