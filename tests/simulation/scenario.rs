@@ -61,7 +61,10 @@ async fn change(sim: &Sim) {
             let manner = if sim.once_in(2) { Manner::Good } else { sim.pick(&MANNERS) };
             let mut net = sim.net();
             let host = sim.roll(net.hosts.len() as u64) as usize;
-            if !is_host_of(&net.zones[GOOD], host) {
+            // A bounce that the sender's own host refuses for good is nobody's any more.
+            let final_no =
+                matches!(manner, Manner::Refusing | Manner::Full) && is_host_of(&net.zones[HOME], host);
+            if !is_host_of(&net.zones[GOOD], host) && !final_no {
                 net.hosts[host].manner = manner;
                 let name = net.hosts[host].name.clone();
                 drop(net);
