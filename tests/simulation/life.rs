@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures_util::FutureExt;
 use stsrelay::config::{Settings, Sources, settings};
 use stsrelay::delivery::gather::Gather;
 use stsrelay::delivery::{self, Delivery};
@@ -102,6 +103,8 @@ pub fn live(sim: &Arc<Sim>, house: &House, plan: &Plan) -> Ended {
         tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build().unwrap();
     let ended = runtime.block_on(async {
         sim.time.begin();
+        // How the last process ended is not news any more.
+        let _ = sim.disk.died.notified().now_or_never();
         sim.disk.restart();
         sim.set_dead(false);
         let ended = within(sim, house, plan).await;
