@@ -106,6 +106,8 @@ pub fn live(sim: &Arc<Sim>, house: &House, plan: &Plan) -> Ended {
         // How the last process ended is not news any more.
         let _ = sim.disk.died.notified().now_or_never();
         sim.disk.restart();
+        // Whoever would have ended it is gone with the last life.
+        sim.net().dns_down = false;
         sim.set_dead(false);
         let ended = within(sim, house, plan).await;
         // From here on nothing reaches the disk or anybody outside.
