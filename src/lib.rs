@@ -17,7 +17,7 @@
 //!      for each host, in the order of RFC 5321 §5.1:
 //!      -> gather::host         addresses, then TLSA records          -> HostAnswers
 //!      -> tlspolicy::decide    facts                                 -> Verdict
-//!      -> pool, or net::tcp                                          -> connection
+//!      -> pool, or net::tcp::eyeballs                                -> connection
 //!      -> conversation         drives smtp::client::Session          -> what TLS showed, how it ended
 //!      -> judge                consequences                          -> outcomes, next host
 //!      -> tally                what TLS showed                       -> store::Results      [I8]
@@ -71,8 +71,8 @@
 //!   counted (RFC 8460 §5).
 //! - **I9** Delivery is at-least-once; only the window between the final dot and its reply, or a crash
 //!   before that reply is recorded, may duplicate, and the log says so.
-//! - **I10** A pooled connection carries a message only if what was verified on it satisfies that
-//!   message's plan.
+//! - **I10** A pooled connection or resumed TLS session carries a message only if what was verified on it
+//!   satisfies that message's plan.
 //!
 //! # The outside is passed in
 //!

@@ -237,6 +237,7 @@ fn delivery_options(loaded: &Loaded, hostname: Domain) -> delivery::Options {
             dot: timeouts.dot.0,
             octets_per_second: delivery.minimum_rate.0,
         },
+        chunking: delivery.chunking,
         pool: pool::Options {
             idle_time: delivery.pool.idle_time.0,
             age: delivery.pool.age.0,

@@ -189,6 +189,8 @@ pub struct Delivery {
     pub lifetime: Span,
     /// Then the sender is warned, once.
     pub delay_warning: Span,
+    /// Content by BDAT where a host offers CHUNKING (RFC 3030).
+    pub chunking: bool,
     /// Octets per second that a host must take of a message's content, on average.
     pub minimum_rate: Size,
     /// How long to wait for MX hosts.
@@ -424,6 +426,7 @@ impl Default for Delivery {
             retry: retry.retry.into_iter().map(Span).collect(),
             lifetime: Span(retry.lifetime),
             delay_warning: Span(retry.delay_warning),
+            chunking: true,
             minimum_rate: Size(ClientTimeouts::default().octets_per_second),
             timeouts: Timeouts::default(),
             pool: Pool::default(),

@@ -10,7 +10,7 @@ mod walk;
 use std::net::IpAddr;
 
 use tokio::time::Instant;
-use tracing::debug;
+use tracing::{debug, warn};
 
 use self::walk::{Walk, empty_record, local_failure, not_tried};
 use super::Delivery;
@@ -22,7 +22,7 @@ use super::tally;
 use crate::mail::{Destination, Domain, Failure, Scope, TlsRequest};
 use crate::queue::QueueItem;
 use crate::route::{DnssecStatus, MxHost};
-use crate::smtp::client::TransactionEnd;
+use crate::smtp::client::{SessionEnd, TransactionEnd};
 use crate::tlspolicy::{self, LocalRule, TlsPlan, Verdict};
 
 pub use self::walk::Attempted;
@@ -40,6 +40,8 @@ enum Used {
     Done,
     /// A pooled connection had died meanwhile; nothing was sent on it.
     Stale,
+    /// The host offers CHUNKING and does not understand BDAT; on another connection it gets DATA.
+    BdatUnknown,
 }
 
 impl Delivery {
@@ -208,8 +210,14 @@ impl Delivery {
                 walk.leave(batch.into_iter().map(|index| (index, failure.clone())));
                 continue;
             }
+            conversation.use_chunking(walk.options.chunking && !self.plain.contains(host));
             let end = conversation.carry(walk.transaction(&batch), &walk.body).await;
-            if reused && first && is_untouched(&end) {
+            if conversation.broke_in_bdat() {
+                warn!(mx = host, end = ?conversation.end(), "host offers CHUNKING and broke in BDAT; it gets DATA for a day");
+                self.plain.remember(host);
+            }
+            let bdat_unknown = matches!(conversation.end(), SessionEnd::BdatUnknown(_));
+            if reused && first && is_untouched(&end) && !bdat_unknown {
                 walk.remaining = batch.into_iter().chain(queue).collect();
                 debug!(mx = host, "pooled connection had closed");
                 return Used::Stale;
@@ -225,6 +233,10 @@ impl Delivery {
             let judgement = judge::judge(&end, session_end.as_ref(), &batch, host, plan.demands());
             let progress = judgement.again.len() < batch.len();
             let again = walk.apply(judgement, conversation.offers_dsn());
+            if bdat_unknown {
+                walk.remaining.extend(again.into_iter().chain(queue));
+                return Used::BdatUnknown;
+            }
             // RFC 5321 §4.5.3.1.10: those refused as one too many, in the same session; each round
             // decides at least one recipient, so it ends.
             if progress {

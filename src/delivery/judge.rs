@@ -131,6 +131,9 @@ pub fn session_failure(end: &SessionEnd, host: &str, rule: Option<Rule>) -> Fail
             let during = format!(" in reply to {}", phase.command());
             reply_failure(reply, host, Scope::Host, permanence, &during)
         }
+        SessionEnd::BdatUnknown(reply) => {
+            lost_failure(&format!("offers CHUNKING and does not understand BDAT: {reply}"), host)
+        }
         SessionEnd::Tls(failure) => tls_failure(failure, host, rule),
         SessionEnd::Lost { text, .. } => lost_failure(text, host),
         SessionEnd::Quit => lost_failure("the session was closed", host),

@@ -12,6 +12,7 @@ pub mod gather;
 pub mod judge;
 mod known;
 mod notice;
+mod plain;
 pub mod pool;
 mod run;
 mod settle;
@@ -26,6 +27,7 @@ use tokio_util::task::TaskTracker;
 
 use self::conversation::Conversation;
 use self::gather::Gather;
+use self::plain::PlainHosts;
 use self::pool::Pool;
 pub use self::run::run;
 use self::turns::Places;
@@ -52,6 +54,8 @@ pub struct Options {
     pub retry: RetryOptions,
     /// Time limits (RFC 5321 §4.5.3.2).
     pub timeouts: Timeouts,
+    /// Content by BDAT where a host offers CHUNKING (RFC 3030).
+    pub chunking: bool,
     /// How long open connections are kept.
     pub pool: pool::Options,
     /// `policy.dane_with_sts`
@@ -67,6 +71,7 @@ pub struct Delivery {
     queue: Queue,
     results: Results,
     pool: Pool,
+    plain: PlainHosts,
     options: watch::Receiver<Arc<Options>>,
     closing: TaskTracker,
 }
@@ -80,7 +85,16 @@ impl Delivery {
         results: Results,
         options: watch::Receiver<Arc<Options>>,
     ) -> Self {
-        Self { world, gather, queue, results, pool: Pool::default(), options, closing: TaskTracker::new() }
+        Self {
+            world,
+            gather,
+            queue,
+            results,
+            pool: Pool::default(),
+            plain: PlainHosts::default(),
+            options,
+            closing: TaskTracker::new(),
+        }
     }
 
     fn places(&self) -> Places {

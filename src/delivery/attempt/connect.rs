@@ -12,8 +12,8 @@ use super::super::Delivery;
 use super::super::conversation::{Conversation, TlsSeen};
 use super::super::judge;
 use super::super::tally::{self, Ends};
-use super::ADDRESSES_MAX;
 use super::walk::Walk;
+use super::{ADDRESSES_MAX, Used};
 use crate::net::tcp::Connection;
 use crate::net::tcp::eyeballs::{Race, interleave};
 use crate::smtp::client::{SessionEnd, TlsUse};
@@ -79,7 +79,13 @@ impl Delivery {
             opened = self.dial_again(walk, host, plan, address, TlsUse::Never).await;
         }
         let Ok(conversation) = opened else { return false };
-        self.use_connection(walk, host, plan, conversation, false).await;
+        if let Used::BdatUnknown = self.use_connection(walk, host, plan, conversation, false).await {
+            // The host is remembered, so it gets DATA now and this happens once.
+            match self.dial_again(walk, host, plan, address, tls_use).await {
+                Ok(conversation) => self.use_connection(walk, host, plan, conversation, false).await,
+                Err(_) => return false,
+            };
+        }
         true
     }
 

@@ -44,6 +44,7 @@ pub(super) enum Next {
     Read(Expect),
     Handshake,
     SendBody(Box<Exchange>),
+    SendChunk(Box<Exchange>),
     Idle,
     /// The transaction is over; `reset`: RSET before the next.
     Done {
