@@ -4,6 +4,7 @@
 //! meet the plan. The opportunistic second try in clear is a candidate of the walk, offered only where
 //! the requirement allows clear. Called by `delivery::run`, once per claim.
 
+mod reach;
 mod walk;
 
 use std::net::{IpAddr, SocketAddr};
@@ -57,13 +58,16 @@ impl Delivery {
             item,
             begun: Instant::now(),
             body,
-            options,
             report_domain,
             remaining: item.pending().map(|(index, _)| index).collect(),
             outcomes: Vec::new(),
             relayed: Vec::new(),
             failures: Vec::new(),
             record: empty_record(self.now()),
+            last: item.is_expired(self.now(), &options.retry),
+            tried: false,
+            held: None,
+            options,
         };
         match &item.destination {
             Destination::Literal(ip) => self.walk_literal(&mut walk, *ip).await,
@@ -194,6 +198,9 @@ impl Delivery {
             if walk.is_over() {
                 break;
             }
+            if self.leaves_alone(walk, host, *ip) {
+                continue;
+            }
             let address = SocketAddr::new(*ip, walk.options.smtp_port);
             let mut tls_use =
                 if plan.require.allows_cleartext() { TlsUse::IfOffered } else { TlsUse::Required };
@@ -228,11 +235,13 @@ impl Delivery {
         walk.record.rule = plan.rule.to_string();
         walk.record.tls = None;
         walk.record.verified = None;
+        walk.tried = true;
         let connection = match self.world.dial.dial(address, walk.options.timeouts.connect).await {
             Ok(connection) => connection,
             Err(error) => {
                 let text = format!("connection to {address} failed: {error}");
                 debug!(mx = host, %address, %error, "connection failed");
+                self.remember_dial(host, address.ip(), &error);
                 walk.failures.push((None, judge::dial_failure(&text, host)));
                 return Err(Opening::Host);
             }
@@ -247,6 +256,7 @@ impl Delivery {
         )
         .await;
         self.count(walk, plan, &mut conversation);
+        self.remember_opening(host, address.ip(), plan, opened.as_ref().err());
         let Err(end) = opened else { return Ok(conversation) };
         debug!(mx = host, %address, end = ?end, "session failed");
         walk.record.tls = conversation.tls_text();
@@ -287,6 +297,7 @@ impl Delivery {
                 walk.leave(batch.into_iter().map(|index| (index, failure.clone())));
                 continue;
             }
+            walk.tried = true;
             let end = conversation.carry(walk.transaction(&batch), &walk.body).await;
             if reused && first && is_untouched(&end) {
                 walk.remaining = batch.into_iter().chain(queue).collect();

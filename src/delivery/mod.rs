@@ -9,6 +9,7 @@ pub mod attempt;
 pub mod conversation;
 pub mod explain;
 pub mod gather;
+mod hosts;
 pub mod judge;
 mod known;
 mod notice;
@@ -16,6 +17,7 @@ pub mod pool;
 mod run;
 mod settle;
 pub mod tally;
+mod traffic;
 mod turns;
 
 use std::sync::Arc;
@@ -28,6 +30,7 @@ use self::conversation::Conversation;
 use self::gather::Gather;
 use self::pool::Pool;
 pub use self::run::run;
+pub use self::traffic::{Held, Traffic};
 use self::turns::Places;
 use crate::mail::Domain;
 use crate::net::World;
@@ -66,6 +69,7 @@ pub struct Delivery {
     results: Results,
     pool: Pool,
     options: watch::Receiver<Arc<Options>>,
+    traffic: Traffic,
     closing: TaskTracker,
 }
 
@@ -78,7 +82,21 @@ impl Delivery {
         results: Results,
         options: watch::Receiver<Arc<Options>>,
     ) -> Self {
-        Self { world, gather, queue, results, pool: Pool::default(), options, closing: TaskTracker::new() }
+        Self {
+            world,
+            gather,
+            queue,
+            results,
+            pool: Pool::default(),
+            options,
+            traffic: Traffic::default(),
+            closing: TaskTracker::new(),
+        }
+    }
+
+    /// How hosts stand, for the operator.
+    pub fn traffic(&self) -> Traffic {
+        self.traffic.clone()
     }
 
     fn places(&self) -> Places {

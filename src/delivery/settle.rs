@@ -10,6 +10,8 @@ use tokio::time::{MissedTickBehavior, interval, sleep};
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, error, info, warn};
 
+use super::run::Turn;
+use super::traffic::Held;
 use super::{Delivery, attempt};
 use crate::queue::{QueueItem, RetryOptions, Settled, Settlement};
 use crate::store::{Claim, QueueError};
@@ -24,7 +26,7 @@ impl Delivery {
     /// Tries a claim and settles it. A result that cannot be written is kept and written as soon as
     /// that is possible again, so that nobody gets a message twice because a disk was full; only when
     /// `shutdown` comes first, the item is tried again.
-    pub(super) async fn deliver(&self, mut claim: Claim, shutdown: &CancellationToken) {
+    pub(super) async fn deliver(&self, mut claim: Claim, turn: &Turn, shutdown: &CancellationToken) {
         // It may have waited long for its destination's turn.
         if let Err(error) = self.queue.extend(&mut claim, self.now(), LEASE).await {
             debug!(%error, "claim lost while waiting");
@@ -51,6 +53,16 @@ impl Delivery {
         };
         let now = self.now();
         let options = self.options.borrow().clone();
+        if let Some(held) = &attempted.held {
+            info!(reason = %held.text, "not tried now");
+            self.traffic.hold(&item.destination, held.clone(), now);
+            if now < item.settled_by(&options.retry) {
+                if held.probed {
+                    turn.parks();
+                }
+                return self.give_back(claim, held).await;
+            }
+        }
         let judged_at = judged_at(&item, started, now, &options.retry);
         let settlement =
             item.settle(&attempted.outcomes, judged_at, &options.retry, self.world.random.fraction());
@@ -83,6 +95,20 @@ impl Delivery {
                 }
             }
             return;
+        }
+    }
+
+    /// Ends a claim that was not tried, without an attempt of its schedule spent: due again when a host
+    /// may be tried, or when its sender is to hear of it; and parked while that is being found out.
+    pub(super) async fn give_back(&self, claim: Claim, held: &Held) {
+        let given = if held.probed {
+            self.queue.park(claim).await
+        } else {
+            let by = claim.item.settled_by(&self.options.borrow().retry);
+            self.queue.unclaim(claim, held.until.min(by)).await
+        };
+        if let Err(error) = given {
+            warn!(%error, "claim not given back; it becomes due when its lease ends");
         }
     }
 }

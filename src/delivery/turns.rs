@@ -138,6 +138,11 @@ impl<T> Turns<T> {
             .collect()
     }
 
+    /// Items of this destination stay in the queue until they are asked for.
+    pub(super) fn park(&mut self, destination: &Destination) {
+        self.parked.insert(destination.clone());
+    }
+
     /// The queue has no parked items of this destination any more.
     pub(super) fn unpark(&mut self, destination: &Destination) {
         self.parked.remove(destination);
