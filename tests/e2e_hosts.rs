@@ -41,7 +41,8 @@ async fn a_host_that_turns_everybody_away_sees_few_of_a_thousand_messages() {
     assert_eq!(items.len(), 100);
     let untried: Vec<_> = items.iter().filter(|item| item["attempts"] == 0).collect();
     assert!(untried.len() > 80, "schedules are not spent: {}", untried.len());
-    let told = |item: &&serde_json::Value| item["waits"].as_str().is_some_and(|text| text.contains("not now"));
+    let told =
+        |item: &&serde_json::Value| item["waits"].as_str().is_some_and(|text| text.contains("not now"));
     assert!(untried.iter().any(told), "{}", untried[0]);
     // A policy's or a host's trouble is over: all of it flows at once when the operator says so.
     world.farm.hosts[0].adjust(|behaviour| behaviour.greeting = "220 mx ESMTP".to_owned());
@@ -96,15 +97,16 @@ async fn a_message_is_warned_about_and_given_up_in_time_though_its_host_is_left_
     busy(&world, 0);
     // The first one makes the host known as dead, the second one is never tried before its end.
     submit_many(&world, &["b@dead.test"], 3).await;
-    // A warning and a bounce for each.
-    let notices = world.arrivals(1, 6).await;
+    world.drained().await;
+    let notices = world.farm.hosts[1].accepted();
     let warnings = notices.iter().filter(|notice| notice.text().contains("Action: delayed")).count();
     let bounces = notices.iter().filter(|notice| notice.text().contains("Action: failed")).count();
-    assert_eq!((warnings, bounces), (3, 3));
+    // Who was tried has its next attempt at its end; who was not is warned about in time.
+    assert!(warnings >= 1, "{warnings}");
+    assert_eq!(bounces, 3);
     assert!(notices.iter().all(|notice| notice.text().contains("not now")), "the host's words");
     // The last attempt before giving up is really made.
     assert!(world.farm.hosts[0].log().connections >= 4, "{}", world.farm.hosts[0].log().connections);
-    world.drained().await;
 }
 
 #[tokio::test]

@@ -151,7 +151,9 @@ impl AdminHandles {
     /// An entry as listed, with what keeps it waiting beside its schedule.
     fn entry(&self, entry: &store::Entry, history: bool) -> QueueEntry {
         let held = self.traffic.held(&entry.item.destination, self.clock.now());
-        let waits = held.filter(|_| entry.next_attempt.is_some()).map(|held| held.text);
+        // Whose own schedule is later waits for nothing else.
+        let waits = held.filter(|held| entry.next_attempt.is_some_and(|at| at <= held.until));
+        let waits = waits.map(|held| held.text);
         QueueEntry { waits, ..QueueEntry::new(entry, history) }
     }
 
