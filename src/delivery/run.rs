@@ -71,7 +71,8 @@ pub async fn run(delivery: Delivery, shutdown: CancellationToken) {
             () = delivery.traffic.changed() => {}
             () = sleep(pause.unwrap_or(SWEEP_EVERY)) => {}
             _ = sweep.tick() => {
-                for conversation in delivery.pool.expired() {
+                let options = delivery.options.borrow().clone();
+                for conversation in delivery.pool.expired(&options.pool) {
                     delivery.close(conversation);
                 }
             }
