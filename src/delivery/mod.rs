@@ -12,11 +12,14 @@ pub mod gather;
 mod hosts;
 pub mod judge;
 mod known;
+pub mod limits;
 mod notice;
+pub mod pace;
 pub mod pool;
 mod run;
 mod settle;
 pub mod tally;
+mod throttle;
 mod traffic;
 mod turns;
 
@@ -28,10 +31,10 @@ use tokio_util::task::TaskTracker;
 
 use self::conversation::Conversation;
 use self::gather::Gather;
+use self::limits::DestinationLimit;
 use self::pool::Pool;
 pub use self::run::run;
 pub use self::traffic::{Held, Traffic};
-use self::turns::Places;
 use crate::mail::Domain;
 use crate::net::World;
 use crate::queue::RetryOptions;
@@ -49,8 +52,12 @@ pub struct Options {
     pub smtp_port: u16,
     /// Attempts at a time. Default 500.
     pub concurrency: usize,
-    /// Attempts at a time to one recipient domain. Default 20.
+    /// Attempts at a time to one recipient domain at most. Default 20.
     pub concurrency_per_destination: usize,
+    /// Attempts at a time to one host address at most, whatever the domains. Default 50.
+    pub concurrency_per_host: usize,
+    /// `[[delivery.destination]]`
+    pub limits: Vec<DestinationLimit>,
     /// Schedule, lifetime, delay warning.
     pub retry: RetryOptions,
     /// Time limits (RFC 5321 §4.5.3.2).
@@ -99,11 +106,6 @@ impl Delivery {
     /// How hosts stand, for the operator.
     pub fn traffic(&self) -> Traffic {
         self.traffic.clone()
-    }
-
-    fn places(&self) -> Places {
-        let options = self.options.borrow();
-        Places { all: options.concurrency, per_destination: options.concurrency_per_destination }
     }
 
     fn now(&self) -> Timestamp {

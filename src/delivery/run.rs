@@ -4,20 +4,22 @@
 //! bound and then in the queue until that destination has room, so that one destination never holds
 //! the claims of all others. Decides nothing about an item: that is `settle`'s. Called by the daemon.
 
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::net::IpAddr;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use jiff::Timestamp;
 use tokio::sync::mpsc;
 use tokio::time::{MissedTickBehavior, interval, sleep};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tracing::{Instrument, debug, error, info, info_span, warn};
 
-use super::Delivery;
+use super::pace::Signal;
 use super::settle::{LEASE, STORE_PAUSE};
 use super::traffic::Held;
-use super::turns::{Offered, Turns};
+use super::turns::{Ended, Offered, Places, Turns};
+use super::{Delivery, Options};
 use crate::mail::Destination;
 use crate::store::{Claim, QueueError};
 
@@ -29,26 +31,30 @@ const FILL_ROUNDS: usize = 20;
 const PAUSE_MIN: Duration = Duration::from_millis(10);
 /// The queue is looked at this often though nothing is known to be due: the clock may have been set.
 const LOOK_EVERY: Duration = Duration::from_secs(60);
+/// The shortest wait for a rate: several messages of a fast one go together.
+const RATE_PAUSE_MIN: Duration = Duration::from_millis(5);
 /// How often idle connections are looked through, when there are any.
 const SWEEP_EVERY: Duration = Duration::from_secs(5);
 
 /// Delivers until `shutdown` is cancelled, then lets running attempts end; the caller bounds that.
 pub async fn run(delivery: Delivery, shutdown: CancellationToken) {
     let delivery = Arc::new(delivery);
-    let (ended, mut endings) = mpsc::unbounded_channel::<Ending>();
+    let options = delivery.options.borrow().clone();
+    let (events, mut heard) = mpsc::unbounded_channel::<Event>();
     let mut engine = Engine {
         delivery: Arc::clone(&delivery),
-        turns: Turns::default(),
+        turns: Turns::new(places(&options)),
+        options,
         tracker: TaskTracker::new(),
-        ended,
+        events,
         shutdown: shutdown.clone(),
     };
     let mut sweep = interval(SWEEP_EVERY);
     sweep.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let mut parked_first = false;
     while !shutdown.is_cancelled() {
-        let places = delivery.places();
-        while let Some(claim) = engine.turns.next(places) {
+        engine.adopt();
+        while let Some(claim) = engine.turns.next(delivery.now()) {
             engine.start(claim).await;
         }
         // In turn, so that neither what was parked nor what becomes due takes all the room.
@@ -60,6 +66,7 @@ pub async fn run(delivery: Delivery, shutdown: CancellationToken) {
                 Some(STORE_PAUSE)
             }
         };
+        let pause = [pause, engine.wake()].into_iter().flatten().min().unwrap_or(LOOK_EVERY).min(LOOK_EVERY);
         tokio::select! {
             // In this order, so that equal runs are equal: first what is rare, so that the busy branches
             // cannot keep it waiting, and ends before new work, so that there is room for it.
@@ -71,16 +78,16 @@ pub async fn run(delivery: Delivery, shutdown: CancellationToken) {
                     delivery.close(conversation);
                 }
             }
-            ending = endings.recv() => {
-                let mut next = ending;
-                while let Some(ending) = next {
-                    engine.hear(&ending);
-                    next = endings.try_recv().ok();
+            event = heard.recv() => {
+                let mut next = event;
+                while let Some(event) = next {
+                    engine.hear(event);
+                    next = heard.try_recv().ok();
                 }
             }
             () = delivery.queue.wakeup() => {}
             () = delivery.traffic.changed() => {}
-            () = sleep(pause.unwrap_or(LOOK_EVERY).min(LOOK_EVERY)) => {}
+            () = sleep(pause) => {}
         }
     }
     engine.end().await;
@@ -90,18 +97,37 @@ pub async fn run(delivery: Delivery, shutdown: CancellationToken) {
 struct Engine {
     delivery: Arc<Delivery>,
     turns: Turns<Claim>,
+    /// Those that `turns` knows.
+    options: Arc<Options>,
     tracker: TaskTracker,
-    ended: mpsc::UnboundedSender<Ending>,
+    events: mpsc::UnboundedSender<Event>,
     shutdown: CancellationToken,
 }
 
 impl Engine {
+    /// Takes up what a reload has changed.
+    fn adopt(&mut self) {
+        let options = self.delivery.options.borrow();
+        if !Arc::ptr_eq(&options, &self.options) {
+            self.options = Arc::clone(&options);
+            self.turns.adopt(places(&options));
+        }
+    }
+
+    /// How long until a rate lets the next one go.
+    fn wake(&self) -> Option<Duration> {
+        let wait = self.turns.wake()?.duration_since(self.delivery.now());
+        Some(Duration::try_from(wait).unwrap_or_default().max(RATE_PAUSE_MIN))
+    }
+
     /// Starts a claim that has its place, unless its hosts are left alone by now.
     async fn start(&mut self, claim: Claim) {
         match self.held(&claim) {
             None => self.spawn(claim),
             Some(held) => {
-                self.turns.ended(&claim.item.destination);
+                let destination = &claim.item.destination;
+                let (now, at) = (self.delivery.now(), self.turns.home(destination));
+                self.turns.ended(destination, Ended { at, signal: Signal::None, begun: now }, now);
                 self.set_aside(claim, &held).await;
             }
         }
@@ -111,11 +137,16 @@ impl Engine {
     fn held(&self, claim: &Claim) -> Option<Held> {
         let now = self.delivery.now();
         let held = self.delivery.traffic.held(&claim.item.destination, now)?;
-        (now < claim.item.settled_by(&self.delivery.options.borrow().retry)).then_some(held)
+        (!self.is_urgent(claim, now)).then_some(held)
+    }
+
+    /// Whether a claim is to be settled now, whatever its hosts wait for.
+    fn is_urgent(&self, claim: &Claim, now: Timestamp) -> bool {
+        now >= claim.item.settled_by(&self.options.retry)
     }
 
     async fn set_aside(&mut self, claim: Claim, held: &Held) {
-        if held.probed {
+        if held.brief {
             self.turns.park(&claim.item.destination);
         }
         self.delivery.give_back(claim, held).await;
@@ -123,11 +154,7 @@ impl Engine {
 
     fn spawn(&self, claim: Claim) {
         let (delivery, shutdown) = (self.delivery.clone(), self.shutdown.clone());
-        let turn = Turn {
-            destination: claim.item.destination.clone(),
-            parks: AtomicBool::new(false),
-            ended: self.ended.clone(),
-        };
+        let turn = Turn::new(&claim.item.destination, self.turns.home(&claim.item.destination), self);
         let span = info_span!(
             "attempt",
             queue_id = %claim.item.id,
@@ -144,27 +171,37 @@ impl Engine {
         );
     }
 
-    fn hear(&mut self, ending: &Ending) {
-        self.turns.ended(&ending.destination);
-        if ending.parks {
-            self.turns.park(&ending.destination);
+    fn hear(&mut self, event: Event) {
+        let now = self.delivery.now();
+        match event {
+            Event::Moved { destination, from, to, name } => {
+                self.turns.moved(&destination, from, to, &name, now);
+            }
+            Event::Ended { destination, ended, parks } => {
+                if self.turns.ended(&destination, ended, now) {
+                    self.delivery.traffic.eased(&destination);
+                }
+                if parks {
+                    self.turns.park(&destination);
+                }
+            }
         }
     }
 
     async fn fill_both(&mut self, parked_first: bool) -> Result<Option<Duration>, QueueError> {
-        let (again, pause) = if parked_first {
-            (self.fill_parked().await?, self.fill().await?)
+        let pauses = if parked_first {
+            [self.fill_parked().await?, self.fill().await?]
         } else {
             let pause = self.fill().await?;
-            (self.fill_parked().await?, pause)
+            [self.fill_parked().await?, pause]
         };
-        Ok(if again { Some(PAUSE_MIN) } else { pause })
+        Ok(pauses.into_iter().flatten().min())
     }
 
     /// Claims what is due while there is room; returns how long to wait for the next item.
     async fn fill(&mut self) -> Result<Option<Duration>, QueueError> {
         for _ in 0..FILL_ROUNDS {
-            let room = self.turns.room(self.delivery.places()).min(CLAIM_BATCH);
+            let room = self.turns.room().min(CLAIM_BATCH);
             if room == 0 {
                 return Ok(None);
             }
@@ -183,18 +220,21 @@ impl Engine {
         Ok(Some(PAUSE_MIN))
     }
 
-    /// Claims for the destinations that were full and have room again; whether some were set aside, so
-    /// that there is room for more at once.
-    async fn fill_parked(&mut self) -> Result<bool, QueueError> {
-        let mut again = false;
-        for (destination, wanted) in self.turns.hungry(self.delivery.places()) {
+    /// Claims for the destinations that were full and have room again; how long to
+    /// wait for the next of those that are held.
+    async fn fill_parked(&mut self) -> Result<Option<Duration>, QueueError> {
+        let mut pause: Option<Duration> = None;
+        let mut sooner = |wait: Duration| pause = Some(pause.map_or(wait, |pause| pause.min(wait)));
+        for (destination, wanted) in self.turns.hungry() {
             let now = self.delivery.now();
             let held = self.delivery.traffic.held(&destination, now);
             // They wait where they are until it is known.
-            if held.as_ref().is_some_and(|held| held.probed) {
+            if let Some(held) = held.as_ref().filter(|held| held.brief) {
+                let wait = Duration::try_from(held.until.duration_since(now)).unwrap_or_default();
+                sooner(wait.max(PAUSE_MIN));
                 continue;
             }
-            let room = self.turns.room(self.delivery.places()).min(wanted);
+            let room = self.turns.room().min(wanted);
             if room == 0 {
                 break;
             }
@@ -202,12 +242,15 @@ impl Engine {
             if !parked {
                 self.turns.unpark(&destination);
             }
-            again |= held.is_some() && parked;
+            if held.is_some() && parked {
+                // They are set aside at once, so that there is room for more.
+                sooner(PAUSE_MIN);
+            }
             for claim in claims {
                 self.offer(claim).await;
             }
         }
-        Ok(again)
+        Ok(pause)
     }
 
     async fn offer(&mut self, claim: Claim) {
@@ -215,7 +258,9 @@ impl Engine {
             return self.set_aside(claim, &held).await;
         }
         let destination = claim.item.destination.clone();
-        match self.turns.offer(&destination, claim, self.delivery.places()) {
+        let now = self.delivery.now();
+        let urgent = self.is_urgent(&claim, now);
+        match self.turns.offer(&destination, claim, urgent, now) {
             Offered::Start(claim) => self.spawn(claim),
             Offered::Waits => {}
             Offered::Full(claim) => {
@@ -249,31 +294,80 @@ impl Engine {
     }
 }
 
-/// How an attempt ended, for the loop.
-struct Ending {
+fn places(options: &Options) -> Places {
+    Places {
+        all: options.concurrency,
+        per_destination: options.concurrency_per_destination,
+        per_host: options.concurrency_per_host,
+        limits: options.limits.clone(),
+    }
+}
+
+/// What attempts tell the loop.
+enum Event {
+    /// One goes to a host.
+    Moved { destination: Destination, from: Option<IpAddr>, to: IpAddr, name: String },
+    /// One ended.
+    Ended {
+        destination: Destination,
+        ended: Ended,
+        /// Its claim was parked: its destination's items wait in the queue.
+        parks: bool,
+    },
+}
+
+/// A place that an attempt has; says where it goes, and that it ended, however it ended.
+pub(super) struct Turn {
     destination: Destination,
-    /// Its claim was parked: its destination's items wait in the queue.
+    state: Mutex<TurnState>,
+    events: mpsc::UnboundedSender<Event>,
+}
+
+#[derive(Clone, Copy)]
+struct TurnState {
+    ended: Ended,
     parks: bool,
 }
 
-/// Says that an attempt ended, however it ended.
-pub(super) struct Turn {
-    destination: Destination,
-    parks: AtomicBool,
-    ended: mpsc::UnboundedSender<Ending>,
-}
-
 impl Turn {
+    fn new(destination: &Destination, at: Option<IpAddr>, engine: &Engine) -> Self {
+        let ended = Ended { at, signal: Signal::None, begun: engine.delivery.now() };
+        Self {
+            destination: destination.clone(),
+            state: Mutex::new(TurnState { ended, parks: false }),
+            events: engine.events.clone(),
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, TurnState> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The attempt goes to a host now.
+    pub(super) fn goes_to(&self, to: IpAddr, name: &str) {
+        let from = self.lock().ended.at.replace(to);
+        if from != Some(to) {
+            let (destination, name) = (self.destination.clone(), name.to_owned());
+            // The receiver is gone only while shutting down.
+            let _ = self.events.send(Event::Moved { destination, from, to, name });
+        }
+    }
+
+    /// What the attempt says of the pace.
+    pub(super) fn hears(&self, signal: Signal) {
+        self.lock().ended.signal = signal;
+    }
+
     /// The claim was parked.
     pub(super) fn parks(&self) {
-        self.parks.store(true, Ordering::Relaxed);
+        self.lock().parks = true;
     }
 }
 
 impl Drop for Turn {
     fn drop(&mut self) {
-        let (destination, parks) = (self.destination.clone(), *self.parks.get_mut());
-        // The receiver is gone only while shutting down.
-        let _ = self.ended.send(Ending { destination, parks });
+        let destination = self.destination.clone();
+        let TurnState { ended, parks } = *self.lock();
+        let _ = self.events.send(Event::Ended { destination, ended, parks });
     }
 }

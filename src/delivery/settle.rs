@@ -35,7 +35,7 @@ impl Delivery {
         let item = claim.item.clone();
         let started = self.now();
         let attempted = {
-            let attempt = self.attempt(&item);
+            let attempt = self.attempt(&item, turn);
             tokio::pin!(attempt);
             let mut extend = interval(EXTEND_EVERY);
             extend.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -54,20 +54,29 @@ impl Delivery {
             }
         };
         let now = self.now();
+        turn.hears(attempted.signal);
         let options = self.options.borrow().clone();
         if let Some(held) = &attempted.held {
             info!(reason = %held.text, "not tried now");
             self.traffic.hold(&item.destination, held.clone(), now);
             if now < item.settled_by(&options.retry) {
-                if held.probed {
+                if held.brief {
                     turn.parks();
                 }
                 return self.give_back(claim, held).await;
             }
         }
         let judged_at = judged_at(&item, started, now, &options.retry);
-        let settlement =
+        let mut settlement =
             item.settle(&attempted.outcomes, judged_at, &options.retry, self.world.random.fraction());
+        if let Some(cause) = &attempted.throttled {
+            let jitter = self.world.random.fraction();
+            let until = self.traffic.throttled(&item.destination, cause, (started, now), jitter);
+            if let Settled::Again(at) = &mut settlement.settled {
+                // It goes on when its destination does, instead of the next step of its schedule.
+                *at = until.min(*at);
+            }
+        }
         let born = self.notices(&item, &attempted, &settlement, now).await;
         log_settled(&settlement, &attempted, born.len());
         let mut told = false;
@@ -105,7 +114,7 @@ impl Delivery {
     /// Ends a claim that was not tried, without an attempt of its schedule spent: due again when a host
     /// may be tried, or when its sender is to hear of it; and parked while that is being found out.
     pub(super) async fn give_back(&self, claim: Claim, held: &Held) {
-        let given = if held.probed {
+        let given = if held.brief {
             self.queue.park(claim).await
         } else {
             let by = claim.item.settled_by(&self.options.borrow().retry);

@@ -1,32 +1,41 @@
-//! What attempts, the loop and the operator share: how hosts stand, and which destinations wait for one.
+//! What attempts, the loop and the operator share: how hosts stand, and which destinations wait for one
+//! or have a pause.
 //!
-//! A lock around [`hosts`](super::hosts); decides nothing itself. Held for a look-up only, never while
+//! A lock around `hosts` and [`Pause`]s; decides nothing itself. Held for a look-up only, never while
 //! waiting. Called by `delivery::attempt` (asks, tells), `delivery::run` (whose turn), `admin` (shows,
 //! clears).
 
 use std::collections::HashMap;
 use std::net::IpAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use jiff::Timestamp;
 use tokio::sync::Notify;
 use tracing::info;
 
 use super::hosts::{Hosts, Standing};
+use super::pace::Pause;
 use crate::mail::Destination;
+use crate::queue::after;
 
 /// Destinations remembered as waiting; what finds no room is found out again by each of its messages.
 const HOLDS_MAX: usize = 20_000;
 
-/// Why a destination's messages are not tried now: none of its hosts may be.
+/// Destinations whose pauses are remembered; a forgotten one begins with a short pause again.
+const PAUSES_MAX: usize = 10_000;
+/// For a pause of up to so long, messages wait where they are.
+const BRIEF: Duration = Duration::from_secs(60);
+
+/// Why a destination's messages are not tried now: none of its hosts may be, or it asked for a pause.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Held {
-    /// The hosts waited for.
+    /// The hosts waited for; none for a pause.
     pub addresses: Vec<IpAddr>,
-    /// When one of them may be tried.
+    /// When one of them may be tried, or the pause is over.
     pub until: Timestamp,
-    /// One of them is being tried by another message: it will be known soon.
-    pub probed: bool,
+    /// It will be over, or known, soon: its messages wait where they are.
+    pub brief: bool,
     /// One sentence for the operator.
     pub text: String,
 }
@@ -35,9 +44,9 @@ impl Held {
     /// Waiting for either.
     pub(super) fn or(self, other: Self) -> Self {
         let addresses = self.addresses.iter().chain(&other.addresses).copied().collect();
-        let probed = self.probed || other.probed;
+        let brief = self.brief || other.brief;
         let first = if other.until < self.until { other } else { self };
-        Self { addresses, probed, ..first }
+        Self { addresses, brief, ..first }
     }
 }
 
@@ -57,6 +66,8 @@ struct Shared {
 struct State {
     hosts: Hosts,
     holds: HashMap<Destination, Held>,
+    /// Of destinations that asked for less lately.
+    pauses: HashMap<Destination, Pause>,
 }
 
 impl State {
@@ -76,7 +87,7 @@ impl Traffic {
 
     /// Whether a host may be tried; see [`Hosts::ask`].
     pub(super) fn ask(&self, address: IpAddr, now: Timestamp) -> Result<(), Held> {
-        let held = |until, probed, text| Held { addresses: vec![address], until, probed, text };
+        let held = |until, brief, text| Held { addresses: vec![address], until, brief, text };
         match self.lock().hosts.ask(address, now) {
             Standing::Open => Ok(()),
             Standing::NotBefore { until, text } => Err(held(until, false, text)),
@@ -138,6 +149,35 @@ impl Traffic {
         }
     }
 
+    /// A destination asked an attempt that began at `begun` for less; gives the end of its pause.
+    pub(super) fn throttled(
+        &self,
+        destination: &Destination,
+        cause: &str,
+        (begun, now): (Timestamp, Timestamp),
+        jitter: f64,
+    ) -> Timestamp {
+        let (until, new) = {
+            let mut state = self.lock();
+            if state.pauses.len() >= PAUSES_MAX && !state.pauses.contains_key(destination) {
+                state.pauses.clear();
+            }
+            state.pauses.entry(destination.clone()).or_default().throttled(begun, now, jitter)
+        };
+        if new {
+            info!(%until, cause, "destination gets a pause");
+            let text = format!("{destination} is not tried until {until:.0} because {cause}");
+            let brief = until <= after(now, BRIEF);
+            self.hold(destination, Held { addresses: Vec::new(), until, brief, text }, now);
+        }
+        until
+    }
+
+    /// A destination takes more than before: its next pause, if any, is short again.
+    pub(super) fn eased(&self, destination: &Destination) {
+        self.lock().pauses.remove(destination);
+    }
+
     /// Why a destination's messages are not tried now; nothing when they may be.
     pub fn held(&self, destination: &Destination, now: Timestamp) -> Option<Held> {
         let mut state = self.lock();
@@ -159,6 +199,7 @@ impl Traffic {
         let mut state = self.lock();
         state.hosts.clear();
         state.holds.clear();
+        state.pauses.clear();
         self.shared.changed.notify_one();
     }
 
@@ -193,11 +234,11 @@ mod tests {
         assert_eq!(traffic.held(&two, at(15)), None, "the wait is over");
         assert_eq!(traffic.ask(other, at(15)), Ok(()));
         let probed = traffic.ask(other, at(15)).unwrap_err();
-        assert!(probed.probed);
+        assert!(probed.brief);
         traffic.hold(&two, probed, at(15));
         traffic.failed(other, "mx.example", "it does not answer", at(16), 0.5);
         assert_eq!(traffic.held(&two, at(16)), None, "it looks again and learns of the new wait");
-        assert!(!traffic.ask(other, at(16)).unwrap_err().probed);
+        assert!(!traffic.ask(other, at(16)).unwrap_err().brief);
         traffic.clear();
         assert_eq!(traffic.ask(other, at(16)), Ok(()));
     }

@@ -45,10 +45,9 @@ impl Delivery {
             .take(ADDRESSES_MAX)
             .map(|ip| SocketAddr::new(ip, port))
             .collect();
-        if addresses.is_empty() {
-            return;
-        }
+        let Some(first) = addresses.first() else { return };
         walk.tried = true;
+        walk.turn.goes_to(first.ip(), host);
         let mut unseen: Vec<IpAddr> = addresses.iter().map(SocketAddr::ip).collect();
         self.race(walk, host, plan, addresses, &mut unseen).await;
         for ip in unseen {
@@ -70,7 +69,7 @@ impl Delivery {
             let raced = race.next().await;
             for (address, error) in raced.failed {
                 unseen.retain(|ip| *ip != address.ip());
-                self.remember_dial(host, address.ip(), &error);
+                self.remember_dial(walk, host, address.ip(), &error);
                 not_connected(walk, host, plan, address, &error);
             }
             let Some(connection) = raced.won else { return };
@@ -118,7 +117,7 @@ impl Delivery {
         match self.world.dial.dial(address, host, walk.options.timeouts.connect).await {
             Ok(connection) => self.open(walk, host, plan, connection, tls_use).await,
             Err(error) => {
-                self.remember_dial(host, address.ip(), &error);
+                self.remember_dial(walk, host, address.ip(), &error);
                 not_connected(walk, host, plan, address, &error);
                 Err(Opening::Host)
             }
@@ -134,6 +133,7 @@ impl Delivery {
         tls_use: TlsUse,
     ) -> Result<Conversation, Opening> {
         let address = connection.remote;
+        walk.turn.goes_to(address.ip(), host);
         begin_record(walk, host, plan, address);
         let (mut conversation, opened) = Conversation::open(
             connection,
@@ -149,7 +149,7 @@ impl Delivery {
             return Err(Opening::Resumption);
         }
         self.count(walk, plan, &mut conversation);
-        self.remember_opening(host, address.ip(), plan, opened.as_ref().err());
+        self.remember_opening(walk, host, address.ip(), plan, opened.as_ref().err());
         let Err(end) = opened else { return Ok(conversation) };
         debug!(mx = host, %address, end = ?end, "session failed");
         walk.record.tls = conversation.tls_text();

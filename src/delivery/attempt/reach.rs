@@ -6,13 +6,36 @@
 use std::io;
 use std::net::IpAddr;
 
-use super::super::{Delivery, judge};
+use super::super::pace::Signal;
+use super::super::{Delivery, judge, throttle};
 use super::walk::Walk;
-use crate::mail::Permanence;
-use crate::smtp::client::{Phase, SessionEnd};
+use crate::mail::{Permanence, Reply};
+use crate::smtp::client::{Phase, SessionEnd, TransactionEnd};
 use crate::tlspolicy::TlsPlan;
 
 impl Delivery {
+    /// How a transaction ended, for the pace of its destination.
+    pub(super) fn hear(
+        &self,
+        walk: &mut Walk<'_>,
+        end: &TransactionEnd,
+        session: Option<&SessionEnd>,
+        carried: u32,
+    ) {
+        if let Some(cause) = throttle::asks_for_less(end, session, carried) {
+            walk.signal = Signal::Throttled;
+            walk.throttled = Some(cause);
+        } else if walk.signal != Signal::Throttled {
+            match end {
+                TransactionEnd::Answered(replies) if replies.iter().any(Reply::is_positive) => {
+                    walk.signal = Signal::Good;
+                }
+                TransactionEnd::Broken { .. } => walk.signal = Signal::Trouble,
+                _ => {}
+            }
+        }
+    }
+
     /// Whether a host is left alone by this walk; why is noted in it then.
     pub(super) fn leaves_alone(&self, walk: &mut Walk<'_>, host: &str, address: IpAddr) -> bool {
         // RFC 8461 §5.1, RFC 5321 §4.5.4.1: the last attempt before giving up is really made.
@@ -30,8 +53,9 @@ impl Delivery {
     }
 
     /// A connection was not made.
-    pub(super) fn remember_dial(&self, host: &str, address: IpAddr, error: &io::Error) {
+    pub(super) fn remember_dial(&self, walk: &mut Walk<'_>, host: &str, address: IpAddr, error: &io::Error) {
         if is_theirs(error) {
+            walk.signal = walk.signal.or(Signal::Trouble);
             let cause = format!("it could not be connected to ({error})");
             self.traffic.failed(address, host, &cause, self.now(), self.world.random.fraction());
         } else {
@@ -42,6 +66,7 @@ impl Delivery {
     /// A connection was made; how its session began.
     pub(super) fn remember_opening(
         &self,
+        walk: &mut Walk<'_>,
         host: &str,
         address: IpAddr,
         plan: &TlsPlan,
@@ -55,6 +80,7 @@ impl Delivery {
         if cause.permanence == Permanence::Permanent {
             return self.traffic.reached(address, host);
         }
+        walk.signal = walk.signal.or(Signal::Trouble);
         let text = cause.text.strip_prefix(&format!("host {host}")).unwrap_or(&cause.text);
         let text = format!("it {}", text.trim_start_matches([':', ' ']));
         self.traffic.failed(address, host, &text, self.now(), self.world.random.fraction());

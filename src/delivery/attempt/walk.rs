@@ -12,6 +12,8 @@ use tokio::time::Instant;
 use super::super::Options;
 use super::super::conversation::Conversation;
 use super::super::judge::{self, Judgement};
+use super::super::pace::Signal;
+use super::super::run::Turn;
 use super::super::traffic::Held;
 use crate::mail::{Domain, EnhancedStatus, Failure, Outcome, Permanence, Scope, TlsRequest};
 use crate::queue::{AttemptRecord, QueueItem};
@@ -32,6 +34,10 @@ pub struct Attempted {
     pub relayed: Vec<usize>,
     /// For the operator.
     pub record: AttemptRecord,
+    /// What it says of the pace.
+    pub(in crate::delivery) signal: Signal,
+    /// The destination asked for less, in these words.
+    pub throttled: Option<String>,
     /// No host was tried, since they are left alone for now: `outcomes` need not be settled.
     pub held: Option<Held>,
 }
@@ -55,6 +61,12 @@ pub(super) struct Walk<'a> {
     pub(super) last: bool,
     /// A connection was tried, or one from before used.
     pub(super) tried: bool,
+    /// What was heard of the pace.
+    pub(super) signal: Signal,
+    /// The destination asked for less, in these words.
+    pub(super) throttled: Option<String>,
+    /// Told where the walk goes.
+    pub(super) turn: &'a Turn,
     /// Hosts that were left alone.
     pub(super) held: Option<Held>,
 }
@@ -135,7 +147,14 @@ impl Walk<'_> {
         self.record.at = now;
         self.record.result = summary(&self.outcomes);
         let held = self.held.filter(|_| !self.tried);
-        Attempted { outcomes: self.outcomes, relayed: self.relayed, record: self.record, held }
+        Attempted {
+            outcomes: self.outcomes,
+            relayed: self.relayed,
+            record: self.record,
+            signal: self.signal,
+            throttled: self.throttled,
+            held,
+        }
     }
 }
 
@@ -181,7 +200,7 @@ pub(super) fn not_tried(item: &QueueItem, now: Timestamp, failure: Failure) -> A
     let mut record = empty_record(now);
     record.rule = failure.rule.clone().unwrap_or_else(|| "routing".to_owned());
     record.result = summary(&outcomes);
-    Attempted { outcomes, relayed: Vec::new(), record, held: None }
+    Attempted { outcomes, relayed: Vec::new(), record, signal: Signal::None, throttled: None, held: None }
 }
 
 /// Our own trouble (RFC 3463 X.3.0).
