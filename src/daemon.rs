@@ -176,7 +176,15 @@ impl Daemon {
             storage.reports.clone(),
             receivers.reporting,
         );
+        let deliverer = Delivery::new(
+            world.clone(),
+            gatherer.clone(),
+            storage.queue.clone(),
+            storage.results.clone(),
+            receivers.delivery.clone(),
+        );
         let handles = AdminHandles {
+            traffic: deliverer.traffic(),
             clock: Arc::clone(&world.clock),
             queue: storage.queue.clone(),
             policies: storage.policies.clone(),
@@ -192,13 +200,6 @@ impl Daemon {
                 gathering: receivers.gather,
             },
         };
-        let deliverer = Delivery::new(
-            world.clone(),
-            gatherer.clone(),
-            storage.queue.clone(),
-            storage.results.clone(),
-            receivers.delivery,
-        );
         let addresses: Vec<(String, SocketAddr)> = listeners
             .iter()
             .flat_map(|(listener, sockets)| {

@@ -11,6 +11,7 @@
 //!                                                                    [I1: the 250 is said here]
 //! delivery::run
 //!  -> store::Queue::claim_due  leased, fenced claims                 -> QueueItem
+//!  -> turns, traffic           a place for it, or set aside while its hosts are left alone
 //!  -> delivery::attempt
 //!      -> gather::sts          cache, TXT id, HTTPS fetch, freshness -> StsState
 //!      -> gather::route        MX, implicit MX, null MX              -> Route
@@ -51,7 +52,7 @@
 //! ```
 //!
 //! `mail`, `smtp`, `route`, `sts`, `dane`, `tlsrpt`, `dsn`, `tlspolicy`, `queue` and
-//! `delivery::judge` are pure: no clock, no disk, no network; bytes, facts and `now` come in.
+//! `delivery::judge`, `hosts`, `pace`, `turns`, `limits` and `throttle` are pure: no clock, no disk, no network; bytes, facts and `now` come in.
 //! samotop is named in `submission` alone, sled in `store`, hickory in `net::dns`, reqwest in
 //! `net::https`, mail-auth in `reporting`.
 //!

@@ -238,6 +238,9 @@ pub struct QueueEntry {
     pub attempts: u32,
     /// Absent when held.
     pub next_attempt: Option<Timestamp>,
+    /// What its destination waits for beside the schedule, one sentence.
+    #[serde(default)]
+    pub waits: Option<String>,
     /// Our own report mail.
     pub is_report: bool,
     /// The attempts asked for, oldest first: all kept ones, or the last one.
@@ -301,6 +304,7 @@ impl QueueEntry {
             size: item.size,
             attempts: item.attempts,
             next_attempt: entry.next_attempt,
+            waits: None,
             is_report: item.is_report,
             history: item.history.iter().skip(skip).cloned().collect(),
         }

@@ -9,6 +9,8 @@ use serde::{Deserialize, Serialize};
 
 use super::source::SourceAddress;
 use super::value::{Nameserver, Network, Size, Span, Until};
+use crate::delivery::limits::Pattern;
+use crate::delivery::pace::Rate;
 use crate::delivery::pool;
 use crate::mail::{Domain, Mailbox};
 use crate::queue::RetryOptions;
@@ -183,6 +185,8 @@ pub struct Delivery {
     pub concurrency: usize,
     /// Attempts at the same time to one destination.
     pub concurrency_per_destination: usize,
+    /// Attempts at the same time to one host address.
+    pub concurrency_per_host: usize,
     /// Waits after the first, second, ... failed attempt; the last one repeats.
     pub retry: Vec<Span>,
     /// Then a message is given up and bounced.
@@ -195,6 +199,8 @@ pub struct Delivery {
     pub minimum_rate: Size,
     /// How long to wait for MX hosts.
     pub timeouts: Timeouts,
+    /// Limits for some destinations.
+    pub destination: Vec<DestinationSection>,
     /// How long open connections are kept for the next message.
     pub pool: Pool,
 }
@@ -213,6 +219,22 @@ pub struct Pool {
     pub connections: usize,
     /// Idle connections to one host.
     pub connections_per_host: usize,
+}
+
+/// `[[delivery.destination]]`: `domain` or `mx`, and at least one limit.
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct DestinationSection {
+    /// Each recipient domain with this name, or below it.
+    pub domain: Option<Pattern>,
+    /// All MX hosts with this name, or below it, together.
+    pub mx: Option<Pattern>,
+    /// Attempts at the same time.
+    pub concurrency: Option<usize>,
+    /// Attempts a unit of time.
+    pub rate: Option<Rate>,
+    /// Messages on one connection.
+    pub messages_per_connection: Option<u32>,
 }
 
 /// `[delivery.timeouts]` (RFC 5321 §4.5.3.2)
@@ -423,12 +445,14 @@ impl Default for Delivery {
             source_addresses: Vec::new(),
             concurrency: 500,
             concurrency_per_destination: 20,
+            concurrency_per_host: 50,
             retry: retry.retry.into_iter().map(Span).collect(),
             lifetime: Span(retry.lifetime),
             delay_warning: Span(retry.delay_warning),
             chunking: true,
             minimum_rate: Size(ClientTimeouts::default().octets_per_second),
             timeouts: Timeouts::default(),
+            destination: Vec::new(),
             pool: Pool::default(),
         }
     }

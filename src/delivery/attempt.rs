@@ -5,6 +5,7 @@
 //! the requirement allows clear. Called by `delivery::run`, once per claim.
 
 mod connect;
+mod reach;
 mod walk;
 
 use std::net::IpAddr;
@@ -16,9 +17,10 @@ use self::walk::{Walk, empty_record, local_failure, not_tried};
 use super::Delivery;
 use super::conversation::Conversation;
 use super::gather::{Heed, HostAnswers, NextHop, StsState};
-use super::judge;
 use super::known::Known;
-use super::tally;
+use super::pace::Signal;
+use super::run::Turn;
+use super::{judge, limits, tally};
 use crate::mail::{Destination, Domain, Failure, Scope, TlsRequest};
 use crate::queue::QueueItem;
 use crate::route::{DnssecStatus, MxHost};
@@ -46,7 +48,7 @@ enum Used {
 
 impl Delivery {
     /// Tries to deliver an item once.
-    pub async fn attempt(&self, item: &QueueItem) -> Attempted {
+    pub(super) async fn attempt(&self, item: &QueueItem, turn: &Turn) -> Attempted {
         let options = self.options.borrow().clone();
         let report_domain = match (&item.destination, item.is_report) {
             (Destination::Domain(domain), false) => Some(domain.clone()),
@@ -60,13 +62,19 @@ impl Delivery {
             item,
             begun: Instant::now(),
             body,
-            options,
             report_domain,
             remaining: item.pending().map(|(index, _)| index).collect(),
             outcomes: Vec::new(),
             relayed: Vec::new(),
             failures: Vec::new(),
             record: empty_record(self.now()),
+            last: item.is_expired(self.now(), &options.retry),
+            tried: false,
+            signal: Signal::None,
+            throttled: None,
+            turn,
+            held: None,
+            options,
         };
         match &item.destination {
             Destination::Literal(ip) => self.walk_literal(&mut walk, *ip).await,
@@ -184,12 +192,24 @@ impl Delivery {
             }
         };
         if let Some(conversation) = self.pool.take(&host.name, plan, &walk.options.pool)
+            && let Some(conversation) = self.unless_full(walk, name, conversation)
             && let Used::Done = self.use_connection(walk, name, plan, conversation, true).await
         {
             return Ok(());
         }
         self.try_addresses(walk, name, plan, &found.addresses).await;
         Ok(())
+    }
+
+    /// A connection, unless it has carried what the operator allows; then it is closed.
+    fn unless_full(&self, walk: &Walk<'_>, host: &str, conversation: Conversation) -> Option<Conversation> {
+        let domain = walk.item.destination.domain();
+        let max = limits::messages_per_connection(&walk.options.limits, domain, host);
+        if max.is_some_and(|max| conversation.carried >= max) {
+            self.close(conversation);
+            return None;
+        }
+        Some(conversation)
     }
 
     async fn use_connection(
@@ -211,6 +231,8 @@ impl Delivery {
                 continue;
             }
             conversation.use_chunking(walk.options.chunking && !self.plain.contains(host));
+            walk.tried = true;
+            walk.turn.goes_to(conversation.remote.ip(), host);
             let end = conversation.carry(walk.transaction(&batch), &walk.body).await;
             if conversation.broke_in_bdat() {
                 warn!(mx = host, end = ?conversation.end(), "host offers CHUNKING and broke in BDAT; it gets DATA for a day");
@@ -230,6 +252,7 @@ impl Delivery {
             }
             first = false;
             let session_end = (!conversation.is_open()).then(|| conversation.end());
+            self.hear(walk, &end, session_end.as_ref(), conversation.carried);
             let judgement = judge::judge(&end, session_end.as_ref(), &batch, host, plan.demands());
             let progress = judgement.again.len() < batch.len();
             let again = walk.apply(judgement, conversation.offers_dsn());
@@ -247,6 +270,7 @@ impl Delivery {
             }
         }
         if let Some(name) = walk.pool_name(host)
+            && let Some(conversation) = self.unless_full(walk, host, conversation)
             && let Some(full) = self.pool.keep(&name, conversation, &walk.options.pool)
         {
             self.close(full);

@@ -198,6 +198,11 @@ pub fn dial_failure(text: &str, host: &str) -> Failure {
     Failure { status: EnhancedStatus::new(4, 4, 1), ..lost_failure(text, host) }
 }
 
+/// A host that is left alone for now, since others could not talk to it.
+pub fn held_failure(text: &str, host: &str) -> Failure {
+    Failure { text: header::sanitize(text), ..dial_failure("", host) }
+}
+
 fn lost_failure(text: &str, host: &str) -> Failure {
     Failure {
         scope: Scope::Host,
@@ -260,6 +265,19 @@ pub fn exhausted(failures: &[Failure]) -> Outcome {
     match failures.last() {
         Some(failure) => Outcome::Failed(failure.clone()),
         None => Outcome::Deferred(lost_failure("no host was tried", "(none)")),
+    }
+}
+
+/// No host of the domain has an address (5.4.4): names vanish for a moment when zones are edited, so the
+/// first attempt does not bounce for it.
+pub fn not_at_once(outcome: Outcome) -> Outcome {
+    match outcome {
+        Outcome::Failed(failure)
+            if failure.status == EnhancedStatus::new(5, 4, 4) && failure.reply.is_none() =>
+        {
+            Outcome::Deferred(transient(failure))
+        }
+        other => other,
     }
 }
 
@@ -349,6 +367,15 @@ mod tests {
         assert_eq!(permanence(refused(Phase::Mail, 421)), Permanence::Transient);
         let enforced = session_failure(&refused(Phase::Greeting, 554), HOST, Some(Rule::StsEnforce));
         assert_eq!(enforced.permanence, Permanence::Transient, "spoken by nobody we know");
+    }
+
+    #[test]
+    fn only_missing_addresses_are_not_believed_at_once() {
+        let of = |status| Failure { permanence: Permanence::Permanent, status, ..dial_failure("", HOST) };
+        let gone = Outcome::Failed(of(EnhancedStatus::new(5, 4, 4)));
+        assert!(matches!(not_at_once(gone), Outcome::Deferred(f) if f.status.to_string() == "4.4.4"));
+        let null_mx = Outcome::Failed(of(EnhancedStatus::new(5, 1, 10)));
+        assert_eq!(not_at_once(null_mx.clone()), null_mx);
     }
 
     #[test]

@@ -8,4 +8,4 @@ pub mod retry;
 pub use item::{
     AttemptRecord, ItemId, QueueId, QueueItem, RecipientState, RecipientStatus, Settled, Settlement,
 };
-pub use retry::RetryOptions;
+pub use retry::{RetryOptions, after};

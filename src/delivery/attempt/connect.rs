@@ -41,16 +41,39 @@ impl Delivery {
         let port = walk.options.smtp_port;
         let addresses: Vec<SocketAddr> = interleave(addresses)
             .into_iter()
+            .filter(|ip| !self.leaves_alone(walk, host, *ip))
             .take(ADDRESSES_MAX)
             .map(|ip| SocketAddr::new(ip, port))
             .collect();
+        let Some(first) = addresses.first() else { return };
+        walk.tried = true;
+        walk.turn.goes_to(first.ip(), host);
+        let mut unseen: Vec<IpAddr> = addresses.iter().map(SocketAddr::ip).collect();
+        self.race(walk, host, plan, addresses, &mut unseen).await;
+        for ip in unseen {
+            self.traffic.unseen(ip);
+        }
+    }
+
+    /// Takes out of `unseen` what it has heard of.
+    async fn race(
+        &self,
+        walk: &mut Walk<'_>,
+        host: &str,
+        plan: &TlsPlan,
+        addresses: Vec<SocketAddr>,
+        unseen: &mut Vec<IpAddr>,
+    ) {
         let mut race = Race::new(&*self.world.dial, host, addresses, walk.options.timeouts.connect);
         while !walk.is_over() {
             let raced = race.next().await;
             for (address, error) in raced.failed {
+                unseen.retain(|ip| *ip != address.ip());
+                self.remember_dial(walk, host, address.ip(), &error);
                 not_connected(walk, host, plan, address, &error);
             }
             let Some(connection) = raced.won else { return };
+            unseen.retain(|ip| *ip != connection.remote.ip());
             if self.try_connection(walk, host, plan, connection).await {
                 return;
             }
@@ -100,6 +123,7 @@ impl Delivery {
         match self.world.dial.dial(address, host, walk.options.timeouts.connect).await {
             Ok(connection) => self.open(walk, host, plan, connection, tls_use).await,
             Err(error) => {
+                self.remember_dial(walk, host, address.ip(), &error);
                 not_connected(walk, host, plan, address, &error);
                 Err(Opening::Host)
             }
@@ -115,6 +139,7 @@ impl Delivery {
         tls_use: TlsUse,
     ) -> Result<Conversation, Opening> {
         let address = connection.remote;
+        walk.turn.goes_to(address.ip(), host);
         begin_record(walk, host, plan, address);
         let (mut conversation, opened) = Conversation::open(
             connection,
@@ -130,6 +155,7 @@ impl Delivery {
             return Err(Opening::Resumption);
         }
         self.count(walk, plan, &mut conversation);
+        self.remember_opening(walk, host, address.ip(), plan, opened.as_ref().err());
         let Err(end) = opened else { return Ok(conversation) };
         debug!(mx = host, %address, end = ?end, "session failed");
         walk.record.tls = conversation.tls_text();

@@ -12,6 +12,9 @@ use tokio::time::Instant;
 use super::super::Options;
 use super::super::conversation::Conversation;
 use super::super::judge::{self, Judgement};
+use super::super::pace::Signal;
+use super::super::run::Turn;
+use super::super::traffic::Held;
 use crate::mail::{Domain, EnhancedStatus, Failure, Outcome, Permanence, Scope, TlsRequest};
 use crate::queue::{AttemptRecord, QueueItem};
 use crate::smtp::client::{Transaction, TransactionRecipient};
@@ -31,6 +34,12 @@ pub struct Attempted {
     pub relayed: Vec<usize>,
     /// For the operator.
     pub record: AttemptRecord,
+    /// What it says of the pace.
+    pub(in crate::delivery) signal: Signal,
+    /// The destination asked for less, in these words.
+    pub throttled: Option<String>,
+    /// No host was tried, since they are left alone for now: `outcomes` need not be settled.
+    pub held: Option<Held>,
 }
 
 /// The state of one walk.
@@ -48,6 +57,18 @@ pub(super) struct Walk<'a> {
     /// Failures of hosts: for everybody remaining, or for one recipient.
     pub(super) failures: Vec<(Option<usize>, Failure)>,
     pub(super) record: AttemptRecord,
+    /// The last attempt before giving up: hosts that are left alone are tried all the same.
+    pub(super) last: bool,
+    /// A connection was tried, or one from before used.
+    pub(super) tried: bool,
+    /// What was heard of the pace.
+    pub(super) signal: Signal,
+    /// The destination asked for less, in these words.
+    pub(super) throttled: Option<String>,
+    /// Told where the walk goes.
+    pub(super) turn: &'a Turn,
+    /// Hosts that were left alone.
+    pub(super) held: Option<Held>,
 }
 
 impl Walk<'_> {
@@ -119,11 +140,21 @@ impl Walk<'_> {
                 .filter(|(whose, _)| whose.is_none_or(|whose| whose == index))
                 .map(|(_, failure)| failure.clone())
                 .collect();
-            self.outcomes.push((index, judge::exhausted(&failures)));
+            let outcome = judge::exhausted(&failures);
+            let first = self.item.attempts == 0 && !self.last;
+            self.outcomes.push((index, if first { judge::not_at_once(outcome) } else { outcome }));
         }
         self.record.at = now;
         self.record.result = summary(&self.outcomes);
-        Attempted { outcomes: self.outcomes, relayed: self.relayed, record: self.record }
+        let held = self.held.filter(|_| !self.tried);
+        Attempted {
+            outcomes: self.outcomes,
+            relayed: self.relayed,
+            record: self.record,
+            signal: self.signal,
+            throttled: self.throttled,
+            held,
+        }
     }
 }
 
@@ -169,7 +200,7 @@ pub(super) fn not_tried(item: &QueueItem, now: Timestamp, failure: Failure) -> A
     let mut record = empty_record(now);
     record.rule = failure.rule.clone().unwrap_or_else(|| "routing".to_owned());
     record.result = summary(&outcomes);
-    Attempted { outcomes, relayed: Vec::new(), record }
+    Attempted { outcomes, relayed: Vec::new(), record, signal: Signal::None, throttled: None, held: None }
 }
 
 /// Our own trouble (RFC 3463 X.3.0).
