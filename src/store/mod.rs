@@ -5,13 +5,15 @@
 //!
 //! Inside, from the caller to the disk: `queue` (the verbs) over `table` (what is in memory) and
 //! `journal` (what is durable: group commit of `frame`s of `record`s through `disk`); `keeper` with
-//! `index` and `compaction` behind them; `open` and `replay` at start. Beside it `policies` and
+//! `index` and `compaction` behind them; `open` and `replay` at start;
+//! `evidence` where the keeper moves what the journal says of attempts. Beside it `policies` and
 //! `reports` over `ledger`, and `results` over `resultlog`, both files of checksummed `lines`.
 
 mod body;
 mod compaction;
 mod destinations;
 mod disk;
+mod evidence;
 mod frame;
 mod index;
 mod journal;
@@ -34,6 +36,7 @@ mod table;
 #[cfg(test)]
 mod tests;
 
+pub use evidence::{EvidenceCursor, EvidenceFilter, EvidenceLimits, EvidencePage, Tried};
 pub use policies::Policies;
 pub use queue::{
     AdminAction, Body, BodyReader, BodyWriter, Claim, Entry, EntryState, Filter, Health, NewMessage, Page,

@@ -22,6 +22,7 @@ pub use super::notions::{
 
 use super::body;
 use super::disk::{Disk, RealDisk};
+use super::evidence::{Tried, render_draft};
 use super::journal::{Draft, Journal};
 use super::keeper::Keeper;
 use super::open::{self, Opened};
@@ -30,7 +31,7 @@ use super::record::{self, Change, Message};
 use super::shared::{Limits, Shared, blocking};
 use super::table::{DOOMED, Leased, length, micros, timestamp};
 use crate::mail::Destination;
-use crate::queue::{AttemptRecord, QueueId, QueueItem, Settlement};
+use crate::queue::{QueueId, QueueItem, Settlement};
 
 /// Destinations in [`Stats`].
 const DESTINATIONS_MAX: usize = 20;
@@ -228,8 +229,8 @@ impl Queue {
         Ok(())
     }
 
-    /// Ends a claim: new recipient states, the attempt for the record, and messages born of it
-    /// (bounce, delay warning), all in one durable step (invariant I2). `Settlement::warn_delay`
+    /// Ends a claim: new recipient states, the attempt for the record with its evidence, and messages
+    /// born of it (bounce, delay warning), all in one durable step (invariant I2). `Settlement::warn_delay`
     /// marks the delay warning as sent.
     ///
     /// A lease that ran out still settles as long as nobody claimed the item again.
@@ -241,13 +242,14 @@ impl Queue {
         &self,
         claim: Claim,
         settlement: &Settlement,
-        attempt: AttemptRecord,
+        attempt: impl Into<Tried>,
         born: Vec<NewMessage>,
     ) -> Result<(), QueueError> {
         let id = claim.item.id;
+        let Tried { record, evidence } = attempt.into();
         self.inner.shared.refusal()?;
         let mut draft = Draft::vital();
-        let change = record::settled(&claim.item, settlement, attempt);
+        let change = record::settled(&claim.item, settlement, record);
         let mut messages = Draft::vital();
         for message in &born {
             if let Err(error) = self.draft_message(&mut messages, message).await {
@@ -262,6 +264,9 @@ impl Queue {
             Some(slot) => {
                 // Deleted while the attempt ran: what it delivered is delivered, the rest is gone.
                 draft.push(if slot.is(DOOMED) { Change::Done(id) } else { change }, None);
+                if let Some(evidence) = &evidence {
+                    draft.push_evidence(render_draft(evidence).into());
+                }
                 draft.append(messages);
                 self.inner.journal.commit(draft).await
             }

@@ -10,7 +10,7 @@ use tokio::sync::oneshot;
 
 use super::super::compaction::{Move, Moved};
 use super::super::disk::{DiskFile, is_full, sync_parent};
-use super::super::frame::{FRAME_HEAD, HEADER, Header, Op, frame_head, frame_len};
+use super::super::frame::{FRAME_HEAD, HEADER, Header, Kind, Op, frame_head, frame_len};
 use super::super::notions::{Health, QueueError};
 use super::super::record::Change;
 use super::super::segments::{Location, Position};
@@ -133,6 +133,11 @@ impl Writer {
             let due = table.next_due();
             table.segments.set_len(self.segment, self.len);
             for (frame, places) in group.into_iter().zip(places) {
+                let evidence = frame.ops.iter().zip(&places).filter(|(op, _)| op.kind == Kind::Evidence);
+                for (op, place) in evidence {
+                    let at = Position { segment: place.segment, offset: place.offset };
+                    table.evidence.push(at, op.bytes.clone());
+                }
                 for planned in frame.changes {
                     if let Change::Reserve(below) = planned.change {
                         self.ids_below = self.ids_below.max(below);
