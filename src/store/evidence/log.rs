@@ -19,6 +19,7 @@ use super::segment::{
     FRAME_HEAD, HEADER, Header, HeaderError, Kind, Scan, cut, keys, queue_id_key, refer, render_frame,
 };
 use crate::store::disk::{Disk, DiskFile, sync_parent};
+use crate::store::format;
 use crate::store::frame::Nonce;
 use crate::store::notions::QueueError;
 use crate::store::segments::Position;
@@ -194,10 +195,9 @@ impl Log {
         match Header::parse(bytes) {
             Ok(header) => Ok(Some(header)),
             Err(HeaderError::Damaged) => Ok(None),
-            Err(HeaderError::Newer(version)) => Err(QueueError::Storage(format!(
-                "{} was written by a newer version of stsrelay (format {version}); use that version or move the file away",
-                path.display()
-            ))),
+            Err(HeaderError::Newer(found)) => {
+                Err(QueueError::Newer { path: path.to_owned(), found, known: format::EVIDENCE })
+            }
         }
     }
 

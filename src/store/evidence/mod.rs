@@ -6,7 +6,7 @@
 //! whatever the log lacks is read from the journal again, told apart by its place there, so that
 //! every settled attempt is in the log exactly once.
 //!
-//! Never holds up mail: on a full disk the oldest evidence gives way, then the newest, and the log
+//! Never holds up mail: on a full disk the oldest evidence gives way and no new is taken, and the log
 //! says so. Bounded in time and octets; the oldest segments are dropped first.
 //! Inside: `segment` and `filter` (bytes, pure), `log` (writing), `find` (looking up).
 
@@ -25,6 +25,15 @@ pub(super) use segment::render_draft;
 
 use super::segments::Position;
 use crate::queue::{AttemptRecord, EvidenceDraft};
+
+/// The format a segment of the log says it is of; `None` when it says none.
+pub(super) fn format_of(head: &[u8]) -> Option<u32> {
+    match segment::Header::parse(head) {
+        Ok(_) => Some(super::format::EVIDENCE),
+        Err(segment::HeaderError::Newer(found)) => Some(found),
+        Err(segment::HeaderError::Damaged) => None,
+    }
+}
 
 /// How long evidence is kept, and how much of it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -9,13 +9,12 @@
 use jiff::Timestamp;
 use memchr::memmem;
 
+use super::super::format;
 use super::super::frame::Nonce;
 use super::super::segments::Position;
 use crate::queue::evidence::{EvidenceDraft, HostEvidence, MessageEvidence};
 use crate::queue::{Evidence, ItemId, QueueId};
 
-/// The format written; a newer one is refused.
-pub(super) const VERSION: u32 = 1;
 /// Octets of a segment's header.
 pub(super) const HEADER: usize = 64;
 /// Octets of a frame's head.
@@ -51,7 +50,7 @@ impl Header {
     pub(super) fn render(&self) -> [u8; HEADER] {
         let mut bytes = [0; HEADER];
         bytes[..16].copy_from_slice(HEADER_MAGIC);
-        bytes[16..20].copy_from_slice(&VERSION.to_le_bytes());
+        bytes[16..20].copy_from_slice(&format::EVIDENCE.to_le_bytes());
         bytes[20..24].copy_from_slice(&self.segment.to_le_bytes());
         bytes[24..40].copy_from_slice(&self.nonce);
         bytes[40..44].copy_from_slice(&self.after.segment.to_le_bytes());
@@ -70,7 +69,7 @@ impl Header {
         }
         let read = |reader: &mut Reader<'_>| -> Option<Result<Self, u32>> {
             let version = reader.u32()?;
-            if version > VERSION {
+            if version > format::EVIDENCE {
                 return Some(Err(version));
             }
             let segment = reader.u32()?;
