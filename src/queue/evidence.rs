@@ -57,8 +57,9 @@ pub struct RecipientEvidence {
     pub to: Option<String>,
     /// What became of it.
     pub outcome: OutcomeWord,
-    /// RFC 3463.
-    pub status: EnhancedStatus,
+    /// RFC 3463; absent where a host said none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub status: Option<EnhancedStatus>,
     /// The reply's code, if a host said one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub code: Option<u16>,

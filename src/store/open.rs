@@ -77,8 +77,7 @@ pub(super) fn open(dir: &Path, ground: &Ground, now: Timestamp) -> Result<Opened
     });
     let (folder, piece) = (Shared::evidence_dir(dir), ground.limits.segment_bytes / EVIDENCE_PART);
     let mut log = Log::open(Arc::clone(&disk), folder, nonce, piece, end, &mut repaired)?;
-    let (mut table, replayed, index) =
-        recover(dir, ground, &files, nonce, &marker, &mut log, &mut repaired)?;
+    let (mut table, replayed, index) = recover(dir, ground, &files, nonce, &marker, &mut log, &mut repaired)?;
     let tail = open_tail(dir, disk.as_ref(), &files, &replayed, &mut table)?;
     table.rewind(micros(now));
     let shared = Shared::new(disk, dir.to_owned(), nonce, ground.limits, table, log);

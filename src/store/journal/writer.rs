@@ -96,7 +96,10 @@ impl Writer {
 
     /// Goes on without messages, in the room that was kept for it.
     fn commit_full(&mut self, group: Vec<Submission>, text: &str) {
-        tracing::error!(error = text, "queue disk full: refusing messages, and keeping no evidence of deliveries, until there is space");
+        tracing::error!(
+            error = text,
+            "queue disk full: refusing messages, and keeping no evidence of deliveries, until there is space"
+        );
         self.shared.table().health = Health::Full(text.to_owned());
         let group = self.only_vital(group, text);
         let _ = self.shared.disk.remove(&self.shared.reserve_path());

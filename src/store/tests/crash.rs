@@ -60,7 +60,7 @@ async fn live(queue: &Queue, told: &mut Told) {
             told.settled.insert(id, acknowledged);
         }
     }
-    if let Some(id) = told.enqueue(queue, &["gone@one.example"], vec![b'D'; 9000]).await {
+    if let Some(id) = told.enqueue(queue, &["gone@one.example"], vec![b'D'; 6000]).await {
         let only = Filter { id: Some(id), ..Filter::default() };
         let acknowledged = queue.admin(&only, AdminAction::Delete, at(1)).await.is_ok();
         told.ended.insert(ItemId { queue_id: id, part: 0 }, acknowledged);

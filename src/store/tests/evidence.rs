@@ -48,6 +48,7 @@ async fn attempts_are_found_by_message_message_id_destination_and_time() {
         std::fs::read_dir(&evidence).unwrap().flatten().filter(|f| f.path().extension().unwrap() == "filter")
     };
     for reopened in [false, true] {
+        queue.housekeeping();
         assert!(filters().count() > 3, "it was several segments");
         let one = all(&queue, &EvidenceFilter { id: Some(sent[77].queue_id), ..Default::default() }, 7).await;
         assert_eq!(items(&one), [sent[77]], "reopened: {reopened}");
@@ -72,9 +73,7 @@ async fn attempts_are_found_by_message_message_id_destination_and_time() {
         // Without their filters segments are read instead.
         filters().for_each(|file| std::fs::remove_file(file.path()).unwrap());
         queue.close().await;
-        let (again, repaired) = open(dir.path());
-        assert_eq!(repaired, Vec::<String>::new());
-        queue = again;
+        queue = open(dir.path()).0;
     }
 }
 
