@@ -13,8 +13,9 @@ use tokio::sync::mpsc::UnboundedReceiver;
 use tokio::time::{Instant, timeout};
 
 use super::compaction;
+use super::dense::Dense;
 use super::disk::sync_parent;
-use super::index::{self, BATCH_ITEMS, Batch, Checkpoint, Index};
+use super::index::{self, BATCH_BLOCKS, Batch, Block, Checkpoint, Index};
 use super::journal::{Draft, Journal};
 use super::notions::Health;
 use super::record::Change;
@@ -115,7 +116,7 @@ impl Keeper {
     fn update_index(&mut self) {
         let Some(index) = &self.index else {
             self.shared.move_evidence();
-            return self.shared.table().dirty.clear();
+            return self.shared.table().dirty = Dense::default();
         };
         let checkpoint = {
             let table = self.shared.table();
@@ -125,28 +126,26 @@ impl Keeper {
         if !self.shared.move_evidence() {
             return;
         }
-        let dirty: BTreeSet<ItemId> = std::mem::take(&mut self.shared.table().dirty);
+        let dirty = std::mem::take(&mut self.shared.table().dirty);
         if dirty.is_empty() {
             return;
         }
-        let mut ids = dirty.into_iter().peekable();
-        while ids.peek().is_some() {
+        let blocks: BTreeSet<Block> = dirty.iter().map(|(key, ())| Block::of(key.into())).collect();
+        let mut blocks = blocks.into_iter().peekable();
+        while blocks.peek().is_some() {
             let mut batch = Batch::default();
             {
                 let mut table = self.shared.table();
-                for id in ids.by_ref().take(BATCH_ITEMS) {
-                    match table.mark_indexed(id) {
-                        None => batch.remove(id),
-                        Some(slot) => {
-                            if let Some(destination) = table.destinations.name(slot.destination) {
-                                batch.put(id, &slot, destination);
-                            }
-                        }
-                    }
+                for block in blocks.by_ref().take(BATCH_BLOCKS) {
+                    let slots: Vec<_> = block.ids().filter_map(|id| table.mark_indexed(id)).collect();
+                    let named = slots.into_iter().filter_map(|(id, slot)| {
+                        Some((id, slot, table.destinations.name(slot.destination)?))
+                    });
+                    batch.put(block, named);
                 }
             }
             // The table may be ahead of the checkpoint; replaying what it already has is harmless.
-            if ids.peek().is_none() {
+            if blocks.peek().is_none() {
                 batch.checkpoint(&self.shared.nonce, checkpoint);
             }
             if let Err(error) = index.apply(batch) {

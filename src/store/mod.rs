@@ -12,6 +12,7 @@
 
 mod body;
 mod compaction;
+mod dense;
 mod destinations;
 pub mod disk;
 mod evidence;
