@@ -75,6 +75,11 @@ impl Draft {
         self.changes.extend(other.changes.into_iter().map(|one| Planned { op: one.op + shift, ..one }));
     }
 
+    /// Adds how an attempt travelled.
+    pub(super) fn push_evidence(&mut self, content: Bytes) {
+        self.ops.push(Op::new(super::frame::Kind::Evidence, content));
+    }
+
     /// Adds a change, with a message's content.
     pub(super) fn push(&mut self, change: Change, body: Option<Bytes>) {
         let op = self.ops.len();

@@ -73,7 +73,7 @@ impl Keeper {
         self.reap().await;
         self.empty_trash();
         self.update_index();
-        let complete = self.sync_index();
+        let complete = self.sync_evidence() && self.sync_index();
         // sled writes once more when it is dropped.
         self.index = None;
         complete && index::sync_files(&self.shared.index_dir()).is_ok()
@@ -84,6 +84,9 @@ impl Keeper {
         let cleaning = self.shared.table().segments.cleaning(self.shared.limits.segment_bytes);
         self.update_index();
         self.sync_index();
+        if !self.sync_evidence() {
+            return false;
+        }
         match cleaning {
             // What made them dead is in the index now.
             Some(Cleaning::Unlink(segments)) => {
@@ -111,12 +114,19 @@ impl Keeper {
     }
 
     fn update_index(&mut self) {
-        let Some(index) = &self.index else { return self.shared.table().dirty = Dense::default() };
-        let (dirty, checkpoint) = {
-            let mut table = self.shared.table();
-            let checkpoint = Checkpoint { position: table.position, ids_below: table.ids_below };
-            (std::mem::take(&mut table.dirty), checkpoint)
+        let Some(index) = &self.index else {
+            self.shared.move_evidence();
+            return self.shared.table().dirty = Dense::default();
         };
+        let checkpoint = {
+            let table = self.shared.table();
+            Checkpoint { position: table.position, ids_below: table.ids_below }
+        };
+        // A start from this checkpoint reads no evidence from before it.
+        if !self.shared.move_evidence() {
+            return;
+        }
+        let dirty = std::mem::take(&mut self.shared.table().dirty);
         if dirty.is_empty() {
             return;
         }
@@ -151,6 +161,23 @@ impl Keeper {
             Err(error) => {
                 self.drop_index(&error);
                 false
+            }
+        }
+    }
+
+    /// Whether all evidence of the journal is in its log for good.
+    fn sync_evidence(&self) -> bool {
+        if !self.shared.move_evidence() {
+            return false;
+        }
+        let now = self.shared.table().latest_now();
+        let mut log = self.shared.evidence();
+        now.into_iter().for_each(|now| log.drop_old(now));
+        match log.sync() {
+            Ok(()) => true,
+            Err(error) => {
+                tracing::error!(%error, "the evidence of the last seconds may not survive a power cut");
+                true
             }
         }
     }

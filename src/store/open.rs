@@ -14,6 +14,7 @@ use serde::{Deserialize, Serialize};
 
 use super::body::troubled;
 use super::disk::{Disk, is_full, replace, sync_parent};
+use super::evidence::Log;
 use super::format;
 use super::frame::{HEADER, Header, HeaderError, Nonce};
 use super::ground::Ground;
@@ -22,11 +23,15 @@ use super::journal::Tail;
 use super::keeper::make_reserve;
 use super::notions::{Health, QueueError};
 use super::replay::{self, Replayed, SegmentFile};
+use super::segments::Position;
 use super::shared::{Shared, segment_name};
 use super::table::{IN_FILE, Table, micros};
 
 /// Where the kernel tells boots apart.
 const BOOT_ID: &str = "/proc/sys/kernel/random/boot_id";
+/// A segment of the evidence log is this part of one of the journal's: 16 MB are read in some
+/// hundredths of a second.
+const EVIDENCE_PART: u64 = 4;
 /// Names listed in one sentence at most.
 const NAMED_MAX: usize = 10;
 
@@ -66,10 +71,16 @@ pub(super) fn open(dir: &Path, ground: &Ground, now: Timestamp) -> Result<Opened
     let files = list_segments(&dir.join("journal"))?;
     let (nonce, files) = settle_nonce(dir, ground, marker.as_ref(), files, &mut repaired)?;
 
-    let (mut table, replayed, index) = recover(dir, ground, &files, nonce, &marker, &mut repaired)?;
+    let end = files.last().map_or(Position::default(), |last| Position {
+        segment: last.number,
+        offset: u32::try_from(last.len).unwrap_or(u32::MAX),
+    });
+    let (folder, piece) = (Shared::evidence_dir(dir), ground.limits.segment_bytes / EVIDENCE_PART);
+    let mut log = Log::open(Arc::clone(&disk), folder, nonce, piece, end, &mut repaired)?;
+    let (mut table, replayed, index) = recover(dir, ground, &files, nonce, &marker, &mut log, &mut repaired)?;
     let tail = open_tail(dir, disk.as_ref(), &files, &replayed, &mut table)?;
     table.rewind(micros(now));
-    let shared = Shared::new(disk, dir.to_owned(), nonce, ground.limits, table);
+    let shared = Shared::new(disk, dir.to_owned(), nonce, ground.limits, table, log);
     sweep(&shared, replayed.damaged, &mut repaired)?;
     write_marker(&shared, boot, false)?;
     if let Err(error) = make_reserve(&shared) {
@@ -205,6 +216,7 @@ fn recover(
     files: &[SegmentFile],
     nonce: Nonce,
     marker: &Option<Marker>,
+    log: &mut Log,
     repaired: &mut Vec<String>,
 ) -> Result<(Table, Replayed, Option<Index>), QueueError> {
     if let Some(last) = files.last() {
@@ -223,7 +235,7 @@ fn recover(
     let doubt = doubt.or_else(|| (!index_dir.exists()).then(|| "it was missing".to_owned()));
     let reason = match doubt {
         Some(reason) => reason,
-        None => match from_index(&index_dir, files, nonce) {
+        None => match from_index(&index_dir, files, nonce, log) {
             Ok((table, replayed, index)) => {
                 if !clean {
                     repaired.push(format!(
@@ -238,7 +250,8 @@ fn recover(
         },
     };
     let mut table = Table::new();
-    let replayed = replay::replay(files, nonce, None, &mut table)?;
+    table.evidence.moved = log.moved();
+    let replayed = replay::replay(files, nonce, None, &mut table, &mut |table| refill(log, table))?;
     repaired.extend(replayed.notes.iter().cloned());
     index::remove(&index_dir).map_err(|error| storage("cannot remove", &index_dir, &error))?;
     if !files.is_empty() || marker.is_some() {
@@ -254,8 +267,22 @@ fn recover(
     Ok((table, replayed, index.ok()))
 }
 
-fn from_index(dir: &Path, files: &[SegmentFile], nonce: Nonce) -> Result<(Table, Replayed, Index), String> {
+/// Writes what the evidence log lacks; what cannot be written is tried again by the keeper.
+fn refill(log: &mut Log, table: &mut Table) {
+    let attempts = table.evidence.list();
+    if log.append(&attempts).and_then(|()| log.sync()).is_ok() {
+        table.evidence.done(attempts.len());
+    }
+}
+
+fn from_index(
+    dir: &Path,
+    files: &[SegmentFile],
+    nonce: Nonce,
+    log: &mut Log,
+) -> Result<(Table, Replayed, Index), String> {
     let mut table = Table::new();
+    table.evidence.moved = log.moved();
     for file in files {
         table.segments.set_len(file.number, file.len);
     }
@@ -267,8 +294,8 @@ fn from_index(dir: &Path, files: &[SegmentFile], nonce: Nonce) -> Result<(Table,
     if there.is_none_or(|file| file.len < u64::from(position.offset)) {
         return Err("it names a place that the journal does not have".to_owned());
     }
-    let replayed =
-        replay::replay(files, nonce, Some(position), &mut table).map_err(|error| error.to_string())?;
+    let replayed = replay::replay(files, nonce, Some(position), &mut table, &mut |table| refill(log, table))
+        .map_err(|error| error.to_string())?;
     Ok((table, replayed, index))
 }
 

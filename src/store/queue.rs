@@ -21,6 +21,7 @@ pub use super::notions::{
 };
 
 use super::body;
+use super::evidence::{Tried, render_draft};
 use super::ground;
 use super::ground::Ground;
 use super::journal::{Draft, Journal};
@@ -31,7 +32,7 @@ use super::record::{self, Change, Message};
 use super::shared::{Shared, blocking};
 use super::table::{DOOMED, Leased, length, micros, timestamp};
 use crate::mail::Destination;
-use crate::queue::{AttemptRecord, QueueId, QueueItem, Settlement};
+use crate::queue::{QueueId, QueueItem, Settlement};
 
 /// Destinations in [`Stats`].
 const DESTINATIONS_MAX: usize = 20;
@@ -227,8 +228,8 @@ impl Queue {
         Ok(())
     }
 
-    /// Ends a claim: new recipient states, the attempt for the record, and messages born of it
-    /// (bounce, delay warning), all in one durable step (invariant I2). `Settlement::warn_delay`
+    /// Ends a claim: new recipient states, the attempt for the record with its evidence, and messages
+    /// born of it (bounce, delay warning), all in one durable step (invariant I2). `Settlement::warn_delay`
     /// marks the delay warning as sent.
     ///
     /// A lease that ran out still settles as long as nobody claimed the item again.
@@ -240,13 +241,14 @@ impl Queue {
         &self,
         claim: Claim,
         settlement: &Settlement,
-        attempt: AttemptRecord,
+        attempt: impl Into<Tried>,
         born: Vec<NewMessage>,
     ) -> Result<(), QueueError> {
         let id = claim.item.id;
+        let Tried { record, evidence } = attempt.into();
         self.inner.shared.refusal()?;
         let mut draft = Draft::vital();
-        let change = record::settled(&claim.item, settlement, attempt);
+        let change = record::settled(&claim.item, settlement, record);
         let mut messages = Draft::vital();
         for message in &born {
             if let Err(error) = self.draft_message(&mut messages, message).await {
@@ -255,12 +257,19 @@ impl Queue {
             }
         }
         // Nothing may be waited for between here and the hand-over to the journal.
-        let slot = self.inner.shared.table().begin_settle(id, claim.fence);
+        let (slot, full) = {
+            let mut table = self.inner.shared.table();
+            (table.begin_settle(id, claim.fence), matches!(table.health, Health::Full(_)))
+        };
         let result = match slot {
             None => Err(QueueError::Fenced(id)),
             Some(slot) => {
                 // Deleted while the attempt ran: what it delivered is delivered, the rest is gone.
                 draft.push(if slot.is(DOOMED) { Change::Done(id) } else { change }, None);
+                // The room kept for a full disk is for recording deliveries.
+                if let Some(evidence) = evidence.as_ref().filter(|_| !full) {
+                    draft.push_evidence(render_draft(evidence).into());
+                }
                 draft.append(messages);
                 self.inner.journal.commit(draft).await
             }

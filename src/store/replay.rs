@@ -6,6 +6,8 @@
 use std::fs;
 use std::path::PathBuf;
 
+use bytes::Bytes;
+
 use super::body::troubled;
 use super::frame::{Found, FoundOp, HEADER, Header, Kind, Nonce, OP_HEAD, Scan};
 use super::notions::QueueError;
@@ -38,12 +40,14 @@ pub(super) struct Replayed {
     pub end: u64,
 }
 
-/// Applies the journal to the table, from `from` on if that is given. Blocking.
+/// Applies the journal to the table, from `from` on if that is given; `after_each` takes what a
+/// segment left waiting, so that memory never holds more than one segment's. Blocking.
 pub(super) fn replay(
     files: &[SegmentFile],
     nonce: Nonce,
     from: Option<Position>,
     table: &mut Table,
+    after_each: &mut dyn FnMut(&mut Table),
 ) -> Result<Replayed, QueueError> {
     let mut done = Replayed::default();
     for file in files {
@@ -82,6 +86,7 @@ pub(super) fn replay(
             table,
             &mut done,
         );
+        after_each(table);
     }
     table.position = files
         .last()
@@ -146,6 +151,10 @@ fn frame(file: &SegmentFile, ops: &[FoundOp<'_>], table: &mut Table, done: &mut 
         let length = OP_HEAD + op.bytes.len() + body.map_or(0, |body| OP_HEAD + body.bytes.len());
         let at = Location { segment: file.number, offset: op.offset, length: length as u32 };
         match Change::parse(op.kind, op.bytes) {
+            Ok(None) if op.kind == Kind::Evidence => {
+                let at = Position { segment: file.number, offset: op.offset };
+                table.evidence.push(at, Bytes::copy_from_slice(op.bytes));
+            }
             Ok(None) => {}
             Ok(Some(change)) => {
                 done.records += 1;

@@ -11,7 +11,7 @@ use tokio::sync::oneshot;
 use super::super::compaction::{Move, Moved};
 use super::super::disk::{DiskFile, is_full, sync_parent};
 use super::super::format;
-use super::super::frame::{FRAME_HEAD, HEADER, Header, Op, frame_head, frame_len};
+use super::super::frame::{FRAME_HEAD, HEADER, Header, Kind, Op, frame_head, frame_len};
 use super::super::notions::{Health, QueueError};
 use super::super::record::Change;
 use super::super::segments::{Location, Position};
@@ -96,7 +96,10 @@ impl Writer {
 
     /// Goes on without messages, in the room that was kept for it.
     fn commit_full(&mut self, group: Vec<Submission>, text: &str) {
-        tracing::error!(error = text, "queue disk full: refusing messages until there is space");
+        tracing::error!(
+            error = text,
+            "queue disk full: refusing messages, and keeping no evidence of deliveries, until there is space"
+        );
         self.shared.table().health = Health::Full(text.to_owned());
         let group = self.only_vital(group, text);
         let _ = self.shared.disk.remove(&self.shared.reserve_path());
@@ -139,6 +142,11 @@ impl Writer {
             let due = table.next_due();
             table.segments.set_len(self.segment, self.len);
             for (frame, places) in group.into_iter().zip(places) {
+                let evidence = frame.ops.iter().zip(&places).filter(|(op, _)| op.kind == Kind::Evidence);
+                for (op, place) in evidence {
+                    let at = Position { segment: place.segment, offset: place.offset };
+                    table.evidence.push(at, op.bytes.clone());
+                }
                 for planned in frame.changes {
                     if let Change::Reserve(below) = planned.change {
                         self.ids_below = self.ids_below.max(below);
