@@ -7,7 +7,7 @@ use tracing::warn;
 
 use crate::config::{ConfigError, Loaded};
 use crate::net::{Clock as _, SystemClock};
-use crate::store::{Policies, Queue, QueueOptions, Reports, Results};
+use crate::store::{self, Policies, Queue, QueueOptions, Reports, Results};
 
 /// Message content is nobody else's business.
 const DATA_DIR_MODE: u32 = 0o750;
@@ -46,6 +46,8 @@ impl Storage {
 
 fn open(options: &QueueOptions) -> Result<(Storage, Vec<String>), String> {
     let folder = &options.data_dir;
+    // Before anything is made or changed.
+    store::survey(folder).map_err(|error| error.to_string())?;
     fs::DirBuilder::new()
         .recursive(true)
         .mode(DATA_DIR_MODE)

@@ -11,8 +11,8 @@
 use bytes::Bytes;
 use memchr::memmem;
 
-/// The format written. A newer one is refused: see [`Header::parse`].
-pub(super) const VERSION: u32 = 1;
+use super::format;
+
 /// Octets of a segment's header.
 pub(super) const HEADER: usize = 64;
 /// Octets of a frame's head.
@@ -29,6 +29,8 @@ pub(super) type Nonce = [u8; 16];
 /// The first octets of a segment.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Header {
+    /// The format of what follows; only [`format::JOURNAL`] is written.
+    pub version: u32,
     pub segment: u32,
     pub nonce: Nonce,
     /// Queue ids from here on were not given out when the segment was begun.
@@ -48,7 +50,7 @@ impl Header {
     pub(super) fn render(&self) -> [u8; HEADER] {
         let mut bytes = [0; HEADER];
         bytes[..16].copy_from_slice(HEADER_MAGIC);
-        bytes[16..20].copy_from_slice(&VERSION.to_le_bytes());
+        bytes[16..20].copy_from_slice(&self.version.to_le_bytes());
         bytes[20..24].copy_from_slice(&self.segment.to_le_bytes());
         bytes[24..40].copy_from_slice(&self.nonce);
         bytes[40..48].copy_from_slice(&self.ids_below.to_le_bytes());
@@ -63,13 +65,13 @@ impl Header {
             return Err(HeaderError::Damaged);
         }
         let version = u32_at(bytes, 16);
-        if version > VERSION {
+        if version > format::JOURNAL {
             return Err(HeaderError::Newer(version));
         }
         let mut nonce = [0; 16];
         nonce.copy_from_slice(&bytes[24..40]);
         let ids_below = u64::from(u32_at(bytes, 40)) | u64::from(u32_at(bytes, 44)) << 32;
-        Ok(Self { segment: u32_at(bytes, 20), nonce, ids_below })
+        Ok(Self { version, segment: u32_at(bytes, 20), nonce, ids_below })
     }
 }
 
@@ -296,7 +298,8 @@ mod tests {
     const NONCE: Nonce = [7; 16];
 
     fn segment(frames: &[&[(Kind, &[u8])]]) -> Vec<u8> {
-        let mut bytes = Header { segment: 3, nonce: NONCE, ids_below: 9 }.render().to_vec();
+        let mut bytes =
+            Header { version: format::JOURNAL, segment: 3, nonce: NONCE, ids_below: 9 }.render().to_vec();
         for frame in frames {
             let ops: Vec<Op> =
                 frame.iter().map(|(kind, bytes)| Op::new(*kind, Bytes::copy_from_slice(bytes))).collect();
@@ -325,15 +328,15 @@ mod tests {
 
     #[test]
     fn headers_round_trip_and_newer_or_damaged_ones_are_told_apart() {
-        let header = Header { segment: 3, nonce: NONCE, ids_below: u64::MAX - 1 };
+        let header = Header { version: format::JOURNAL, segment: 3, nonce: NONCE, ids_below: u64::MAX - 1 };
         let mut bytes = header.render();
         assert_eq!(Header::parse(&bytes), Ok(header));
         assert_eq!(Header::parse(&bytes[..63]), Err(HeaderError::Damaged));
-        bytes[16] = 2;
+        bytes[16] = 222;
         assert_eq!(Header::parse(&bytes), Err(HeaderError::Damaged));
         let sum = crc32fast::hash(&bytes[..48]);
         bytes[48..52].copy_from_slice(&sum.to_le_bytes());
-        assert_eq!(Header::parse(&bytes), Err(HeaderError::Newer(2)));
+        assert_eq!(Header::parse(&bytes), Err(HeaderError::Newer(222)));
     }
 
     #[test]

@@ -10,6 +10,7 @@ use std::fs::{self, File};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 
+use super::format;
 use super::frame::Nonce;
 use super::segments::{Location, Position};
 use super::table::{DOOMED, HELD, IN_FILE, INDEXED, MARKED, Slot, TRIED, Table};
@@ -21,8 +22,6 @@ pub(super) const BATCH_ITEMS: usize = 200;
 /// sled's page cache: the index is written, and read only at start.
 const CACHE_BYTES: u64 = 16 << 20;
 const FLUSH_EVERY_MS: u64 = 500;
-/// The format of keys and values below; another one is rebuilt.
-const FORMAT: u8 = 1;
 const CHECKPOINT_KEY: &[u8] = b"c";
 const ITEM_KEY: u8 = b'i';
 /// Flags that mean something to a later process.
@@ -60,7 +59,7 @@ impl Batch {
 
     /// Everything before the checkpoint is in the index with this batch.
     pub(super) fn checkpoint(&mut self, nonce: &Nonce, checkpoint: Checkpoint) {
-        let mut bytes = vec![FORMAT];
+        let mut bytes = vec![format::INDEX];
         bytes.extend_from_slice(nonce);
         bytes.extend_from_slice(&checkpoint.position.segment.to_le_bytes());
         bytes.extend_from_slice(&checkpoint.position.offset.to_le_bytes());
@@ -205,7 +204,7 @@ fn parse_slot(bytes: &[u8]) -> Option<(Slot, Destination)> {
 
 fn parse_checkpoint(bytes: &[u8], nonce: &Nonce) -> Option<Checkpoint> {
     let bytes: &[u8; 33] = bytes.try_into().ok()?;
-    (bytes[0] == FORMAT && bytes[1..17] == nonce[..]).then_some(())?;
+    (bytes[0] == format::INDEX && bytes[1..17] == nonce[..]).then_some(())?;
     let segment = u32::from_le_bytes(bytes[17..21].try_into().ok()?);
     let offset = u32::from_le_bytes(bytes[21..25].try_into().ok()?);
     let ids_below = u64::from_le_bytes(bytes[25..].try_into().ok()?);

@@ -3,14 +3,15 @@
 //! JSON never contains a raw line end, so whatever is damaged costs the lines it touches and no
 //! other. Pure.
 
-/// The format written; a newer one is refused.
-const FORMAT: u32 = 1;
+use super::format;
 
 /// What a file holds.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(super) struct Lines<'a> {
     /// The JSON of every whole line.
     pub values: Vec<&'a [u8]>,
+    /// Of an older format: to be written anew.
+    pub older: bool,
     /// Lines that were damaged.
     pub damaged: usize,
     /// Whether it ends in the middle of a line, as a write that was interrupted leaves it.
@@ -19,7 +20,7 @@ pub(super) struct Lines<'a> {
 
 /// The first line of a file of this kind.
 pub(super) fn header(kind: &str) -> String {
-    format!("stsrelay {kind} {FORMAT}\n")
+    format!("stsrelay {kind} {}\n", format::LINES)
 }
 
 /// Appends a line.
@@ -41,11 +42,12 @@ pub(super) fn parse<'a>(bytes: &'a [u8], kind: &str) -> Result<Lines<'a>, u32> {
             continue;
         };
         if index == 0
-            && let Some(format) = format_of(line, kind)
+            && let Some((_, format)) = first_line(line).filter(|(of, _)| *of == kind)
         {
-            if format > FORMAT {
+            if format > format::LINES {
                 return Err(format);
             }
+            lines.older = format < format::LINES;
             continue;
         }
         match value(line) {
@@ -56,9 +58,11 @@ pub(super) fn parse<'a>(bytes: &'a [u8], kind: &str) -> Result<Lines<'a>, u32> {
     Ok(lines)
 }
 
-fn format_of(line: &[u8], kind: &str) -> Option<u32> {
-    let text = std::str::from_utf8(line).ok()?;
-    text.strip_prefix("stsrelay ")?.strip_prefix(kind)?.strip_prefix(' ')?.parse().ok()
+/// What kind of file this is the beginning of, and its format.
+pub(super) fn first_line(bytes: &[u8]) -> Option<(&str, u32)> {
+    let line = bytes.split(|byte| *byte == b'\n').next()?;
+    let (kind, format) = std::str::from_utf8(line).ok()?.strip_prefix("stsrelay ")?.split_once(' ')?;
+    Some((kind, format.parse().ok()?))
 }
 
 fn value(line: &[u8]) -> Option<&[u8]> {

@@ -2,6 +2,8 @@
 //!
 //! Plain data, no disk; `queue` has the verbs.
 
+use std::path::PathBuf;
+
 use jiff::Timestamp;
 use serde::Serialize;
 
@@ -46,6 +48,21 @@ pub enum QueueError {
     /// The journal cannot be trusted to write any more: answer 451, accept nothing.
     #[error("queue storage failed: {0}")]
     Storage(String),
+    /// The store was written by a newer stsrelay; nothing was changed.
+    #[error(
+        "{} is of format {found}, which a newer stsrelay wrote; this one ({version}) knows formats up to {known}; \
+         nothing was changed: go back to the newer release, or export the queue with it \
+         (stsrelay queue export) and import it here into an empty data directory",
+        path.display(), version = env!("CARGO_PKG_VERSION")
+    )]
+    Newer {
+        /// The file.
+        path: PathBuf,
+        /// Its format.
+        found: u32,
+        /// The newest format we know of such files.
+        known: u32,
+    },
     /// The claim is no longer ours, or the item is gone.
     #[error("the claim on {0} is no longer valid")]
     Fenced(ItemId),

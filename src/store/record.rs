@@ -1,7 +1,7 @@
 //! What the journal's operations say, as JSON: messages, item states, marks, ends.
 //!
 //! Pure. Unknown keys are ignored and new ones must be optional, so that an older journal stays
-//! readable; what an older stsrelay must not misread raises `frame::VERSION`.
+//! readable; what an older stsrelay must not misread raises `format::JOURNAL`.
 
 use std::collections::HashMap;
 use std::sync::Arc;

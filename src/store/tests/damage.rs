@@ -217,7 +217,7 @@ async fn a_newer_format_is_refused_and_left_as_it_is() {
     bytes[48..52].copy_from_slice(&sum.to_le_bytes());
     fs::write(&path, &bytes).unwrap();
     let error = open_on(Arc::new(RealDisk), "boot", dir.path()).err().unwrap().to_string();
-    assert!(error.contains("newer version") && error.contains("format 200"), "{error}");
+    assert!(error.contains("newer stsrelay") && error.contains("format 200"), "{error}");
     assert_eq!(fs::read(&path).unwrap(), bytes);
     fs::write(&path, &good).unwrap();
     assert_eq!(open(dir.path()).0.stats().active, 2);

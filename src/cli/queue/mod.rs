@@ -1,0 +1,79 @@
+//! `stsrelay queue ...`: what is in the queue, and changing it; a file per verb.
+//!
+//! Talks to the daemon over the admin socket; a page of items at a time is in memory.
+
+mod act;
+mod list;
+mod show;
+mod stats;
+mod which;
+
+use clap::Subcommand;
+
+use super::{ConfigArgs, Exit, Failure, JsonArg, unexpected};
+use crate::admin::client::Client;
+use crate::admin::protocol::{Answer, QueueAction, QueueEntry, QueueFilter, Request};
+use which::{Id, Of, Which};
+
+#[derive(Debug, Subcommand)]
+pub(super) enum Verb {
+    /// List queue items: one per message and recipient domain
+    List {
+        #[command(flatten)]
+        of: Of,
+        #[command(flatten)]
+        json: JsonArg,
+    },
+    /// Show a message: its recipients and every attempt with host, TLS, reply and rule
+    Show {
+        /// Queue id (1-000000A1) or item id (1-000000A1.0)
+        id: Id,
+        #[command(flatten)]
+        json: JsonArg,
+    },
+    /// Totals, and the destinations with most items
+    Stats(JsonArg),
+    /// Try items now
+    Retry(Which),
+    /// Stop trying items until they are released
+    Hold(Which),
+    /// Undo a hold and try now
+    Release(Which),
+    /// Remove items without a bounce
+    Delete(Which),
+}
+
+pub(super) fn run(verb: Verb, args: &ConfigArgs) -> Result<Exit, Failure> {
+    let mut daemon = args.connect()?;
+    match verb {
+        Verb::List { of, json } => list::list(&mut daemon, of.filter(), json.json),
+        Verb::Show { id, json } => show::show(&mut daemon, id, json.json),
+        Verb::Stats(json) => stats::stats(&mut daemon, json.json),
+        Verb::Retry(which) => act::act(&mut daemon, &which, QueueAction::Retry),
+        Verb::Hold(which) => act::act(&mut daemon, &which, QueueAction::Hold),
+        Verb::Release(which) => act::act(&mut daemon, &which, QueueAction::Release),
+        Verb::Delete(which) => act::act(&mut daemon, &which, QueueAction::Delete),
+    }
+}
+
+/// Calls `each` with every page of a listing; a page at a time is in memory.
+fn pages(
+    daemon: &mut Client,
+    filter: &QueueFilter,
+    history: bool,
+    mut each: impl FnMut(Vec<QueueEntry>) -> Result<(), Failure>,
+) -> Result<(), Failure> {
+    let mut cursor = None;
+    loop {
+        match daemon.ask(Request::QueueList { filter: filter.clone(), cursor, history })? {
+            Answer::QueuePage { entries, cursor: next } => {
+                each(entries)?;
+                match next {
+                    Some(_) => cursor = next,
+                    None => return Ok(()),
+                }
+            }
+            other => return Err(unexpected(other)),
+        }
+    }
+}

@@ -1,0 +1,174 @@
+//! One claim: the attempt, its lease, and what came of it written down.
+//!
+//! Never lets an item go without the bounce that a failure calls for (invariant I2), and never judges
+//! an attempt as the last that did not begin as one. Called by `run`, in a task per claim.
+
+use std::time::Duration;
+
+use jiff::{SignedDuration, Timestamp};
+use tokio::time::{MissedTickBehavior, interval, sleep};
+use tokio_util::sync::CancellationToken;
+use tracing::{debug, error, info, warn};
+
+use super::{Delivery, attempt};
+use crate::queue::{QueueItem, RetryOptions, Settled, Settlement};
+use crate::store::{Claim, QueueError};
+
+/// A claim is ours for this long; lengthened while an attempt runs.
+pub(super) const LEASE: Duration = Duration::from_secs(900);
+/// When a running attempt lengthens its lease.
+const EXTEND_EVERY: Duration = Duration::from_secs(300);
+/// After a store error, before trying again.
+pub(super) const STORE_PAUSE: Duration = Duration::from_secs(5);
+impl Delivery {
+    /// Tries a claim and settles it. A result that cannot be written is kept and written as soon as
+    /// that is possible again, so that nobody gets a message twice because a disk was full; only when
+    /// `shutdown` comes first, the item is tried again.
+    pub(super) async fn deliver(&self, mut claim: Claim, shutdown: &CancellationToken) {
+        // It may have waited long for its destination's turn.
+        if let Err(error) = self.queue.extend(&mut claim, self.now(), LEASE).await {
+            debug!(%error, "claim lost while waiting");
+            return;
+        }
+        let item = claim.item.clone();
+        let started = self.now();
+        let attempted = {
+            let attempt = self.attempt(&item);
+            tokio::pin!(attempt);
+            let mut extend = interval(EXTEND_EVERY);
+            extend.set_missed_tick_behavior(MissedTickBehavior::Delay);
+            extend.tick().await;
+            loop {
+                tokio::select! {
+                    attempted = &mut attempt => break attempted,
+                    _ = extend.tick() => {
+                        if let Err(error) = self.queue.extend(&mut claim, self.now(), LEASE).await {
+                            warn!(%error, "lease not lengthened");
+                        }
+                    }
+                }
+            }
+        };
+        let now = self.now();
+        let options = self.options.borrow().clone();
+        let judged_at = judged_at(&item, started, now, &options.retry);
+        let settlement =
+            item.settle(&attempted.outcomes, judged_at, &options.retry, self.world.random.fraction());
+        let born = self.notices(&item, &attempted, &settlement, now).await;
+        log_settled(&settlement, &attempted, born.len());
+        let mut told = false;
+        loop {
+            let settled =
+                self.queue.settle(claim.clone(), &settlement, attempted.record.clone(), born.clone()).await;
+            match settled {
+                Ok(()) if told => info!("attempt recorded after all"),
+                Ok(()) => {}
+                Err(error @ QueueError::Fenced(_)) => {
+                    warn!(%error, "attempt came too late; its result is dropped");
+                }
+                Err(error) => {
+                    if !told {
+                        error!(%error, "attempt not recorded yet; it is kept until it can be");
+                        told = true;
+                    }
+                    // A lease that is no longer ours shows at the next round.
+                    let _ = self.queue.extend(&mut claim, self.now(), LEASE).await;
+                    tokio::select! {
+                        () = sleep(STORE_PAUSE) => continue,
+                        () = shutdown.cancelled() => {
+                            // I9: delivered but not recorded: it will be sent again, and the log says so.
+                            error!("attempt not recorded; delivered recipients may get the message twice");
+                        }
+                    }
+                }
+            }
+            return;
+        }
+    }
+}
+
+/// The instant an attempt is judged by. RFC 8461 §5.1: only an attempt that began when the lifetime was
+/// over looked the policy up afresh, so only such a one may be the last.
+fn judged_at(item: &QueueItem, started: Timestamp, now: Timestamp, retry: &RetryOptions) -> Timestamp {
+    if item.is_expired(started, retry) { now } else { now.min(before(item.expires_at(retry))) }
+}
+
+fn before(at: Timestamp) -> Timestamp {
+    at.checked_sub(SignedDuration::from_millis(1)).unwrap_or(at)
+}
+
+/// The one line per attempt that operators read: where, how, what was proven, which rule, what next.
+fn log_settled(settlement: &Settlement, attempted: &attempt::Attempted, notices: usize) {
+    let record = &attempted.record;
+    let delivered = settlement.newly_delivered.len();
+    let failed = settlement.newly_failed.len();
+    macro_rules! line {
+        ($level:ident, $what:literal $(, $name:ident = $value:expr)*) => {
+            $level!(
+                host = record.host.as_deref().unwrap_or("-"),
+                address = record.address.map(tracing::field::display),
+                tls = record.tls.as_deref().unwrap_or("-"),
+                verified = record.verified.as_deref().unwrap_or("-"),
+                rule = record.rule,
+                delivered,
+                $($name = $value,)*
+                result = record.result,
+                $what
+            )
+        };
+    }
+    match settlement.settled {
+        Settled::Done if failed == 0 => line!(info, "delivered"),
+        Settled::Done => line!(warn, "failed", failed = failed, notices = notices),
+        Settled::Again(at) => {
+            line!(
+                warn,
+                "deferred",
+                failed = failed,
+                notices = notices,
+                next_attempt = tracing::field::display(at)
+            );
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use super::*;
+    use crate::mail::{BodyType, Destination, Domain, Envelope, ReversePath, TlsRequest};
+
+    #[test]
+    fn only_an_attempt_that_began_after_the_lifetime_is_judged_as_the_last() {
+        let retry = RetryOptions::default();
+        let received_at = Timestamp::from_second(1_800_000_000).unwrap();
+        let item = QueueItem {
+            id: "1-00000001.0".parse().unwrap(),
+            destination: Destination::Domain(Domain::parse("example.org").unwrap()),
+            envelope: Arc::new(Envelope {
+                reverse_path: ReversePath::parse("<>").unwrap(),
+                recipients: Vec::new(),
+                body: BodyType::SevenBit,
+                smtputf8: false,
+                ret: None,
+                envid: None,
+                tls: TlsRequest::None,
+            }),
+            recipients: Vec::new(),
+            received_at,
+            size: 0,
+            attempts: 0,
+            delay_warned: false,
+            is_report: false,
+            expires_at: None,
+            history: Vec::new(),
+        };
+        let end = item.expires_at(&retry);
+        let minute = SignedDuration::from_mins(1);
+        let late = judged_at(&item, end - minute, end + minute, &retry);
+        assert!(!item.is_expired(late, &retry) && late > end - minute);
+        assert_eq!(judged_at(&item, end, end + minute, &retry), end + minute);
+        assert_eq!(judged_at(&item, received_at, received_at + minute, &retry), received_at + minute);
+    }
+}
