@@ -11,6 +11,7 @@
 
 mod body;
 mod compaction;
+mod dense;
 mod destinations;
 pub mod disk;
 mod format;
