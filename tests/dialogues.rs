@@ -328,7 +328,7 @@ fn end_words(end: &SessionEnd) -> String {
         SessionEnd::Tls(failure) => format!(
             "tls {}",
             match failure {
-                TlsFailure::NotOffered(_) => "not-offered",
+                TlsFailure::NotOffered(_) | TlsFailure::Refused(_) => "not-offered",
                 TlsFailure::Certificate(_) => "certificate",
                 TlsFailure::Handshake(_) => "handshake",
                 TlsFailure::Injected => "injected",

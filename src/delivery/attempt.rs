@@ -9,9 +9,10 @@ mod reach;
 mod walk;
 
 use std::net::IpAddr;
+use std::time::Duration;
 
 use tokio::time::Instant;
-use tracing::{debug, warn};
+use tracing::{debug, info, warn};
 
 use self::walk::{Walk, empty_record, local_failure, not_tried};
 use super::Delivery;
@@ -58,10 +59,13 @@ impl Delivery {
             Ok(body) => body,
             Err(error) => return not_tried(item, self.now(), local_failure(&error.to_string())),
         };
+        // RFC 8460 §3: report mail goes whatever TLS shows.
+        let request = if item.is_report { TlsRequest::NotRequired } else { item.envelope.tls };
         let mut walk = Walk {
             item,
             begun: Instant::now(),
             body,
+            request,
             report_domain,
             remaining: item.pending().map(|(index, _)| index).collect(),
             outcomes: Vec::new(),
@@ -88,18 +92,27 @@ impl Delivery {
     }
 
     async fn walk_domain(&self, walk: &mut Walk<'_>, domain: &Domain) -> Result<(), Failure> {
-        let request = if walk.item.is_report { TlsRequest::NotRequired } else { walk.item.envelope.tls };
         // RFC 8460 §3: report mail heeds no policy, so none is asked for.
         let (sts, local) = if walk.item.is_report {
             (StsState::default(), LocalRule::None)
         } else {
-            let waiting = self.now().duration_since(walk.item.received_at).unsigned_abs();
+            let waiting = match walk.request {
+                // Without the policy it is not known whether it vouches for the hosts: no waiting ends that.
+                TlsRequest::Required => Duration::ZERO,
+                _ => self.now().duration_since(walk.item.received_at).unsigned_abs(),
+            };
             let local = tlspolicy::override_for(&walk.options.overrides, domain, self.now());
             // I6, RFC 8461 §5.1: the last attempt before giving up looks the policy up afresh.
             if walk.item.is_expired(self.now(), &walk.options.retry) {
                 self.gather.recheck(domain).await;
             }
-            (self.gather.sts(domain, waiting).await?, local)
+            let sts = match self.gather.sts(domain, waiting).await {
+                Ok(sts) => sts,
+                // RFC 8689 §4.2.2: no policy stops it, so none has to be known.
+                Err(_) if walk.request == TlsRequest::NotRequired => StsState::default(),
+                Err(failure) => return Err(failure),
+            };
+            (sts, local)
         };
         let route = match self.gather.route(&walk.item.destination).await? {
             NextHop::Route(route) => route,
@@ -108,17 +121,33 @@ impl Delivery {
                 return Ok(());
             }
         };
-        let known = Known {
-            domain,
-            route: &route,
-            sts: &sts,
-            request,
-            local,
-            dane_with_sts: walk.options.dane_with_sts,
-        };
+        let dane_with_sts = walk.options.dane_with_sts;
+        let known = Known { domain, route: &route, sts: &sts, request: walk.request, local, dane_with_sts };
+        self.walk_hosts(walk, &known).await;
+        let mut afresh = None;
+        if walk.is_refused_for_requiretls() {
+            // I6 here too: what the policy vouches for is asked once more before the sender is told.
+            let now = self.gather.recheck(domain).await;
+            let changed = now.policy != sts.policy || now.trouble.is_some() != sts.trouble.is_some();
+            afresh = changed.then_some(now);
+        }
+        let known = Known { sts: afresh.as_ref().unwrap_or(&sts), ..known };
+        if afresh.is_some() {
+            walk.failures.clear();
+            self.walk_hosts(walk, &known).await;
+        }
+        if walk.goes_without_requiretls(self.now()) {
+            info!("no host takes it with REQUIRETLS; mail from the null path goes without");
+            walk.request = TlsRequest::None;
+            self.walk_hosts(walk, &Known { request: walk.request, ..known }).await;
+        }
+        Ok(())
+    }
+
+    async fn walk_hosts(&self, walk: &mut Walk<'_>, known: &Known<'_>) {
         // Hosts that are skipped cost nothing and do not count.
         let mut tried = 0;
-        for host in &route.hosts {
+        for host in &known.route.hosts {
             if walk.remaining.is_empty() || tried == HOSTS_MAX || walk.is_over() {
                 break;
             }
@@ -146,12 +175,15 @@ impl Delivery {
                 }
             }
         }
-        Ok(())
     }
 
     /// RFC 5321 §4.1.3: an address literal is connected to directly; no policy domain, so no policy.
     async fn walk_literal(&self, walk: &mut Walk<'_>, ip: IpAddr) {
-        if walk.item.envelope.tls == TlsRequest::Required {
+        // RFC 8689 §5: mail from the null path is not lost for want of it.
+        if walk.request == TlsRequest::Required && walk.item.envelope.reverse_path.is_null() {
+            walk.request = TlsRequest::None;
+        }
+        if walk.request == TlsRequest::Required {
             walk.record.rule = tlspolicy::Rule::RequireTls.to_string();
             walk.failures.push((None, judge::literal_failure(&walk.item.destination.to_string())));
             return;

@@ -144,7 +144,7 @@ pub fn session_failure(end: &SessionEnd, host: &str, rule: Option<Rule>) -> Fail
 fn tls_failure(failure: &TlsFailure, host: &str, rule: Option<Rule>) -> Failure {
     // RFC 3463 X.7.10: encryption needed; X.7.5: cryptographic failure.
     let status = match failure {
-        TlsFailure::NotOffered(_) => EnhancedStatus::new(4, 7, 10),
+        TlsFailure::NotOffered(_) | TlsFailure::Refused(_) => EnhancedStatus::new(4, 7, 10),
         _ => EnhancedStatus::new(4, 7, 5),
     };
     let text = if let Some(rule) = rule {
@@ -164,12 +164,43 @@ fn tls_failure(failure: &TlsFailure, host: &str, rule: Option<Rule>) -> Failure 
     }
 }
 
+/// The failure of a session as a message with REQUIRETLS must take it. What a host lacks is a verdict
+/// on it, and the sender is told when all hosts have spoken (RFC 8689 §4.2.1); trouble stays transient.
+///
+/// A certificate that does not prove enough is a verdict only where nothing but REQUIRETLS asked for
+/// the proof: a policy's failure may be an attack or a mistake, and waits (RFC 8461 §5, RFC 7672 §2.2).
+pub fn under_requiretls(failure: Failure, end: &SessionEnd) -> Failure {
+    let only_asked_here = failure.rule.as_deref() == Some(&Rule::RequireTls.to_string());
+    let text = match end {
+        SessionEnd::Tls(lacking @ TlsFailure::NotOffered(_)) => lacking.to_string(),
+        SessionEnd::Tls(unproven @ (TlsFailure::Certificate(_) | TlsFailure::TlsaMismatch))
+            if only_asked_here =>
+        {
+            unproven.to_string()
+        }
+        _ => return failure,
+    };
+    let host = failure.host.as_deref().unwrap_or_default();
+    Failure {
+        permanence: Permanence::Permanent,
+        status: EnhancedStatus::new(5, 7, 10),
+        text: header::sanitize(&format!("host {host}: {text}; the message requires TLS (REQUIRETLS)")),
+        rule: Some(Rule::RequireTls.to_string()),
+        ..failure
+    }
+}
+
 /// A host that the policy forbids before any connection is made.
 pub fn skip_failure(reason: &SkipReason, host: &str) -> Failure {
+    let status = match reason.permanence {
+        // RFC 8689 §4.2.1.
+        Permanence::Permanent => EnhancedStatus::new(5, 7, 30),
+        Permanence::Transient => EnhancedStatus::new(4, 7, 5),
+    };
     Failure {
         scope: Scope::Host,
-        permanence: Permanence::Transient,
-        status: EnhancedStatus::new(4, 7, 5),
+        permanence: reason.permanence,
+        status,
         text: header::sanitize(&reason.text),
         host: Some(host.to_owned()),
         reply: None,
@@ -216,6 +247,7 @@ fn lost_failure(text: &str, host: &str) -> Failure {
 }
 
 fn missing_failure(missing: Missing, host: &str) -> Failure {
+    let rule = (missing == Missing::RequireTls).then(|| Rule::RequireTls.to_string());
     let (status, text) = match missing {
         // RFC 6531 §3.5
         Missing::SmtpUtf8 => {
@@ -242,7 +274,7 @@ fn missing_failure(missing: Missing, host: &str) -> Failure {
         text: format!("host {host} {text}"),
         host: Some(host.to_owned()),
         reply: None,
-        rule: None,
+        rule,
     }
 }
 
@@ -252,7 +284,7 @@ fn transient(failure: Failure) -> Failure {
 
 /// The outcome for a recipient whose hosts are all exhausted: the failures in the order met.
 ///
-/// One transient failure is enough to try again; among the transient ones a policy's is the most
+/// One transient failure is enough to try again; among those of a kind a policy's is the most
 /// telling, then the last.
 pub fn exhausted(failures: &[Failure]) -> Outcome {
     let of = |wanted: &dyn Fn(&&Failure) -> bool| failures.iter().rev().find(wanted).cloned();
@@ -262,7 +294,7 @@ pub fn exhausted(failures: &[Failure]) -> Outcome {
     {
         return Outcome::Deferred(failure);
     }
-    match failures.last() {
+    match failures.iter().rev().find(|failure| failure.rule.is_some()).or(failures.last()) {
         Some(failure) => Outcome::Failed(failure.clone()),
         None => Outcome::Deferred(lost_failure("no host was tried", "(none)")),
     }
@@ -356,6 +388,44 @@ mod tests {
         assert!(failure.text.contains(HOST) && failure.text.contains("expired"), "{}", failure.text);
         let stripped = SessionEnd::Tls(TlsFailure::NotOffered("EHLO lacks it".into()));
         assert_eq!(session_failure(&stripped, HOST, Some(Rule::StsEnforce)).status.to_string(), "4.7.10");
+    }
+
+    #[test]
+    fn what_a_host_lacks_for_requiretls_is_final_and_trouble_is_not() {
+        let under = |failure: TlsFailure, rule: Rule| {
+            let end = SessionEnd::Tls(failure);
+            under_requiretls(session_failure(&end, HOST, Some(rule)), &end)
+        };
+        let lacking = || TlsFailure::NotOffered("the EHLO reply does not list it".into());
+        let expired = || TlsFailure::Certificate(CertificateFailure::Expired("2020-01-01".into()));
+        for (failure, rule, status) in [
+            (lacking(), Rule::RequireTls, "5.7.10"),
+            (lacking(), Rule::StsEnforce, "5.7.10"),
+            (TlsFailure::Refused("refused with 454 later".into()), Rule::RequireTls, "4.7.10"),
+            (expired(), Rule::RequireTls, "5.7.10"),
+            (expired(), Rule::StsEnforce, "4.7.5"),
+            (TlsFailure::TlsaMismatch, Rule::Dane, "4.7.5"),
+            (TlsFailure::Handshake("alert".into()), Rule::RequireTls, "4.7.5"),
+            (TlsFailure::Lost("reset".into()), Rule::RequireTls, "4.7.5"),
+            (TlsFailure::Injected, Rule::RequireTls, "4.7.5"),
+        ] {
+            let failure = under(failure, rule);
+            assert_eq!(failure.status.to_string(), status, "{failure:?}");
+            let permanent = failure.permanence == Permanence::Permanent;
+            assert_eq!(permanent, status.starts_with('5'), "{failure:?}");
+            assert!(!permanent || failure.rule.as_deref() == Some("requiretls"), "{failure:?}");
+        }
+        let lost = SessionEnd::Lost { phase: Phase::Greeting, text: "timed out".into() };
+        assert_eq!(under_requiretls(session_failure(&lost, HOST, None), &lost).status.class, 4);
+        let missing = missing_failure(Missing::RequireTls, HOST);
+        assert_eq!(
+            (missing.status.to_string().as_str(), missing.rule.as_deref()),
+            ("5.7.30", Some("requiretls"))
+        );
+        let gone = Failure { permanence: Permanence::Permanent, ..dial_failure("no address", HOST) };
+        assert!(
+            matches!(exhausted(&[missing, gone]), Outcome::Failed(f) if f.status.to_string() == "5.7.30")
+        );
     }
 
     #[test]

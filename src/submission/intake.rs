@@ -14,7 +14,7 @@ use futures_util::future::BoxFuture;
 use jiff::Timestamp;
 use memchr::memmem;
 
-use crate::mail::{BodyType, Domain, EnhancedStatus, Envelope, Reply, header};
+use crate::mail::{BodyType, Domain, EnhancedStatus, Envelope, Reply, TlsRequest, header};
 use crate::queue::QueueId;
 use crate::store::{Body, BodyWriter, Health, NewMessage, Queue, QueueError};
 
@@ -197,6 +197,10 @@ impl Incoming {
         let hops = header::count(section, "Received");
         if hops > HOPS_MAX {
             return Err(IntakeError::Loop(hops));
+        }
+        // RFC 8689 §4.1: the header counts only where REQUIRETLS was not said.
+        if self.opening.envelope.tls == TlsRequest::None && header::says_tls_not_required(section) {
+            self.opening.envelope.tls = TlsRequest::NotRequired;
         }
         let added = self.additions(section);
         if !added.is_empty() {

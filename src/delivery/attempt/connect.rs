@@ -14,6 +14,7 @@ use super::super::judge;
 use super::super::tally::{self, Ends};
 use super::walk::Walk;
 use super::{ADDRESSES_MAX, Used};
+use crate::mail::TlsRequest;
 use crate::net::tcp::Connection;
 use crate::net::tcp::eyeballs::{Race, interleave};
 use crate::smtp::client::{SessionEnd, TlsUse};
@@ -159,7 +160,12 @@ impl Delivery {
         let Err(end) = opened else { return Ok(conversation) };
         debug!(mx = host, %address, end = ?end, "session failed");
         walk.record.tls = conversation.tls_text();
-        walk.failures.push((None, judge::session_failure(&end, host, plan.demands())));
+        let failure = judge::session_failure(&end, host, plan.demands());
+        let failure = match walk.request {
+            TlsRequest::Required => judge::under_requiretls(failure, &end),
+            TlsRequest::None | TlsRequest::NotRequired => failure,
+        };
+        walk.failures.push((None, failure));
         let by_tls = matches!(end, SessionEnd::Tls(_)) || matches!(conversation.seen, TlsSeen::Failed(_));
         Err(if by_tls { Opening::Tls } else { Opening::Host })
     }

@@ -47,6 +47,8 @@ pub(super) struct Walk<'a> {
     pub(super) item: &'a QueueItem,
     pub(super) begun: Instant,
     pub(super) body: Body,
+    /// What the message asks of TLS, as far as this walk goes along with it (RFC 8689 §5).
+    pub(super) request: TlsRequest,
     pub(super) options: Arc<Options>,
     /// Whose `_smtp._tls` record hears of these sessions; nobody for report mail and literals.
     pub(super) report_domain: Option<Domain>,
@@ -94,7 +96,7 @@ impl Walk<'_> {
             smtputf8: envelope.smtputf8,
             ret: envelope.ret,
             envid: envelope.envid.clone(),
-            require_tls: envelope.tls == TlsRequest::Required,
+            require_tls: self.request == TlsRequest::Required,
             size: self.body.len(),
         }
     }
@@ -125,6 +127,30 @@ impl Walk<'_> {
             self.remaining.push(index);
             self.failures.push((Some(index), failure));
         }
+    }
+
+    /// Whether all hosts have failed for good, and REQUIRETLS is why.
+    pub(super) fn is_refused_for_requiretls(&self) -> bool {
+        let rule = tlspolicy::Rule::RequireTls.to_string();
+        self.request == TlsRequest::Required
+            && !self.remaining.is_empty()
+            && matches!(self.exhausted(), Outcome::Failed(failure) if failure.rule == Some(rule))
+    }
+
+    /// What the failures of all hosts come to, whomever they hit.
+    fn exhausted(&self) -> Outcome {
+        let failures: Vec<Failure> = self.failures.iter().map(|(_, failure)| failure.clone()).collect();
+        judge::exhausted(&failures)
+    }
+
+    /// RFC 8689 §5: mail from the null path must not be lost for want of REQUIRETLS. Whether this walk
+    /// has ended so that it is to be done again without.
+    pub(super) fn goes_without_requiretls(&self, now: Timestamp) -> bool {
+        self.request == TlsRequest::Required
+            && self.item.envelope.reverse_path.is_null()
+            && !self.remaining.is_empty()
+            && (self.item.is_expired(now, &self.options.retry)
+                || matches!(self.exhausted(), Outcome::Failed(_)))
     }
 
     /// Connections to address literals are not pooled: they have no host name to be keyed by.
