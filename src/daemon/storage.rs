@@ -23,7 +23,8 @@ pub(super) struct Storage {
 impl Storage {
     /// Opens or creates the stores; repairs are logged, one line each.
     pub(super) async fn open(loaded: &Loaded, options: QueueOptions) -> Result<Self, ConfigError> {
-        let opened = tokio::task::spawn_blocking(move || open(&options)).await;
+        let segment_bytes = loaded.config.server.journal_segment.0;
+        let opened = tokio::task::spawn_blocking(move || open(&options, segment_bytes)).await;
         let text = match opened {
             Ok(Ok((storage, repairs))) => {
                 for repair in repairs {
@@ -44,7 +45,7 @@ impl Storage {
     }
 }
 
-fn open(options: &QueueOptions) -> Result<(Storage, Vec<String>), String> {
+fn open(options: &QueueOptions, segment_bytes: u64) -> Result<(Storage, Vec<String>), String> {
     let folder = &options.data_dir;
     // Before anything is made or changed.
     store::survey(folder).map_err(|error| error.to_string())?;
@@ -53,7 +54,8 @@ fn open(options: &QueueOptions) -> Result<(Storage, Vec<String>), String> {
         .mode(DATA_DIR_MODE)
         .create(folder)
         .map_err(|error| format!("{} cannot be made: {error}", folder.display()))?;
-    let (queue, mut repairs) = Queue::open(options, SystemClock.now()).map_err(|error| error.to_string())?;
+    let (queue, mut repairs) =
+        Queue::open_sized(options, segment_bytes, SystemClock.now()).map_err(|error| error.to_string())?;
     let (policies, more) = Policies::open(folder).map_err(|error| error.to_string())?;
     repairs.extend(more);
     let (results, more) = Results::open(folder).map_err(|error| error.to_string())?;

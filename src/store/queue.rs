@@ -78,7 +78,21 @@ impl Queue {
     /// # Errors
     /// [`QueueError::Storage`] names the path and the trouble, e.g. in use by another process.
     pub fn open(options: &QueueOptions, now: Timestamp) -> Result<(Self, Vec<String>), QueueError> {
-        Self::open_on(Arc::new(RealDisk), &open::boot_id(), Limits::default(), options, now)
+        Self::open_sized(options, Limits::default().segment_bytes, now)
+    }
+
+    /// [`Queue::open`] with journal segments of another size than usual; a store may change its size
+    /// at every start.
+    ///
+    /// # Errors
+    /// As [`Queue::open`].
+    pub fn open_sized(
+        options: &QueueOptions,
+        segment_bytes: u64,
+        now: Timestamp,
+    ) -> Result<(Self, Vec<String>), QueueError> {
+        let limits = Limits { segment_bytes, ..Limits::default() };
+        Self::open_on(Arc::new(RealDisk), &open::boot_id(), limits, options, now)
     }
 
     pub(super) fn open_on(

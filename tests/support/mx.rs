@@ -140,6 +140,11 @@ impl Mx {
         self.log.lock().expect("no panic").clone()
     }
 
+    /// How many messages reached it so far.
+    pub fn arrived(&self) -> usize {
+        self.log.lock().expect("no panic").arrivals.len()
+    }
+
     /// Messages it accepted.
     pub fn accepted(&self) -> Vec<Arrival> {
         self.log().arrivals.into_iter().filter(|arrival| arrival.accepted).collect()
