@@ -34,7 +34,7 @@ use crate::delivery::{self, Delivery};
 use crate::mail::Domain;
 use crate::net::https::ReqwestHttps;
 use crate::net::tcp::TcpDialer;
-use crate::net::{SystemClock, World};
+use crate::net::{SystemClock, SystemRandomness, World};
 use crate::reporting::Reporting;
 use crate::store::Health;
 use crate::submission;
@@ -372,6 +372,7 @@ fn world(doors: Doors) -> Result<World, String> {
     let https = ReqwestHttps::new(doors.https, dns.clone(), doors.guard.clone(), roots)?;
     Ok(World {
         clock: Arc::new(SystemClock),
+        random: Arc::new(SystemRandomness),
         dns,
         https: Arc::new(https),
         dial: Arc::new(TcpDialer::new(doors.tcp, doors.guard)),

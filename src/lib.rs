@@ -76,8 +76,8 @@
 //!
 //! # The outside is passed in
 //!
-//! Clock, DNS, HTTPS, dialling and TLS are the doors of [`net::World`]; the daemon hands the real ones
-//! to the stories, tests hand in their own.
+//! Clock, chance, DNS, HTTPS, dialling and TLS are the doors of [`net::World`]; the daemon hands the real
+//! ones to the stories, tests hand in their own.
 
 pub mod admin;
 pub mod cli;

@@ -7,7 +7,7 @@ use tracing::warn;
 
 use crate::config::{ConfigError, Loaded};
 use crate::net::{Clock as _, SystemClock};
-use crate::store::{self, Policies, Queue, QueueOptions, Reports, Results};
+use crate::store::{self, Ground, Policies, Queue, QueueOptions, Reports, Results};
 
 /// Message content is nobody else's business.
 const DATA_DIR_MODE: u32 = 0o750;
@@ -54,8 +54,10 @@ fn open(options: &QueueOptions, segment_bytes: u64) -> Result<(Storage, Vec<Stri
         .mode(DATA_DIR_MODE)
         .create(folder)
         .map_err(|error| format!("{} cannot be made: {error}", folder.display()))?;
+    let mut ground = Ground::machine();
+    ground.limits.segment_bytes = segment_bytes;
     let (queue, mut repairs) =
-        Queue::open_sized(options, segment_bytes, SystemClock.now()).map_err(|error| error.to_string())?;
+        Queue::open_over(&ground, options, SystemClock.now()).map_err(|error| error.to_string())?;
     let (policies, more) = Policies::open(folder).map_err(|error| error.to_string())?;
     repairs.extend(more);
     let (results, more) = Results::open(folder).map_err(|error| error.to_string())?;

@@ -28,7 +28,7 @@ use crate::dane::{Tlsa, TlsaAnswer};
 use crate::mail::Domain;
 use crate::net::dns::{Dns, MxRecord};
 use crate::net::https::Https;
-use crate::net::world::{Clock, World};
+use crate::net::world::{Clock, Randomness, World};
 use crate::route::Route;
 use crate::store::policies::Policies;
 use crate::store::results::Results;
@@ -120,6 +120,7 @@ pub struct Gather {
 /// Shared by all clones and by the tasks of fetches.
 struct Inner {
     clock: Arc<dyn Clock>,
+    random: Arc<dyn Randomness>,
     dns: Arc<dyn Dns>,
     https: Arc<dyn Https>,
     policies: Arc<dyn PolicyCache>,
@@ -145,12 +146,12 @@ impl Gather {
         results: Results,
         options: watch::Receiver<Arc<Options>>,
     ) -> Self {
-        let World { clock, dns, https, .. } = world;
-        Self::with_doors(clock, dns, https, Arc::new(policies), Arc::new(results), options)
+        let World { clock, random, dns, https, .. } = world;
+        Self::with_doors((clock, random), dns, https, Arc::new(policies), Arc::new(results), options)
     }
 
     fn with_doors(
-        clock: Arc<dyn Clock>,
+        (clock, random): (Arc<dyn Clock>, Arc<dyn Randomness>),
         dns: Arc<dyn Dns>,
         https: Arc<dyn Https>,
         policies: Arc<dyn PolicyCache>,
@@ -159,6 +160,7 @@ impl Gather {
     ) -> Self {
         let inner = Inner {
             clock,
+            random,
             dns,
             https,
             policies,

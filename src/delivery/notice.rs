@@ -62,7 +62,7 @@ impl Delivery {
             recipients,
             original: &original,
             complete: len <= RETURN_BYTES_MAX as u64 && item.envelope.ret != Some(Ret::Headers),
-            random: rand::random(),
+            random: self.world.random.number(),
         };
         let composed = dsn::compose(&facts)?;
         Some(NewMessage {

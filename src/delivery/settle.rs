@@ -52,7 +52,8 @@ impl Delivery {
         let now = self.now();
         let options = self.options.borrow().clone();
         let judged_at = judged_at(&item, started, now, &options.retry);
-        let settlement = item.settle(&attempted.outcomes, judged_at, &options.retry, rand::random());
+        let settlement =
+            item.settle(&attempted.outcomes, judged_at, &options.retry, self.world.random.fraction());
         let born = self.notices(&item, &attempted, &settlement, now).await;
         log_settled(&settlement, &attempted, born.len());
         let mut told = false;

@@ -1,4 +1,4 @@
-//! One door per dependency: DNS, HTTPS, TLS, TCP. The stories get them as a [`World`], the real ones
+//! One door per dependency: DNS, HTTPS, TLS, TCP, the clock, chance. The stories get them as a [`World`], the real ones
 //! in production, a small Internet in tests.
 
 pub mod dns;
@@ -11,4 +11,4 @@ pub mod world;
 #[cfg(test)]
 mod testing;
 
-pub use world::{Clock, SystemClock, World};
+pub use world::{Clock, Randomness, SystemClock, SystemRandomness, World};

@@ -82,7 +82,7 @@ impl Reporting {
     ) -> Result<(Envelope, Vec<u8>), String> {
         let (options, to) = (options.clone(), to.clone());
         let (domain, json) = (entry.domain.clone(), entry.json.clone());
-        let random = rand::random();
+        let random = self.random().number();
         tokio::task::spawn_blocking(move || {
             compose(&MailFacts {
                 options: &options,

@@ -34,7 +34,7 @@ use tokio_util::sync::CancellationToken;
 use crate::mail::Domain;
 use crate::net::dns::Dns;
 use crate::net::https::Https;
-use crate::net::{Clock, World};
+use crate::net::{Clock, Randomness, World};
 use crate::queue::QueueId;
 use crate::store::{Queue, Reports, Results};
 use crate::tlsrpt::report::{Report, day_of, report_id};
@@ -66,6 +66,7 @@ struct Inner {
 #[derive(Clone)]
 struct Doors {
     clock: Arc<dyn Clock>,
+    random: Arc<dyn Randomness>,
     dns: Arc<dyn Dns>,
     https: Arc<dyn Https>,
 }
@@ -165,7 +166,7 @@ impl Reporting {
         reports: Reports,
         options: watch::Receiver<Arc<Options>>,
     ) -> Self {
-        let doors = Doors { clock: world.clock, dns: world.dns, https: world.https };
+        let doors = Doors { clock: world.clock, random: world.random, dns: world.dns, https: world.https };
         Self::with_doors(doors, queue, results, reports, options)
     }
 
@@ -226,7 +227,7 @@ impl Reporting {
         let (now, options) = (self.now(), self.options());
         let today = day_of(now);
         let tally = self.results().tally(today, domain).filter(|tally| tally.sessions() > 0)?;
-        let id = report_id(today, rand::random(), domain, &options.contact_info);
+        let id = report_id(today, self.random().number(), domain, &options.contact_info);
         let report = Report::make(tally, today, &options.organization_name, &options.contact_info, id);
         Some(report.until(now).render())
     }
@@ -251,6 +252,10 @@ impl Reporting {
 
     fn now(&self) -> Timestamp {
         self.inner.doors.clock.now()
+    }
+
+    fn random(&self) -> &dyn Randomness {
+        &*self.inner.doors.random
     }
 
     fn options(&self) -> Arc<Options> {

@@ -126,7 +126,7 @@ impl Schedule {
         for day in reporting.results().days().into_iter().filter(|day| *day < today) {
             let start = *self.starts.entry(day).or_insert_with(|| {
                 // RFC 8460 §4.1: not every sender reports at the stroke of midnight.
-                after(midnight_after(day), start_delay.mul_f64(rand::random()))
+                after(midnight_after(day), start_delay.mul_f64(reporting.random().fraction()))
             });
             if now < start {
                 plan_at = plan_at.min(start);

@@ -120,7 +120,7 @@ impl Reporting {
         }
         let tally = self.results().tally(day, domain).filter(|tally| tally.sessions() > 0);
         let tally = tally.ok_or("no results for this domain on this day")?;
-        let report_id = report_id(day, rand::random(), domain, &options.contact_info);
+        let report_id = report_id(day, self.random().number(), domain, &options.contact_info);
         let report =
             Report::make(tally, day, &options.organization_name, &options.contact_info, report_id.clone())
                 .until(now);

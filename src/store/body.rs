@@ -6,11 +6,11 @@
 
 use std::fs;
 use std::io::{self, IoSlice, Read};
+use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use bytes::Bytes;
-use tokio::io::AsyncReadExt;
 
 use super::disk::{DiskFile, is_full, sync_parent};
 use super::notions::QueueError;
@@ -54,7 +54,7 @@ pub struct BodyReader {
 
 enum Source {
     Memory(Bytes),
-    File { file: tokio::fs::File, path: PathBuf, left: u64 },
+    File { file: Arc<fs::File>, path: PathBuf, at: u64, left: u64 },
 }
 
 impl Body {
@@ -79,8 +79,12 @@ impl Body {
         let source = match self {
             Self::Memory(bytes) => Source::Memory(bytes.clone()),
             Self::File { path, len } => {
-                let file = tokio::fs::File::open(path).await.map_err(|error| unreadable(path, &error))?;
-                Source::File { file, path: path.clone(), left: *len }
+                let (path, left) = (path.clone(), *len);
+                blocking(move || {
+                    let file = fs::File::open(&path).map_err(|error| unreadable(&path, &error))?;
+                    Ok(Source::File { file: Arc::new(file), path, at: 0, left })
+                })
+                .await?
             }
         };
         Ok(BodyReader { source })
@@ -118,15 +122,17 @@ impl BodyReader {
             Source::Memory(rest) if rest.is_empty() => Ok(None),
             Source::Memory(rest) => Ok(Some(rest.split_to(rest.len().min(PIECE_BYTES)))),
             Source::File { left: 0, .. } => Ok(None),
-            Source::File { file, path, left } => {
+            Source::File { file, path, at, left } => {
                 let wanted = PIECE_BYTES.min(usize::try_from(*left).unwrap_or(usize::MAX));
-                let mut piece = vec![0; wanted];
-                let read = file.read(&mut piece).await.map_err(|error| unreadable(path, &error))?;
-                if read == 0 {
-                    return Err(unreadable(path, &io::ErrorKind::UnexpectedEof.into()));
-                }
-                piece.truncate(read);
-                *left -= read as u64;
+                let (file, path, from) = (Arc::clone(file), path.clone(), *at);
+                let piece = blocking(move || {
+                    let mut piece = vec![0; wanted];
+                    let read = file.read_exact_at(&mut piece, from);
+                    read.map(|()| piece).map_err(|error| unreadable(&path, &error))
+                })
+                .await?;
+                *at += wanted as u64;
+                *left -= wanted as u64;
                 Ok(Some(piece.into()))
             }
         }

@@ -10,7 +10,7 @@ use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::Path;
 
 /// Names: creating, renaming, removing, and making that durable.
-pub(super) trait Disk: Send + Sync + 'static {
+pub trait Disk: Send + Sync + 'static {
     /// Creates a file that must not exist.
     fn create(&self, path: &Path) -> io::Result<Box<dyn DiskFile>>;
     /// Opens an existing file, cut to `len`, for writing at its end.
@@ -28,7 +28,7 @@ pub(super) trait Disk: Send + Sync + 'static {
 }
 
 /// A file open for writing at its end.
-pub(super) trait DiskFile: Send + Sync {
+pub trait DiskFile: Send + Sync {
     /// Writes all slices in order; on an error any part of them may be in the file.
     fn write(&mut self, slices: &mut [IoSlice<'_>]) -> io::Result<()>;
     /// Cuts the file to `len` and goes on writing there.
@@ -38,8 +38,8 @@ pub(super) trait DiskFile: Send + Sync {
 }
 
 /// The machine's own disk.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct RealDisk;
+#[derive(Debug, Clone, Copy, Default)]
+pub struct RealDisk;
 
 impl Disk for RealDisk {
     fn create(&self, path: &Path) -> io::Result<Box<dyn DiskFile>> {

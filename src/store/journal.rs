@@ -1,6 +1,6 @@
 //! The journal's one writer: group commit, full disks, failed disks.
 //!
-//! A thread takes what waits (no timer: what arrives during one sync is the next group), writes it
+//! One loop takes what waits (no timer: what arrives during one sync is the next group), writes it
 //! in one go, syncs once, applies it to the table in order and wakes its clients. Contents are
 //! written from where they are, never copied together.
 //!
@@ -13,17 +13,16 @@
 
 mod writer;
 
-use std::io;
-use std::sync::mpsc::{Sender, SyncSender, channel, sync_channel};
 use std::sync::{Arc, PoisonError, RwLock};
-use std::thread::JoinHandle;
 
 use bytes::Bytes;
+use tokio::sync::mpsc::{UnboundedSender, unbounded_channel};
 use tokio::sync::oneshot;
 
 use super::compaction::{Move, Moved};
 use super::disk::DiskFile;
 use super::frame::Op;
+use super::ground::{Loops, Running};
 use super::notions::QueueError;
 use super::record::Change;
 use super::shared::{Shared, closed};
@@ -38,21 +37,7 @@ pub(super) struct Submission {
     reply: Reply,
 }
 
-/// Who waits: a task, or a thread (which may also be a runtime's, while the queue is opened).
-enum Reply {
-    Task(oneshot::Sender<Result<(), QueueError>>),
-    Thread(SyncSender<Result<(), QueueError>>),
-}
-
-impl Reply {
-    fn send(self, result: Result<(), QueueError>) {
-        // Who no longer waits has its message queued all the same.
-        match self {
-            Self::Task(sender) => drop(sender.send(result)),
-            Self::Thread(sender) => drop(sender.send(result)),
-        }
-    }
-}
+type Reply = oneshot::Sender<Result<(), QueueError>>;
 
 /// A change, the operation that says it, and what may stay in memory of it.
 struct Planned {
@@ -101,20 +86,25 @@ impl Draft {
 
 enum Work {
     Commit(Submission),
-    Move(Vec<Move>, SyncSender<Result<Moved, QueueError>>),
+    Move(Vec<Move>, oneshot::Sender<Result<Moved, QueueError>>),
 }
 
-/// The way to the writer. Closing it ends the thread after what waits.
+/// The way to the writer. Closing it ends its loop after what waits.
 pub(super) struct Journal {
-    sender: RwLock<Option<Sender<Work>>>,
+    sender: RwLock<Option<UnboundedSender<Work>>>,
 }
 
 impl Journal {
-    /// Starts the writer behind `tail`; the table must be as the journal says up to there.
-    pub(super) fn start(shared: Arc<Shared>, tail: Tail) -> io::Result<(Self, JoinHandle<()>)> {
-        let (sender, receiver) = channel();
+    /// Starts the writer behind `tail`; the table must be as the journal says up to there. A
+    /// reservation of queue ids is durable when it returns, unless the disk is full.
+    pub(super) fn start(
+        shared: Arc<Shared>,
+        tail: Tail,
+        loops: Loops,
+    ) -> Result<(Self, Running<()>), QueueError> {
+        let (sender, receiver) = unbounded_channel();
         let ids_below = shared.table().ids_below;
-        let writer = Writer {
+        let mut writer = Writer {
             ids_below,
             shared,
             segment: tail.segment,
@@ -122,31 +112,30 @@ impl Journal {
             file: tail.file,
             scratch: Vec::new(),
         };
-        let thread =
-            std::thread::Builder::new().name("queue-journal".into()).spawn(move || writer.run(&receiver))?;
-        Ok((Self { sender: RwLock::new(Some(sender)) }, thread))
+        let (reply, mut answer) = oneshot::channel();
+        writer.commit(vec![Draft::vital().submit(reply)]);
+        match answer.try_recv() {
+            Ok(Ok(()) | Err(QueueError::Full(_))) => {}
+            Ok(Err(error)) => return Err(error),
+            Err(_) => return Err(closed()),
+        }
+        let running = loops.start("queue-journal", writer.run(receiver))?;
+        Ok((Self { sender: RwLock::new(Some(sender)) }, running))
     }
 
     /// Writes a frame; `Ok` means it is durable and applied. It is written even if the caller stops
     /// waiting.
     pub(super) async fn commit(&self, draft: Draft) -> Result<(), QueueError> {
         let (reply, answer) = oneshot::channel();
-        self.send(Work::Commit(draft.submit(Reply::Task(reply))));
+        self.send(Work::Commit(draft.submit(reply)));
         answer.await.unwrap_or_else(|_| Err(closed()))
     }
 
-    /// As [`Journal::commit`], for threads.
-    pub(super) fn commit_blocking(&self, draft: Draft) -> Result<(), QueueError> {
-        let (reply, answer) = sync_channel(1);
-        self.send(Work::Commit(draft.submit(Reply::Thread(reply))));
-        answer.recv().unwrap_or_else(|_| Err(closed()))
-    }
-
     /// Moves messages to the end of the journal, those that are still where they were read.
-    pub(super) fn relocate(&self, moves: Vec<Move>) -> Result<Moved, QueueError> {
-        let (reply, answer) = sync_channel(1);
+    pub(super) async fn relocate(&self, moves: Vec<Move>) -> Result<Moved, QueueError> {
+        let (reply, answer) = oneshot::channel();
         self.send(Work::Move(moves, reply));
-        answer.recv().unwrap_or_else(|_| Err(closed()))
+        answer.await.unwrap_or_else(|_| Err(closed()))
     }
 
     fn send(&self, work: Work) {
@@ -156,7 +145,7 @@ impl Journal {
         }
     }
 
-    /// Takes nothing more; the thread ends when what waits is done.
+    /// Takes nothing more; the loop ends when what waits is done.
     pub(super) fn close(&self) {
         self.sender.write().unwrap_or_else(PoisonError::into_inner).take();
     }

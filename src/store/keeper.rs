@@ -1,4 +1,4 @@
-//! The queue's housekeeping thread: index, compaction, files no longer needed, the reserve.
+//! The queue's housekeeping loop: index, compaction, files no longer needed, the reserve.
 //!
 //! Nothing here is needed for durability and nothing waits for it. It is the index's only writer.
 
@@ -6,8 +6,11 @@ use std::collections::BTreeSet;
 use std::fs;
 use std::io::{self, IoSlice};
 use std::sync::Arc;
-use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender};
-use std::time::{Duration, Instant};
+use std::sync::mpsc::SyncSender;
+use std::time::Duration;
+
+use tokio::sync::mpsc::UnboundedReceiver;
+use tokio::time::{Instant, timeout};
 
 use super::compaction;
 use super::disk::sync_parent;
@@ -19,8 +22,6 @@ use super::segments::Cleaning;
 use super::shared::Shared;
 use crate::queue::{ItemId, QueueId};
 
-/// Between two rounds. What is queued and delivered within one never reaches the index.
-const ROUND: Duration = Duration::from_millis(500);
 /// Between two syncs of the index, after which segments can leave.
 const SYNC_EVERY: Duration = Duration::from_secs(2);
 /// Items an operator removed during an attempt, per frame.
@@ -46,20 +47,20 @@ impl Keeper {
 
     /// Runs until the other end of `asked` is dropped, then a last time. Whoever sends there is
     /// answered after a whole round. Whether the index is complete and durable.
-    pub(super) fn run(mut self, asked: &Receiver<SyncSender<()>>) -> bool {
+    pub(super) async fn run(mut self, mut asked: UnboundedReceiver<SyncSender<()>>) -> bool {
         let (mut synced, mut busy) = (Instant::now(), false);
         loop {
-            let wait = if busy { Duration::ZERO } else { ROUND };
-            let answer = match asked.recv_timeout(wait) {
-                Err(RecvTimeoutError::Disconnected) => break,
-                Err(RecvTimeoutError::Timeout) => None,
-                Ok(answer) => Some(answer),
+            let wait = if busy { Duration::ZERO } else { self.shared.limits.round };
+            let answer = match timeout(wait, asked.recv()).await {
+                Ok(None) => break,
+                Ok(answer) => answer,
+                Err(_) => None,
             };
             self.refill_reserve();
-            self.reap();
+            self.reap().await;
             self.empty_trash();
             if busy || answer.is_some() || synced.elapsed() >= SYNC_EVERY {
-                busy = self.round();
+                busy = self.round().await;
                 synced = Instant::now();
             } else {
                 self.update_index();
@@ -68,7 +69,7 @@ impl Keeper {
                 let _ = answer.send(());
             }
         }
-        self.reap();
+        self.reap().await;
         self.empty_trash();
         self.update_index();
         let complete = self.sync_index();
@@ -78,7 +79,7 @@ impl Keeper {
     }
 
     /// Index, sync, and then cleaning; whether there is more of that to do at once.
-    pub(super) fn round(&mut self) -> bool {
+    pub(super) async fn round(&mut self) -> bool {
         let cleaning = self.shared.table().segments.cleaning(self.shared.limits.segment_bytes);
         self.update_index();
         self.sync_index();
@@ -89,7 +90,7 @@ impl Keeper {
                 false
             }
             Some(Cleaning::Copy(segment)) if self.stuck != Some(segment) && self.may_copy(segment) => {
-                self.copy(segment)
+                self.copy(segment).await
             }
             _ => false,
         }
@@ -183,11 +184,11 @@ impl Keeper {
     }
 
     /// Whether the segment is empty now.
-    fn copy(&mut self, segment: u32) -> bool {
+    async fn copy(&mut self, segment: u32) -> bool {
         let unreadable = match compaction::gather(&self.shared, segment) {
             Ok((groups, unreadable)) => {
                 for group in groups {
-                    if let Err(error) = self.journal.relocate(group) {
+                    if let Err(error) = self.journal.relocate(group).await {
                         tracing::warn!(%error, "compaction of the queue journal interrupted");
                         return false;
                     }
@@ -215,7 +216,7 @@ impl Keeper {
     }
 
     /// Ends items that an operator deleted while an attempt ran.
-    fn reap(&self) {
+    async fn reap(&self) {
         loop {
             let mut draft = Draft::vital();
             {
@@ -225,7 +226,7 @@ impl Keeper {
                     draft.push(Change::Done(id), None);
                 }
             }
-            if draft.is_empty() || self.journal.commit_blocking(draft).is_err() {
+            if draft.is_empty() || self.journal.commit(draft).await.is_err() {
                 return;
             }
         }

@@ -9,17 +9,17 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::io::IoSlice;
 use std::path::{Path, PathBuf};
-use std::sync::mpsc::{Receiver, Sender, channel};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::thread::JoinHandle;
 
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
+use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 use tokio::sync::oneshot;
 
 use super::body::troubled;
 use super::disk::{Disk, DiskFile, replace};
 use super::format;
+use super::ground::{Ground, Running};
 use super::lines;
 use super::notions::QueueError;
 
@@ -31,8 +31,8 @@ const GROUP_MAX: usize = 256;
 /// See the file's header.
 pub(super) struct Ledger<V> {
     map: Arc<Mutex<Map<V>>>,
-    sender: Mutex<Option<Sender<Work>>>,
-    thread: Option<JoinHandle<()>>,
+    sender: Mutex<Option<UnboundedSender<Work>>>,
+    running: Option<Running<()>>,
 }
 
 type Map<V> = BTreeMap<String, Arc<V>>;
@@ -59,11 +59,8 @@ struct LineIn<V> {
 
 impl<V: Serialize + DeserializeOwned + Send + Sync + 'static> Ledger<V> {
     /// Opens or creates `dir/kind.log`; returns what was repaired. Blocking.
-    pub(super) fn open(
-        disk: Arc<dyn Disk>,
-        dir: &Path,
-        kind: &str,
-    ) -> Result<(Self, Vec<String>), QueueError> {
+    pub(super) fn open(ground: &Ground, dir: &Path, kind: &str) -> Result<(Self, Vec<String>), QueueError> {
+        let disk = Arc::clone(&ground.disk);
         let path = dir.join(format!("{kind}.log"));
         let made = disk.create_dir(dir).and_then(|()| super::disk::sync_parent(disk.as_ref(), dir));
         made.map_err(|error| storage("cannot create", dir, &error))?;
@@ -110,11 +107,9 @@ impl<V: Serialize + DeserializeOwned + Send + Sync + 'static> Ledger<V> {
         } else if let Err(error) = writer.rewrite() {
             repaired.push(format!("{error}; tried again with the next change"));
         }
-        let (sender, receiver) = channel();
-        let thread = std::thread::Builder::new().name(kind.to_owned()).spawn(move || writer.run(&receiver));
-        let thread =
-            thread.map_err(|error| QueueError::Storage(format!("cannot start a thread: {error}")))?;
-        Ok((Self { map, sender: Mutex::new(Some(sender)), thread: Some(thread) }, repaired))
+        let (sender, receiver) = unbounded_channel();
+        let running = Some(ground.loops.start(kind, writer.run(receiver))?);
+        Ok((Self { map, sender: Mutex::new(Some(sender)), running }, repaired))
     }
 
     pub(super) fn get(&self, key: &str) -> Option<Arc<V>> {
@@ -165,8 +160,8 @@ impl<V: Serialize + DeserializeOwned + Send + Sync + 'static> Ledger<V> {
 impl<V> Drop for Ledger<V> {
     fn drop(&mut self) {
         guard(&self.sender).take();
-        if let Some(thread) = self.thread.take() {
-            let _ = thread.join();
+        if let Some(running) = self.running.take() {
+            running.join();
         }
     }
 }
@@ -183,9 +178,9 @@ struct Writer<V> {
     live: BTreeMap<String, u64>,
 }
 
-impl<V: Serialize> Writer<V> {
-    fn run(mut self, receiver: &Receiver<Work>) {
-        while let Ok(first) = receiver.recv() {
+impl<V: Serialize + Send + Sync> Writer<V> {
+    async fn run(mut self, mut receiver: UnboundedReceiver<Work>) {
+        while let Some(first) = receiver.recv().await {
             let mut group = vec![first];
             while group.len() < GROUP_MAX
                 && let Ok(more) = receiver.try_recv()

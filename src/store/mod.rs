@@ -5,15 +5,17 @@
 //!
 //! Inside, from the caller to the disk: `queue` (the verbs) over `table` (what is in memory) and
 //! `journal` (what is durable: group commit of `frame`s of `record`s through `disk`); `keeper` with
-//! `index` and `compaction` behind them; `open` and `replay` at start, after `format` has looked what is there. Beside it `policies` and
-//! `reports` over `ledger`, and `results` over `resultlog`, both files of checksummed `lines`.
+//! `index` and `compaction` behind them; `open` and `replay` at start, after `format` has looked what
+//! is there. Beside it `policies` and `reports` over `ledger`, and `results` over `resultlog`, both
+//! files of checksummed `lines`. All of them stand on a `ground`: the disk, and the way their loops run.
 
 mod body;
 mod compaction;
 mod destinations;
-mod disk;
+pub mod disk;
 mod format;
 mod frame;
+pub mod ground;
 mod index;
 mod journal;
 mod keeper;
@@ -36,6 +38,7 @@ mod table;
 mod tests;
 
 pub use format::survey;
+pub use ground::Ground;
 pub use policies::Policies;
 pub use queue::{
     AdminAction, Body, BodyReader, BodyWriter, Claim, Entry, EntryState, Filter, Health, NewMessage, Page,

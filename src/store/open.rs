@@ -16,12 +16,13 @@ use super::body::troubled;
 use super::disk::{Disk, is_full, replace, sync_parent};
 use super::format;
 use super::frame::{HEADER, Header, HeaderError, Nonce};
+use super::ground::Ground;
 use super::index::{self, Index};
 use super::journal::Tail;
 use super::keeper::make_reserve;
 use super::notions::{Health, QueueError};
 use super::replay::{self, Replayed, SegmentFile};
-use super::shared::{Limits, Shared, segment_name};
+use super::shared::{Shared, segment_name};
 use super::table::{IN_FILE, Table, micros};
 
 /// Where the kernel tells boots apart.
@@ -55,26 +56,20 @@ pub(super) fn boot_id() -> String {
 }
 
 /// Opens what is in `dir`, or makes it. Blocking.
-pub(super) fn open(
-    dir: &Path,
-    disk: Arc<dyn Disk>,
-    boot: &str,
-    limits: Limits,
-    now: Timestamp,
-) -> Result<Opened, QueueError> {
+pub(super) fn open(dir: &Path, ground: &Ground, now: Timestamp) -> Result<Opened, QueueError> {
+    let (disk, boot) = (Arc::clone(&ground.disk), ground.boot.as_str());
     format::survey_queue(dir)?;
     let mut repaired = Vec::new();
     make_dirs(dir, disk.as_ref())?;
     let lock = lock(dir)?;
     let marker = read_marker(dir, &mut repaired)?;
     let files = list_segments(&dir.join("journal"))?;
-    let (nonce, files) = settle_nonce(dir, disk.as_ref(), marker.as_ref(), files, &mut repaired)?;
+    let (nonce, files) = settle_nonce(dir, ground, marker.as_ref(), files, &mut repaired)?;
 
-    let (mut table, replayed, index) =
-        recover(dir, disk.as_ref(), &files, nonce, &marker, boot, &mut repaired)?;
+    let (mut table, replayed, index) = recover(dir, ground, &files, nonce, &marker, &mut repaired)?;
     let tail = open_tail(dir, disk.as_ref(), &files, &replayed, &mut table)?;
     table.rewind(micros(now));
-    let shared = Shared::new(disk, dir.to_owned(), nonce, limits, table);
+    let shared = Shared::new(disk, dir.to_owned(), nonce, ground.limits, table);
     sweep(&shared, replayed.damaged, &mut repaired)?;
     write_marker(&shared, boot, false)?;
     if let Err(error) = make_reserve(&shared) {
@@ -177,12 +172,13 @@ fn list_segments(dir: &Path) -> Result<Vec<SegmentFile>, QueueError> {
 /// Finds the store's nonce, or makes one for a new store; drops a segment begun and never used.
 fn settle_nonce(
     dir: &Path,
-    disk: &dyn Disk,
+    ground: &Ground,
     marker: Option<&Marker>,
     mut files: Vec<SegmentFile>,
     repaired: &mut Vec<String>,
 ) -> Result<(Nonce, Vec<SegmentFile>), QueueError> {
     if let Some(last) = files.pop_if(|last| last.header.is_none() && last.len <= HEADER as u64) {
+        let disk = ground.disk.as_ref();
         disk.remove(&last.path)
             .and_then(|()| sync_parent(disk, &last.path))
             .map_err(|error| storage("cannot remove", &last.path, &error))?;
@@ -191,7 +187,7 @@ fn settle_nonce(
     let known = files.iter().find_map(|file| file.header).map(|header| header.nonce);
     let nonce = match known.or_else(|| unhex(&marker?.nonce)) {
         Some(nonce) => nonce,
-        None if files.is_empty() => rand::random(),
+        None if files.is_empty() => ground.nonce,
         None => {
             return Err(QueueError::Storage(format!(
                 "no segment in {} has a readable header and {} is missing: restore one of them from a backup",
@@ -205,20 +201,20 @@ fn settle_nonce(
 
 fn recover(
     dir: &Path,
-    disk: &dyn Disk,
+    ground: &Ground,
     files: &[SegmentFile],
     nonce: Nonce,
     marker: &Option<Marker>,
-    boot: &str,
     repaired: &mut Vec<String>,
 ) -> Result<(Table, Replayed, Option<Index>), QueueError> {
     if let Some(last) = files.last() {
         // A process that ended may have left octets the disk does not have yet.
-        disk.sync_file(&last.path).map_err(|error| storage("cannot sync", &last.path, &error))?;
+        ground.disk.sync_file(&last.path).map_err(|error| storage("cannot sync", &last.path, &error))?;
     }
     let index_dir = dir.join("index");
     let clean = marker.as_ref().is_some_and(|marker| marker.clean);
-    let same_boot = marker.as_ref().is_some_and(|marker| !boot.is_empty() && marker.boot == boot);
+    let same_boot =
+        marker.as_ref().is_some_and(|marker| !ground.boot.is_empty() && marker.boot == ground.boot);
     let doubt = match marker {
         _ if clean || same_boot => None,
         Some(_) => Some("the machine stopped without closing the queue".to_owned()),
@@ -248,6 +244,9 @@ fn recover(
     if !files.is_empty() || marker.is_some() {
         let items = table.len();
         repaired.push(format!("the queue index was rebuilt from the journal ({reason}): {items} items"));
+    }
+    if !ground.index {
+        return Ok((table, replayed, None));
     }
     let index = Index::open(&index_dir).inspect_err(|error| {
         repaired.push(format!("there is no queue index until the next start: {error}"));

@@ -6,7 +6,7 @@
 use std::path::Path;
 use std::sync::Arc;
 
-use super::disk::{Disk, RealDisk};
+use super::ground::Ground;
 use super::ledger::Ledger;
 use super::queue::QueueError;
 use crate::mail::Domain;
@@ -25,11 +25,15 @@ impl Policies {
     /// # Errors
     /// [`QueueError::Storage`].
     pub fn open(data_dir: &Path) -> Result<(Self, Vec<String>), QueueError> {
-        Self::open_on(Arc::new(RealDisk), data_dir)
+        Self::open_over(&Ground::machine(), data_dir)
     }
 
-    pub(super) fn open_on(disk: Arc<dyn Disk>, data_dir: &Path) -> Result<(Self, Vec<String>), QueueError> {
-        let (ledger, repaired) = Ledger::open(disk, &data_dir.join("policies"), "policies")?;
+    /// [`Policies::open`] on a ground of one's own.
+    ///
+    /// # Errors
+    /// As [`Policies::open`].
+    pub fn open_over(ground: &Ground, data_dir: &Path) -> Result<(Self, Vec<String>), QueueError> {
+        let (ledger, repaired) = Ledger::open(ground, &data_dir.join("policies"), "policies")?;
         Ok((Self { inner: Arc::new(ledger) }, repaired))
     }
 

@@ -8,12 +8,12 @@ mod operate;
 
 use std::fs::File;
 use std::path::PathBuf;
-use std::sync::mpsc::{Sender, SyncSender, channel};
+use std::sync::mpsc::SyncSender;
 use std::sync::{Arc, Mutex, PoisonError};
-use std::thread::JoinHandle;
 use std::time::Duration;
 
 use jiff::Timestamp;
+use tokio::sync::mpsc::{UnboundedSender, unbounded_channel};
 
 pub use super::body::{BODY_MEMORY_BYTES, Body, BodyReader, BodyWriter};
 pub use super::notions::{
@@ -21,13 +21,14 @@ pub use super::notions::{
 };
 
 use super::body;
-use super::disk::{Disk, RealDisk};
+use super::ground;
+use super::ground::Ground;
 use super::journal::{Draft, Journal};
 use super::keeper::Keeper;
 use super::open::{self, Opened};
 use super::read;
 use super::record::{self, Change, Message};
-use super::shared::{Limits, Shared, blocking};
+use super::shared::{Shared, blocking};
 use super::table::{DOOMED, Leased, length, micros, timestamp};
 use crate::mail::Destination;
 use crate::queue::{AttemptRecord, QueueId, QueueItem, Settlement};
@@ -62,9 +63,9 @@ struct Inner {
 
 /// What ends with `close`.
 struct Running {
-    writer: JoinHandle<()>,
-    keeper: JoinHandle<bool>,
-    ask: Sender<SyncSender<()>>,
+    writer: ground::Running<()>,
+    keeper: ground::Running<bool>,
+    ask: UnboundedSender<SyncSender<()>>,
     /// Nobody else may open the queue as long as this file is open.
     lock: File,
 }
@@ -78,50 +79,28 @@ impl Queue {
     /// # Errors
     /// [`QueueError::Storage`] names the path and the trouble, e.g. in use by another process.
     pub fn open(options: &QueueOptions, now: Timestamp) -> Result<(Self, Vec<String>), QueueError> {
-        Self::open_sized(options, Limits::default().segment_bytes, now)
+        Self::open_over(&Ground::machine(), options, now)
     }
 
-    /// [`Queue::open`] with journal segments of another size than usual; a store may change its size
-    /// at every start.
+    /// [`Queue::open`] on a ground of one's own.
     ///
     /// # Errors
     /// As [`Queue::open`].
-    pub fn open_sized(
-        options: &QueueOptions,
-        segment_bytes: u64,
-        now: Timestamp,
-    ) -> Result<(Self, Vec<String>), QueueError> {
-        let limits = Limits { segment_bytes, ..Limits::default() };
-        Self::open_on(Arc::new(RealDisk), &open::boot_id(), limits, options, now)
-    }
-
-    pub(super) fn open_on(
-        disk: Arc<dyn Disk>,
-        boot: &str,
-        limits: Limits,
+    pub fn open_over(
+        ground: &Ground,
         options: &QueueOptions,
         now: Timestamp,
     ) -> Result<(Self, Vec<String>), QueueError> {
         let dir = options.data_dir.join("queue");
-        let Opened { shared, tail, index, lock, repaired } = open::open(&dir, disk, boot, limits, now)?;
-        let unstarted =
-            |error: std::io::Error| QueueError::Storage(format!("cannot start a thread: {error}"));
-        let (journal, writer) = Journal::start(Arc::clone(&shared), tail).map_err(unstarted)?;
+        let Opened { shared, tail, index, lock, repaired } = open::open(&dir, ground, now)?;
+        let (journal, writer) = Journal::start(Arc::clone(&shared), tail, ground.loops)?;
         let journal = Arc::new(journal);
         let keeper = Keeper::new(Arc::clone(&shared), Arc::clone(&journal), index);
-        let (ask, asked) = channel();
-        let keeper = std::thread::Builder::new()
-            .name("queue-keeper".into())
-            .spawn(move || keeper.run(&asked))
-            .map_err(unstarted)?;
+        let (ask, asked) = unbounded_channel();
+        let keeper = ground.loops.start("queue-keeper", keeper.run(asked))?;
         let running = Mutex::new(Some(Running { writer, keeper, ask, lock }));
-        let (node, boot) = (options.node, boot.to_owned());
-        let inner = Inner { shared, journal, node, boot, running };
-        // Makes a reservation of queue ids durable before the first is given out.
-        match inner.journal.commit_blocking(Draft::vital()) {
-            Err(QueueError::Full(_)) | Ok(()) => Ok((Self { inner: Arc::new(inner) }, repaired)),
-            Err(error) => Err(error),
-        }
+        let (node, boot) = (options.node, ground.boot.clone());
+        Ok((Self { inner: Arc::new(Inner { shared, journal, node, boot, running }) }, repaired))
     }
 
     /// A new queue id, never used before on this node.
@@ -361,10 +340,23 @@ impl Queue {
         self.inner.shared.table().health.clone()
     }
 
-    /// Flushes, marks the store CLEAN and stops its threads. Later calls fail.
+    /// Flushes, marks the store CLEAN and ends its loops. Later calls fail.
     pub async fn close(&self) {
+        let Some(Running { writer, keeper, ask, lock }) = self.inner.begin_stop() else { return };
+        let written = writer.ended().await.is_some();
+        drop(ask);
+        let indexed = keeper.ended().await.unwrap_or(false);
+        let sound = !matches!(self.inner.shared.table().health, Health::Failed(_));
+        self.inner.shared.wake.notify_one();
         let inner = Arc::clone(&self.inner);
-        let closing = blocking(move || inner.stop(true));
+        let closing = blocking(move || {
+            if written && indexed && sound {
+                open::write_marker(&inner.shared, &inner.boot, true)?;
+            }
+            // Now others may open it.
+            drop(lock);
+            Ok(())
+        });
         if let Err(error) = closing.await {
             tracing::warn!(%error, "the queue could not be marked as closed; the next start reads the journal");
         }
@@ -439,29 +431,23 @@ impl Queue {
 }
 
 impl Inner {
-    /// Ends the threads, says so on disk if all is in order and `mark` wants it, and lets others in.
-    fn stop(&self, mark: bool) -> Result<(), QueueError> {
-        let running = self.running.lock().unwrap_or_else(PoisonError::into_inner).take();
-        let Some(Running { writer, keeper, ask, lock }) = running else { return Ok(()) };
+    /// Takes nothing more; whoever gets the loops ends them and lets others in.
+    fn begin_stop(&self) -> Option<Running> {
+        let running = self.running.lock().unwrap_or_else(PoisonError::into_inner).take()?;
         self.shared.table().closed = true;
         self.journal.close();
-        let written = writer.join().is_ok();
-        drop(ask);
-        let indexed = keeper.join().unwrap_or(false);
-        let sound = !matches!(self.shared.table().health, Health::Failed(_));
-        self.shared.wake.notify_one();
-        if mark && written && indexed && sound {
-            open::write_marker(&self.shared, &self.boot, true)?;
-        }
-        drop(lock);
-        Ok(())
+        Some(running)
     }
 }
 
 impl Drop for Inner {
     fn drop(&mut self) {
         // Without `close` the next start replays.
-        let _ = self.stop(false);
+        let Some(Running { writer, keeper, ask, lock }) = self.begin_stop() else { return };
+        writer.join();
+        drop(ask);
+        keeper.join();
+        drop(lock);
     }
 }
 

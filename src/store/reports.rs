@@ -8,7 +8,7 @@ use jiff::Timestamp;
 use jiff::civil::Date;
 use serde::{Deserialize, Serialize};
 
-use super::disk::{Disk, RealDisk};
+use super::ground::Ground;
 use super::ledger::Ledger;
 use super::queue::QueueError;
 use crate::mail::Domain;
@@ -72,11 +72,15 @@ impl Reports {
     /// # Errors
     /// [`QueueError::Storage`].
     pub fn open(data_dir: &Path) -> Result<(Self, Vec<String>), QueueError> {
-        Self::open_on(Arc::new(RealDisk), data_dir)
+        Self::open_over(&Ground::machine(), data_dir)
     }
 
-    pub(super) fn open_on(disk: Arc<dyn Disk>, data_dir: &Path) -> Result<(Self, Vec<String>), QueueError> {
-        let (ledger, repaired) = Ledger::open(disk, &data_dir.join("reports"), "reports")?;
+    /// [`Reports::open`] on a ground of one's own.
+    ///
+    /// # Errors
+    /// As [`Reports::open`].
+    pub fn open_over(ground: &Ground, data_dir: &Path) -> Result<(Self, Vec<String>), QueueError> {
+        let (ledger, repaired) = Ledger::open(ground, &data_dir.join("reports"), "reports")?;
         Ok((Self { inner: Arc::new(ledger) }, repaired))
     }
 

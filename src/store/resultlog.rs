@@ -5,17 +5,18 @@
 //! not be written is written with the next snapshot of its day: memory is complete as long as the
 //! process lives.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::io::{self, IoSlice};
 use std::path::{Path, PathBuf};
-use std::sync::mpsc::{Receiver, RecvTimeoutError};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use jiff::civil::Date;
 use serde::{Deserialize, Serialize};
+use tokio::sync::mpsc::UnboundedReceiver;
 use tokio::sync::oneshot;
+use tokio::time::{Instant, timeout};
 
 use super::body::troubled;
 use super::disk::{Disk, DiskFile, replace, sync_parent};
@@ -144,13 +145,18 @@ impl Writer {
     }
 
     /// Runs until the last handle is gone, then syncs once more.
-    pub(super) fn run(mut self, receiver: &Receiver<Work>) {
+    pub(super) async fn run(mut self, mut receiver: UnboundedReceiver<Work>) {
         let mut synced = Instant::now();
         loop {
-            let first = match receiver.recv_timeout(SYNC_EVERY.saturating_sub(synced.elapsed())) {
-                Err(RecvTimeoutError::Disconnected) => break,
-                Err(RecvTimeoutError::Timeout) => None,
-                Ok(work) => Some(work),
+            let first = if self.is_settled() {
+                Ok(receiver.recv().await)
+            } else {
+                timeout(SYNC_EVERY.saturating_sub(synced.elapsed()), receiver.recv()).await
+            };
+            let first = match first {
+                Ok(None) => break,
+                Ok(work) => work,
+                Err(_) => None,
             };
             let mut flushes = Vec::new();
             if let Some(first) = first {
@@ -159,18 +165,23 @@ impl Writer {
                 self.work(group, &mut flushes);
             }
             if synced.elapsed() >= SYNC_EVERY || !flushes.is_empty() {
-                self.sync(receiver, &mut flushes);
+                self.sync(&mut receiver, &mut flushes);
                 synced = Instant::now();
             }
             for flush in flushes {
                 let _ = flush.send(());
             }
         }
-        self.sync(receiver, &mut Vec::new());
+        self.sync(&mut receiver, &mut Vec::new());
+    }
+
+    /// Nothing written waits for a sync, and nothing for being written anew.
+    fn is_settled(&self) -> bool {
+        self.open.values().all(|file| !file.unsynced) && guard(&self.days).incomplete.is_empty()
     }
 
     fn work(&mut self, group: Vec<Work>, flushes: &mut Vec<oneshot::Sender<()>>) {
-        let mut results: HashMap<(Date, Vec<u8>), (u64, Box<SessionResult>)> = HashMap::new();
+        let mut results: BTreeMap<(Date, Vec<u8>), (u64, Box<SessionResult>)> = BTreeMap::new();
         let mut taken = 0;
         for work in group {
             match work {
@@ -191,7 +202,7 @@ impl Writer {
         guard(&self.days).waiting -= taken;
     }
 
-    fn append(&mut self, results: HashMap<(Date, Vec<u8>), (u64, Box<SessionResult>)>) {
+    fn append(&mut self, results: BTreeMap<(Date, Vec<u8>), (u64, Box<SessionResult>)>) {
         let mut texts: BTreeMap<Date, Vec<u8>> = BTreeMap::new();
         for ((day, _), (count, result)) in &results {
             let line = LineOut::Result { count: *count, result };
@@ -223,7 +234,7 @@ impl Writer {
     }
 
     /// Makes everything written durable, and writes anew what needs it.
-    fn sync(&mut self, receiver: &Receiver<Work>, flushes: &mut Vec<oneshot::Sender<()>>) {
+    fn sync(&mut self, receiver: &mut UnboundedReceiver<Work>, flushes: &mut Vec<oneshot::Sender<()>>) {
         let mut failed = Vec::new();
         for (day, file) in &mut self.open {
             if std::mem::take(&mut file.unsynced)
@@ -251,7 +262,7 @@ impl Writer {
     fn snapshot(
         &mut self,
         day: Date,
-        receiver: &Receiver<Work>,
+        receiver: &mut UnboundedReceiver<Work>,
         flushes: &mut Vec<oneshot::Sender<()>>,
     ) -> io::Result<()> {
         let (tallies, waiting) = {

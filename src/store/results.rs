@@ -5,23 +5,23 @@
 //! business, what a report says is `reporting`'s.
 
 use std::path::Path;
-use std::sync::mpsc::{Sender, channel};
 use std::sync::{Arc, Mutex};
-use std::thread::JoinHandle;
 
 use jiff::Timestamp;
 use jiff::civil::Date;
 use jiff::tz::TimeZone;
+use tokio::sync::mpsc::{UnboundedSender, unbounded_channel};
 use tokio::sync::oneshot;
 
-use super::disk::{Disk, RealDisk, sync_parent};
+use super::disk::sync_parent;
+use super::ground::{Ground, Running};
 use super::queue::QueueError;
 use super::resultlog::{self, Days, WAITING_MAX, Work, Writer, guard};
 use crate::mail::Domain;
 use crate::tlsrpt::SessionResult;
 use crate::tlsrpt::report::Tally;
 
-/// The tallies. Cheap to clone. Recording never waits for the disk (invariant I8): a writer thread
+/// The tallies. Cheap to clone. Recording never waits for the disk (invariant I8): a writer of its own
 /// appends at once and syncs about once a second.
 #[derive(Clone)]
 pub struct Results {
@@ -30,8 +30,8 @@ pub struct Results {
 
 struct Inner {
     days: Arc<Mutex<Days>>,
-    sender: Mutex<Option<Sender<Work>>>,
-    thread: Mutex<Option<JoinHandle<()>>>,
+    sender: Mutex<Option<UnboundedSender<Work>>>,
+    running: Mutex<Option<Running<()>>>,
 }
 
 impl Results {
@@ -40,10 +40,15 @@ impl Results {
     /// # Errors
     /// [`QueueError::Storage`].
     pub fn open(data_dir: &Path) -> Result<(Self, Vec<String>), QueueError> {
-        Self::open_on(Arc::new(RealDisk), data_dir)
+        Self::open_over(&Ground::machine(), data_dir)
     }
 
-    pub(super) fn open_on(disk: Arc<dyn Disk>, data_dir: &Path) -> Result<(Self, Vec<String>), QueueError> {
+    /// [`Results::open`] on a ground of one's own.
+    ///
+    /// # Errors
+    /// As [`Results::open`].
+    pub fn open_over(ground: &Ground, data_dir: &Path) -> Result<(Self, Vec<String>), QueueError> {
+        let disk = Arc::clone(&ground.disk);
         let dir = data_dir.join("results");
         disk.create_dir(&dir)
             .and_then(|()| sync_parent(disk.as_ref(), &dir))
@@ -51,13 +56,10 @@ impl Results {
         let (days, repaired) = resultlog::read(&dir)?;
         let days = Arc::new(Mutex::new(days));
         let writer = Writer::new(Arc::clone(&days), disk, dir);
-        let (sender, receiver) = channel();
-        let thread = std::thread::Builder::new()
-            .name("results".into())
-            .spawn(move || writer.run(&receiver))
-            .map_err(|error| QueueError::Storage(format!("cannot start a thread: {error}")))?;
-        let (sender, thread) = (Mutex::new(Some(sender)), Mutex::new(Some(thread)));
-        Ok((Self { inner: Arc::new(Inner { days, sender, thread }) }, repaired))
+        let (sender, receiver) = unbounded_channel();
+        let running = ground.loops.start("results", writer.run(receiver))?;
+        let (sender, running) = (Mutex::new(Some(sender)), Mutex::new(Some(running)));
+        Ok((Self { inner: Arc::new(Inner { days, sender, running }) }, repaired))
     }
 
     /// Counts one session's result under the UTC day of `at`.
@@ -119,8 +121,8 @@ impl Inner {
 impl Drop for Inner {
     fn drop(&mut self) {
         guard(&self.sender).take();
-        if let Some(thread) = guard(&self.thread).take() {
-            let _ = thread.join();
+        if let Some(running) = guard(&self.running).take() {
+            running.join();
         }
     }
 }

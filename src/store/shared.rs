@@ -11,10 +11,12 @@ use std::path::PathBuf;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use tokio::runtime::{Handle, RuntimeFlavor};
 use tokio::sync::Notify;
 
 use super::disk::Disk;
 use super::frame::Nonce;
+use super::ground::Limits;
 use super::notions::{Health, QueueError};
 use super::table::Table;
 use crate::queue::QueueId;
@@ -36,21 +38,6 @@ pub(super) struct Shared {
 
 /// Segments kept open for reading at most.
 const READERS_MAX: usize = 64;
-
-/// Sizes; tests have smaller ones.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Limits {
-    /// A new segment is begun beyond it.
-    pub segment_bytes: u64,
-    /// What is kept free for recording deliveries on a full disk.
-    pub reserve_bytes: u64,
-}
-
-impl Default for Limits {
-    fn default() -> Self {
-        Self { segment_bytes: 64 << 20, reserve_bytes: 8 << 20 }
-    }
-}
 
 impl Shared {
     pub(super) fn new(disk: Arc<dyn Disk>, dir: PathBuf, nonce: Nonce, limits: Limits, table: Table) -> Self {
@@ -153,10 +140,14 @@ pub(super) fn closed() -> QueueError {
     QueueError::Storage("the queue is closed".to_owned())
 }
 
-/// Runs disk work where it may wait.
+/// Runs disk work where it may wait. Where one thread runs everything, that is here: there is nobody to
+/// keep it free for, and the order of a simulation must not depend on other threads.
 pub(super) async fn blocking<T: Send + 'static>(
     work: impl FnOnce() -> Result<T, QueueError> + Send + 'static,
 ) -> Result<T, QueueError> {
+    if Handle::current().runtime_flavor() == RuntimeFlavor::CurrentThread {
+        return work();
+    }
     match tokio::task::spawn_blocking(work).await {
         Ok(result) => result,
         Err(error) => Err(QueueError::Storage(format!("a storage task ended early: {error}"))),

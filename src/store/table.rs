@@ -120,7 +120,7 @@ impl Table {
     }
 
     /// Messages that wait and whose Enqueue is in this segment.
-    pub(super) fn enqueued_in(&self, segment: u32) -> HashMap<QueueId, Location> {
+    pub(super) fn enqueued_in(&self, segment: u32) -> BTreeMap<QueueId, Location> {
         let there = |(id, slot): (&ItemId, &Slot)| {
             (slot.enqueue.segment == segment).then_some((id.queue_id, slot.enqueue))
         };

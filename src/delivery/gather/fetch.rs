@@ -138,7 +138,7 @@ impl Inner {
         // Without a record to be seen now, the policy stays under the id it was known by.
         let id = id.or_else(|| held.map(|held| held.id.clone())).unwrap_or_default();
         let shared = Arc::new(policy.clone());
-        match freshness::succeeded(domain, policy, id.clone(), now, rand::random()) {
+        match freshness::succeeded(domain, policy, id.clone(), now, self.random.fraction()) {
             Some(entry) => self.put(entry).await,
             None => {
                 if let Err(error) = self.policies.remove(domain).await {

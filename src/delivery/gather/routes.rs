@@ -45,7 +45,7 @@ impl Gather {
         };
         check_status(|| domain.to_string(), "MX", status)
             .map_err(|failure| dns_failure(Scope::Domain, &failure))?;
-        Route::build(domain, facts, status, &inner.options().own_names, &mut rand::rng())
+        Route::build(domain, facts, status, &inner.options().own_names, &mut inner.random.generator())
             .map(|route| NextHop::Route(Route { expanded, ..route }))
             .map_err(|error| error.failure(domain))
     }

@@ -11,6 +11,7 @@ use super::super::work::{Mode, Worked};
 use super::super::*;
 use crate::mail::Mailbox;
 use crate::mail::mime::reader::Entity;
+use crate::net::SystemRandomness;
 use crate::net::dns::{Answer, Lookup, LookupFailure, MxRecord};
 use crate::net::https::{FetchError, PostOutcome};
 use crate::route::DnssecStatus;
@@ -183,7 +184,12 @@ impl House {
         let (results, _) = Results::open(dir.path()).unwrap();
         let (reports, _) = Reports::open(dir.path()).unwrap();
         let (sender, receiver) = watch::channel(Arc::new(options()));
-        let doors = Doors { clock: clock.clone(), dns: dns.clone(), https: https.clone() };
+        let doors = Doors {
+            clock: clock.clone(),
+            random: Arc::new(SystemRandomness),
+            dns: dns.clone(),
+            https: https.clone(),
+        };
         let reporting =
             Reporting::with_doors(doors, queue.clone(), results.clone(), reports.clone(), receiver);
         Self { dir, clock, dns, https, queue, results, reports, options: sender, reporting }

@@ -1,11 +1,11 @@
-//! The journal's writing thread; see the parent for what it promises.
+//! The journal's writing loop; see the parent for what it promises.
 
 use std::io::{self, IoSlice};
 use std::path::Path;
 use std::sync::Arc;
-use std::sync::mpsc::{Receiver, TryRecvError};
 
 use bytes::Bytes;
+use tokio::sync::mpsc::UnboundedReceiver;
 use tokio::sync::oneshot;
 
 use super::super::compaction::{Move, Moved};
@@ -16,7 +16,7 @@ use super::super::notions::{Health, QueueError};
 use super::super::record::Change;
 use super::super::segments::{Location, Position};
 use super::super::shared::Shared;
-use super::{Draft, Reply, Submission, Work};
+use super::{Draft, Submission, Work};
 
 /// On a full disk a segment ends at one part in so many of its size.
 const FULL_PART: u64 = 8;
@@ -41,9 +41,14 @@ pub(super) struct Writer {
 }
 
 impl Writer {
-    pub(super) fn run(mut self, receiver: &Receiver<Work>) {
+    pub(super) async fn run(mut self, mut receiver: UnboundedReceiver<Work>) {
         let mut next = None;
-        while let Some(work) = next.take().or_else(|| receiver.recv().ok()) {
+        loop {
+            let taken = match next.take() {
+                None => receiver.recv().await,
+                work => work,
+            };
+            let Some(work) = taken else { return };
             match work {
                 Work::Move(moves, reply) => {
                     // Alone in its group, so that nothing can change between check and write.
@@ -62,7 +67,7 @@ impl Writer {
                                 next = Some(other);
                                 break;
                             }
-                            Err(TryRecvError::Empty | TryRecvError::Disconnected) => break,
+                            Err(_) => break,
                         }
                     }
                     self.commit(group);
@@ -71,7 +76,7 @@ impl Writer {
         }
     }
 
-    fn commit(&mut self, mut group: Vec<Submission>) {
+    pub(super) fn commit(&mut self, mut group: Vec<Submission>) {
         self.reserve_ids(&mut group);
         let health = self.shared.table().health.clone();
         match health {
@@ -159,7 +164,8 @@ impl Writer {
             }
         }
         for reply in replies {
-            reply.send(Ok(()));
+            // Who no longer waits has its message queued all the same.
+            let _ = reply.send(Ok(()));
         }
     }
 
@@ -171,7 +177,7 @@ impl Writer {
                     table.abort_settle(item);
                 }
             }
-            frame.reply.send(Err(error.clone()));
+            let _ = frame.reply.send(Err(error.clone()));
         }
     }
 
@@ -189,7 +195,7 @@ impl Writer {
             return;
         }
         let (reply, _) = oneshot::channel();
-        group.insert(0, draft.submit(Reply::Task(reply)));
+        group.insert(0, draft.submit(reply));
     }
 
     fn fail(&mut self, error: &str) -> String {

@@ -406,8 +406,7 @@ async fn a_clock_that_steps_back_does_not_stop_the_queue() {
 
     // The same over a restart: nothing waits for a day that is long ago.
     let month = Timestamp::from_second(1_790_000_000).unwrap();
-    let (queue, _) =
-        super::Queue::open_on(Arc::new(RealDisk), "boot", LIMITS, &options(dir.path()), month).unwrap();
+    let (queue, _) = super::Queue::open_over(&ground(RealDisk, "boot"), &options(dir.path()), month).unwrap();
     let soon = month + SignedDuration::try_from(Duration::from_secs(301)).unwrap();
     assert_eq!(queue.claim_due(soon, 10, LEASE).await.unwrap().len(), 2);
 }

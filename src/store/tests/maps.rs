@@ -55,7 +55,7 @@ fn names(policies: &Policies) -> Vec<String> {
 async fn policies_survive_a_power_cut_once_put() {
     let dir = tempfile::tempdir().unwrap();
     let disk = SimDisk::new();
-    let (policies, repaired) = Policies::open_on(Arc::new(disk.clone()), dir.path()).unwrap();
+    let (policies, repaired) = Policies::open_over(&ground(disk.clone(), "boot"), dir.path()).unwrap();
     assert_eq!(repaired, Vec::<String>::new());
     for name in ["b.example", "a.example", "c.example"] {
         policies.put(policy(name)).await.unwrap();
@@ -100,7 +100,7 @@ async fn a_damaged_policy_is_dropped_and_told_and_the_others_stay() {
 async fn an_entry_that_could_not_be_written_is_written_with_the_next_one() {
     let dir = tempfile::tempdir().unwrap();
     let disk = SimDisk::new();
-    let (policies, _) = Policies::open_on(Arc::new(disk.clone()), dir.path()).unwrap();
+    let (policies, _) = Policies::open_over(&ground(disk.clone(), "boot"), dir.path()).unwrap();
     policies.put(policy("a.example")).await.unwrap();
     disk.set_room(Some(10));
     assert!(matches!(policies.put(policy("b.example")).await, Err(QueueError::Full(_))));
@@ -158,7 +158,7 @@ async fn reports_are_listed_latest_day_first_and_forgotten_by_day() {
 async fn results_are_kept_by_utc_day_over_power_cuts() {
     let dir = tempfile::tempdir().unwrap();
     let disk = SimDisk::new();
-    let (results, repaired) = Results::open_on(Arc::new(disk.clone()), dir.path()).unwrap();
+    let (results, repaired) = Results::open_over(&ground(disk.clone(), "boot"), dir.path()).unwrap();
     assert_eq!(repaired, Vec::<String>::new());
     let evening: Timestamp = "2026-11-21T23:59:59.999Z".parse().unwrap();
     let morning: Timestamp = "2026-11-22T00:00:00Z".parse().unwrap();
@@ -193,7 +193,7 @@ async fn results_are_kept_by_utc_day_over_power_cuts() {
 async fn results_that_could_not_be_written_are_written_later_and_counted_once() {
     let dir = tempfile::tempdir().unwrap();
     let disk = SimDisk::new();
-    let (results, _) = Results::open_on(Arc::new(disk.clone()), dir.path()).unwrap();
+    let (results, _) = Results::open_over(&ground(disk.clone(), "boot"), dir.path()).unwrap();
     let count = |results: &Results| {
         results.tally(date(2027, 1, 15), &domain("a.example")).unwrap().policies[0].successful
     };

@@ -18,8 +18,8 @@ use bytes::Bytes;
 use jiff::{SignedDuration, Timestamp};
 
 use super::disk::{Disk, RealDisk};
+use super::ground::{Ground, Limits};
 use super::queue::{Body, Claim, Filter, NewMessage, Queue, QueueError, QueueOptions};
-use super::shared::Limits;
 use crate::mail::{
     BodyType, EnhancedStatus, Envelope, Failure, ForwardPath, Permanence, Recipient, Reply, ReversePath,
     Scope, TlsRequest,
@@ -28,7 +28,13 @@ use crate::queue::{AttemptRecord, ItemId, QueueId, RecipientState, RecipientStat
 
 pub(super) const LEASE: Duration = Duration::from_secs(600);
 /// Small, so that a test sees segments come and go.
-pub(super) const LIMITS: Limits = Limits { segment_bytes: 16 << 10, reserve_bytes: 32 << 10 };
+pub(super) const LIMITS: Limits =
+    Limits { segment_bytes: 16 << 10, reserve_bytes: 32 << 10, ..Limits::DEFAULT };
+
+/// On a disk of the test's own, with small limits.
+pub(super) fn ground(disk: impl Disk, boot: &str) -> Ground {
+    Ground { disk: Arc::new(disk), boot: boot.to_owned(), limits: LIMITS, ..Ground::machine() }
+}
 
 pub(super) fn at(seconds: i64) -> Timestamp {
     Timestamp::from_second(1_800_000_000).unwrap() + SignedDuration::from_secs(seconds)
@@ -44,7 +50,8 @@ pub(super) fn open_on(
     boot: &str,
     dir: &Path,
 ) -> Result<(Queue, Vec<String>), QueueError> {
-    Queue::open_on(disk, boot, LIMITS, &options(dir), at(0))
+    let ground = Ground { disk, ..ground(RealDisk, boot) };
+    Queue::open_over(&ground, &options(dir), at(0))
 }
 
 pub(super) fn open(dir: &Path) -> (Queue, Vec<String>) {

@@ -192,7 +192,7 @@ async fn step(queue: &mut Queue, dir: &Path, model: &mut Model, operation: Opera
             if matches!(operation, Operation::Rebuild) {
                 std::fs::remove_dir_all(dir.join("queue/index")).unwrap();
             }
-            *queue = Queue::open_on(Arc::new(RealDisk), "boot", LIMITS, &options(dir), now).unwrap().0;
+            *queue = Queue::open_over(&ground(RealDisk, "boot"), &options(dir), now).unwrap().0;
             model.restarted();
         }
         _ => {}

@@ -17,7 +17,7 @@ use crate::dane::Tlsa;
 use crate::mail::Domain;
 use crate::net::dns::{Answer, Dns, Lookup, LookupFailure, MxRecord};
 use crate::net::https::{FetchError, Https, PostOutcome};
-use crate::net::world::Clock;
+use crate::net::world::{Clock, SystemRandomness};
 use crate::route::DnssecStatus;
 use crate::store::queue::QueueError;
 use crate::sts::CachedPolicy;
@@ -217,7 +217,14 @@ fn gather(
     options: watch::Receiver<Arc<Options>>,
 ) -> Gather {
     let (clock, dns, https) = (Arc::clone(clock), Arc::clone(dns), Arc::clone(https));
-    Gather::with_doors(clock, dns, https, memory.clone(), memory.clone(), options)
+    Gather::with_doors(
+        (clock, Arc::new(SystemRandomness)),
+        dns,
+        https,
+        memory.clone(),
+        memory.clone(),
+        options,
+    )
 }
 
 impl TestWorld {
