@@ -76,8 +76,8 @@ async fn submit(client: &mut Rough, to: &[&str], content: &str) -> Option<String
 fn recipients(number: u64) -> Vec<&'static str> {
     match number {
         _ if number % 8 == 3 => vec!["wait@one.test"],
-        _ if number % 4 == 0 => vec!["b@one.test", "c@two.test"],
-        _ if number % 2 == 0 => vec!["b@one.test"],
+        _ if number.is_multiple_of(4) => vec!["b@one.test", "c@two.test"],
+        _ if number.is_multiple_of(2) => vec!["b@one.test"],
         _ => vec!["c@two.test"],
     }
 }

@@ -7,6 +7,7 @@ use tracing::info;
 use super::protocol::{
     Answer, PAGE_MAX, QueueAction, QueueEntry, QueueFilter, QueueTotals, Request, SentLine,
 };
+use super::transfer::Transfer;
 use crate::delivery::explain::Explainer;
 use crate::delivery::gather::Gather;
 use crate::net::Clock;
@@ -28,6 +29,8 @@ pub struct AdminHandles {
     pub reports: Reports,
     /// Makes and sends them.
     pub reporting: Reporting,
+    /// Moves messages out of the queue and into it.
+    pub transfer: Arc<Transfer>,
     /// Explains what would become of mail.
     pub explainer: Explainer,
 }
@@ -106,6 +109,7 @@ impl AdminHandles {
                 Some(json) => Answer::ReportText { json },
                 None => Answer::Nothing { text: format!("no session with {domain} today") },
             },
+            Request::Transfer(request) => self.transfer.answer(request).await,
             Request::Explain { destination, connect } => {
                 Answer::Explained(Box::new(self.explainer.explain(destination, connect).await))
             }

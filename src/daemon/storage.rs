@@ -7,7 +7,7 @@ use tracing::warn;
 
 use crate::config::{ConfigError, Loaded};
 use crate::net::{Clock as _, SystemClock};
-use crate::store::{self, Ground, Policies, Queue, QueueOptions, Reports, Results};
+use crate::store::{self, Ground, Moves, Policies, Queue, QueueOptions, Reports, Results};
 
 /// Message content is nobody else's business.
 const DATA_DIR_MODE: u32 = 0o750;
@@ -18,6 +18,7 @@ pub(super) struct Storage {
     pub(super) policies: Policies,
     pub(super) results: Results,
     pub(super) reports: Reports,
+    pub(super) moves: Moves,
 }
 
 impl Storage {
@@ -64,5 +65,7 @@ fn open(options: &QueueOptions, segment_bytes: u64) -> Result<(Storage, Vec<Stri
     repairs.extend(more);
     let (reports, more) = Reports::open(folder).map_err(|error| error.to_string())?;
     repairs.extend(more);
-    Ok((Storage { queue, policies, results, reports }, repairs))
+    let (moves, more) = Moves::open(folder).map_err(|error| error.to_string())?;
+    repairs.extend(more);
+    Ok((Storage { queue, policies, results, reports, moves }, repairs))
 }

@@ -10,6 +10,7 @@
 //! files of checksummed `lines`. All of them stand on a `ground`: the disk, and the way their loops run.
 
 mod body;
+mod check;
 mod compaction;
 mod destinations;
 pub mod disk;
@@ -21,6 +22,7 @@ mod journal;
 mod keeper;
 mod ledger;
 mod lines;
+pub mod moves;
 mod notions;
 mod open;
 pub mod policies;
@@ -37,12 +39,14 @@ mod table;
 #[cfg(test)]
 mod tests;
 
+pub use check::{Checked, Finding, Severity, check};
 pub use format::survey;
 pub use ground::Ground;
+pub use moves::{Moves, Plan};
 pub use policies::Policies;
 pub use queue::{
-    AdminAction, Body, BodyReader, BodyWriter, Claim, Entry, EntryState, Filter, Health, NewMessage, Page,
-    Queue, QueueError, QueueOptions, Stats,
+    AdminAction, Body, BodyReader, BodyWriter, Claim, Entry, EntryState, Export, Filter, Health, NewMessage,
+    Page, Portable, PortableItem, Queue, QueueError, QueueOptions, Stats,
 };
 pub use reports::{ReportEntry, Reports, RuaState, RuaStatus};
 pub use results::Results;

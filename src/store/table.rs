@@ -109,6 +109,11 @@ impl Table {
         self.items.len()
     }
 
+    /// The messages, once for each of their items.
+    pub(super) fn ids(&self) -> impl Iterator<Item = QueueId> {
+        self.items.keys().map(|id| id.queue_id)
+    }
+
     pub(super) fn slot(&self, id: ItemId) -> Option<Slot> {
         self.items.get(&id).copied()
     }

@@ -1,12 +1,15 @@
 //! The queue as its callers see it, on good and bad disks.
 
 mod boundary;
+mod checks;
 mod crash;
 mod damage;
 mod formats;
 mod full;
+mod harm;
 mod maps;
 mod model;
+mod readonly;
 mod sim;
 
 use std::net::IpAddr;
