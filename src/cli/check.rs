@@ -197,7 +197,8 @@ async fn certificate_end(
         let Lookup::Found(found) = dns.addresses(&name).await else { return None };
         let ip = found.records.into_iter().find(|ip| guard.check(*ip).is_ok())?;
         let tls = ClientTls::with_clock(&options, Arc::new(Soon)).ok()?;
-        let connection = dialer.dial(SocketAddr::new(ip, port), CERTIFICATE_WITHIN).await.ok()?;
+        let connection =
+            dialer.dial(SocketAddr::new(ip, port), name.as_str(), CERTIFICATE_WITHIN).await.ok()?;
         let (_, facts) = tls.handshake(connection.stream, &name, &name).await.ok()?;
         match facts.pkix {
             Err(CertificateFailure::Expired(when)) => Some(when),

@@ -3,7 +3,8 @@
 //! Reads the files the configuration names and changes nothing. Errors stop everything; notes are
 //! for `config check` and the log at start. Called by `cli` (config check), `daemon` (start, reload).
 
-use std::net::SocketAddr;
+use std::net::{SocketAddr, UdpSocket};
+use std::time::Duration;
 
 use jiff::Timestamp;
 
@@ -21,6 +22,12 @@ const SEGMENT_BYTES: std::ops::RangeInclusive<u64> = 64 << 10..=1 << 30;
 /// A longer random delay would move a day's reports behind the next day's.
 const START_DELAY_SECONDS_MAX: u64 = 24 * 3600;
 
+/// RFC 5321 §4.5.3.2.7: how long a server waits for the next command.
+const SERVER_IDLE: Duration = Duration::from_secs(300);
+
+/// RFC 8446 §4.6.1: how long a session ticket may serve.
+const TICKET_LIFE_MAX: Duration = Duration::from_secs(7 * 24 * 3600);
+
 /// The findings, in order of the configuration's sections.
 #[derive(Debug, Clone, Default)]
 pub struct Findings {
@@ -35,6 +42,7 @@ pub fn check(loaded: &Loaded, now: Timestamp) -> Findings {
     let mut checker = Checker { loaded, found: Findings::default() };
     checker.server();
     checker.listeners();
+    checker.tls();
     checker.limits();
     checker.dns();
     checker.delivery();
@@ -192,6 +200,13 @@ impl Checker<'_> {
         }
     }
 
+    fn tls(&mut self) {
+        // RFC 8446 §4.6.1: no ticket is used after seven days.
+        if self.loaded.config.tls.session_lifetime.0 > TICKET_LIFE_MAX {
+            self.error("tls.session_lifetime", "must be at most 7d (RFC 8446 §4.6.1)");
+        }
+    }
+
     fn dns(&mut self) {
         let dns = &self.loaded.config.dns;
         let remote = dns.nameservers.iter().find(|server| !server.0.ip().is_loopback());
@@ -241,9 +256,32 @@ impl Checker<'_> {
         if self.loaded.config.mta_sts.https_port == 0 {
             self.error("mta_sts.https_port", "must not be 0");
         }
-        if let Some(ip) = delivery.source_addresses.iter().find(|ip| ip.is_unspecified() || ip.is_multicast())
-        {
-            self.error("delivery.source_addresses", format!("{ip} is not an address to send from"));
+        // RFC 5321 §4.5.3.2.7: a server may close a connection that has been idle for 5 minutes.
+        if delivery.pool.idle_time.0 >= SERVER_IDLE {
+            self.note("delivery.pool.idle_time", "is longer than servers wait for a command: 5 minutes");
+        }
+        self.source_addresses();
+    }
+
+    fn source_addresses(&mut self) {
+        const KEY: &str = "delivery.source_addresses";
+        let sources = &self.loaded.config.delivery.source_addresses;
+        for (index, source) in sources.iter().enumerate() {
+            let ip = source.address;
+            if ip.is_unspecified() || ip.is_multicast() {
+                self.error(KEY, format!("{ip} is not an address to send from"));
+            } else if sources[..index].iter().any(|other| other.address == ip) {
+                self.error(KEY, format!("{ip} is listed twice"));
+            } else if let Err(error) = UdpSocket::bind((ip, 0)) {
+                // It may come back, and the others serve meanwhile: no reason not to start.
+                self.note(KEY, format!("{ip} cannot be bound on this host: {error}"));
+            }
+            if let Some(name) = source.hostname.as_ref().filter(|name| !is_public_name(name)) {
+                self.error(
+                    KEY,
+                    format!("\"{name}\" ({ip}) is not a fully qualified name that others could resolve"),
+                );
+            }
         }
     }
 

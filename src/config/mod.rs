@@ -9,6 +9,7 @@ pub mod check;
 pub mod load;
 pub mod options;
 mod sections;
+mod source;
 pub mod value;
 
 pub use check::{Findings, check};
@@ -16,5 +17,6 @@ pub use load::{ConfigError, DEFAULT_FILE, Loaded, Sources};
 pub use options::{Doors, Settings, doors, settings};
 pub use sections::{
     Admin, Auth, Config, Delivery, Dns, Dnssec, Limits, Listener, ListenerAuth, ListenerTls, Log, LogFormat,
-    MtaSts, NetworkSection, Override, Policy, Server, Timeouts, Tls, Tlsrpt,
+    MtaSts, NetworkSection, Override, Policy, Pool, Server, Timeouts, Tls, Tlsrpt,
 };
+pub use source::SourceAddress;

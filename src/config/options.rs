@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::{ConfigError, Dnssec, ListenerAuth, ListenerTls, Loaded};
-use crate::delivery::{self, gather};
+use crate::delivery::{self, gather, pool};
 use crate::mail::{Destination, Domain, Mailbox};
 use crate::net::dns::{self, HickoryDns};
 use crate::net::guard::AddressGuard;
@@ -160,13 +160,20 @@ pub fn doors(loaded: &Loaded) -> Result<Doors, Vec<ConfigError>> {
     let (Some(dns), Some(client_tls)) = (dns, client_tls) else { return Err(errors) };
     Ok(Doors {
         dns,
-        client_tls,
+        client_tls: client_tls.resuming(config.tls.session_lifetime.0),
         https: https::Options {
             https_port: config.mta_sts.https_port,
             fetch_timeout: config.mta_sts.fetch_timeout.0,
             ..https::Options::default()
         },
-        tcp: tcp::Options { source_addresses: config.delivery.source_addresses.clone() },
+        tcp: tcp::Options {
+            source_addresses: config
+                .delivery
+                .source_addresses
+                .iter()
+                .map(|source| tcp::Source { address: source.address, hostname: source.hostname.clone() })
+                .collect(),
+        },
         guard: AddressGuard::new(
             config.network.allow_private_destinations.iter().map(|network| network.0).collect(),
         ),
@@ -228,6 +235,14 @@ fn delivery_options(loaded: &Loaded, hostname: Domain) -> delivery::Options {
             data: timeouts.data.0,
             body: timeouts.body.0,
             dot: timeouts.dot.0,
+            octets_per_second: delivery.minimum_rate.0,
+        },
+        pool: pool::Options {
+            idle_time: delivery.pool.idle_time.0,
+            age: delivery.pool.age.0,
+            messages: delivery.pool.messages,
+            connections: delivery.pool.connections,
+            connections_per_host: delivery.pool.connections_per_host,
         },
         dane_with_sts: config.policy.dane_with_sts,
         overrides: overrides(loaded),

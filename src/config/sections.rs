@@ -7,7 +7,9 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
+use super::source::SourceAddress;
 use super::value::{Nameserver, Network, Size, Span, Until};
+use crate::delivery::pool;
 use crate::mail::{Domain, Mailbox};
 use crate::queue::RetryOptions;
 use crate::smtp::client::Timeouts as ClientTimeouts;
@@ -120,6 +122,8 @@ pub struct Tls {
     pub extra_roots_file: Option<PathBuf>,
     /// Trust what the system trusts.
     pub use_system_roots: bool,
+    /// How long after its full handshake a session with an MX host may be resumed; 0 is never.
+    pub session_lifetime: Span,
 }
 
 /// `[limits]`
@@ -177,7 +181,7 @@ pub struct Delivery {
     /// Port of MX hosts.
     pub smtp_port: u16,
     /// Addresses to send from; empty: the system decides.
-    pub source_addresses: Vec<IpAddr>,
+    pub source_addresses: Vec<SourceAddress>,
     /// Attempts at the same time.
     pub concurrency: usize,
     /// Attempts at the same time to one destination.
@@ -188,8 +192,28 @@ pub struct Delivery {
     pub lifetime: Span,
     /// Then the sender is warned, once.
     pub delay_warning: Span,
+    /// Octets per second that a host must take of a message's content, on average.
+    pub minimum_rate: Size,
     /// How long to wait for MX hosts.
     pub timeouts: Timeouts,
+    /// How long open connections are kept for the next message.
+    pub pool: Pool,
+}
+
+/// `[delivery.pool]`
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Pool {
+    /// Time without use.
+    pub idle_time: Span,
+    /// Age from which a connection is not used again.
+    pub age: Span,
+    /// Messages on one connection.
+    pub messages: u32,
+    /// Idle connections in all.
+    pub connections: usize,
+    /// Idle connections to one host.
+    pub connections_per_host: usize,
 }
 
 /// `[delivery.timeouts]` (RFC 5321 §4.5.3.2)
@@ -361,7 +385,13 @@ impl Default for Server {
 
 impl Default for Tls {
     fn default() -> Self {
-        Self { certificate_file: None, key_file: None, extra_roots_file: None, use_system_roots: true }
+        Self {
+            certificate_file: None,
+            key_file: None,
+            extra_roots_file: None,
+            use_system_roots: true,
+            session_lifetime: seconds(3600),
+        }
     }
 }
 
@@ -402,7 +432,22 @@ impl Default for Delivery {
             retry: retry.retry.into_iter().map(Span).collect(),
             lifetime: Span(retry.lifetime),
             delay_warning: Span(retry.delay_warning),
+            minimum_rate: Size(ClientTimeouts::default().octets_per_second),
             timeouts: Timeouts::default(),
+            pool: Pool::default(),
+        }
+    }
+}
+
+impl Default for Pool {
+    fn default() -> Self {
+        let of = pool::Options::default();
+        Self {
+            idle_time: Span(of.idle_time),
+            age: Span(of.age),
+            messages: of.messages,
+            connections: of.connections,
+            connections_per_host: of.connections_per_host,
         }
     }
 }

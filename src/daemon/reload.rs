@@ -26,6 +26,7 @@ const NEEDS_RESTART: [&str; 13] = [
     "limits.connections",
     "tls.extra_roots_file",
     "tls.use_system_roots",
+    "tls.session_lifetime",
     "dns",
     "delivery.source_addresses",
     "mta_sts",

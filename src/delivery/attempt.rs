@@ -4,31 +4,32 @@
 //! meet the plan. The opportunistic second try in clear is a candidate of the walk, offered only where
 //! the requirement allows clear. Called by `delivery::run`, once per claim.
 
+mod connect;
 mod walk;
 
-use std::net::{IpAddr, SocketAddr};
+use std::net::IpAddr;
 
 use tokio::time::Instant;
 use tracing::debug;
 
 use self::walk::{Walk, empty_record, local_failure, not_tried};
 use super::Delivery;
-use super::conversation::{Conversation, TlsSeen};
+use super::conversation::Conversation;
 use super::gather::{Heed, HostAnswers, NextHop, StsState};
 use super::judge;
 use super::known::Known;
-use super::tally::{self, Ends};
+use super::tally;
 use crate::mail::{Destination, Domain, Failure, Scope, TlsRequest};
 use crate::queue::QueueItem;
 use crate::route::{DnssecStatus, MxHost};
-use crate::smtp::client::{SessionEnd, TlsUse, TransactionEnd};
+use crate::smtp::client::TransactionEnd;
 use crate::tlspolicy::{self, LocalRule, TlsPlan, Verdict};
 
 pub use self::walk::Attempted;
 
 /// Hosts tried in one attempt; what a sane domain has, and a bound on what a hostile one costs.
 pub(super) const HOSTS_MAX: usize = 10;
-/// Addresses tried per host (RFC 5321 §5.1 asks for at least two).
+/// Addresses tried per host, the families in turn (RFC 5321 §5.1 asks for at least two).
 pub(super) const ADDRESSES_MAX: usize = 4;
 /// Recipients per transaction (RFC 5321 §4.5.3.1.8: what every server must take).
 const RECIPIENTS_MAX: usize = 100;
@@ -180,93 +181,13 @@ impl Delivery {
                 return Ok(());
             }
         };
-        if let Some(conversation) = self.pool.take(&host.name, plan)
+        if let Some(conversation) = self.pool.take(&host.name, plan, &walk.options.pool)
             && let Used::Done = self.use_connection(walk, name, plan, conversation, true).await
         {
             return Ok(());
         }
         self.try_addresses(walk, name, plan, &found.addresses).await;
         Ok(())
-    }
-
-    async fn try_addresses(&self, walk: &mut Walk<'_>, host: &str, plan: &TlsPlan, addresses: &[IpAddr]) {
-        for ip in addresses.iter().take(ADDRESSES_MAX) {
-            if walk.is_over() {
-                break;
-            }
-            let address = SocketAddr::new(*ip, walk.options.smtp_port);
-            let mut tls_use =
-                if plan.require.allows_cleartext() { TlsUse::IfOffered } else { TlsUse::Required };
-            loop {
-                match self.open(walk, host, plan, address, tls_use).await {
-                    Ok(conversation) => {
-                        self.use_connection(walk, host, plan, conversation, false).await;
-                        return;
-                    }
-                    // RFC 7435: opportunistic, so in clear rather than not at all; on a new connection.
-                    Err(Opening::Tls) if tls_use == TlsUse::IfOffered => {
-                        // What counts is how it goes in clear: no TLS is no failure here.
-                        walk.failures.pop();
-                        tls_use = TlsUse::Never;
-                    }
-                    Err(_) => break,
-                }
-            }
-        }
-    }
-
-    async fn open(
-        &self,
-        walk: &mut Walk<'_>,
-        host: &str,
-        plan: &TlsPlan,
-        address: SocketAddr,
-        tls_use: TlsUse,
-    ) -> Result<Conversation, Opening> {
-        walk.record.host = Some(host.to_owned());
-        walk.record.address = Some(address.ip());
-        walk.record.rule = plan.rule.to_string();
-        walk.record.tls = None;
-        walk.record.verified = None;
-        let connection = match self.world.dial.dial(address, walk.options.timeouts.connect).await {
-            Ok(connection) => connection,
-            Err(error) => {
-                let text = format!("connection to {address} failed: {error}");
-                debug!(mx = host, %address, %error, "connection failed");
-                walk.failures.push((None, judge::dial_failure(&text, host)));
-                return Err(Opening::Host);
-            }
-        };
-        let (mut conversation, opened) = Conversation::open(
-            connection,
-            self.world.tls.clone(),
-            plan,
-            tls_use,
-            &walk.options.hostname,
-            walk.options.timeouts.clone(),
-        )
-        .await;
-        self.count(walk, plan, &mut conversation);
-        let Err(end) = opened else { return Ok(conversation) };
-        debug!(mx = host, %address, end = ?end, "session failed");
-        walk.record.tls = conversation.tls_text();
-        walk.failures.push((None, judge::session_failure(&end, host, plan.demands())));
-        let by_tls = matches!(end, SessionEnd::Tls(_)) || matches!(conversation.seen, TlsSeen::Failed(_));
-        Err(if by_tls { Opening::Tls } else { Opening::Host })
-    }
-
-    /// Counts a session for TLS-RPT, once per connection and policy (RFC 8460 §4: sessions, not mails).
-    fn count(&self, walk: &Walk<'_>, plan: &TlsPlan, conversation: &mut Conversation) {
-        let Some(report_domain) = &walk.report_domain else { return };
-        if !conversation.first_use_by(report_domain) {
-            return;
-        }
-        let ends = Ends {
-            local: conversation.local,
-            remote: Some(conversation.remote.ip()),
-            helo: conversation.server_name().map(str::to_owned),
-        };
-        self.record_results(tally::of_session(report_domain, plan, &conversation.seen, &ends));
     }
 
     async fn use_connection(
@@ -314,20 +235,12 @@ impl Delivery {
             }
         }
         if let Some(name) = walk.pool_name(host)
-            && let Some(full) = self.pool.keep(&name, conversation)
+            && let Some(full) = self.pool.keep(&name, conversation, &walk.options.pool)
         {
             self.close(full);
         }
         Used::Done
     }
-}
-
-/// Why a connection could not be used.
-enum Opening {
-    /// TLS failed; an opportunistic walk may try in clear.
-    Tls,
-    /// Anything else: next address.
-    Host,
 }
 
 /// Nothing was answered and no content went out: trying on another connection cannot duplicate.

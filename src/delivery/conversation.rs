@@ -47,11 +47,14 @@ pub enum TlsSeen {
 pub struct Conversation {
     session: Session,
     stream: Option<Box<dyn Stream>>,
+    timeouts: Timeouts,
     tls: Arc<ClientTls>,
     name: Domain,
-    sni: Domain,
     /// What was seen of TLS.
     pub seen: TlsSeen,
+    /// A session was offered for resumption, and that did not lead to one which meets the plan: a full
+    /// handshake on a new connection may.
+    pub resumption_failed: bool,
     /// Our address.
     pub local: Option<IpAddr>,
     /// Their address.
@@ -71,6 +74,7 @@ enum Stop {
 
 impl Conversation {
     /// Takes a fresh connection through greeting, EHLO and STARTTLS until it is ready for mail.
+    /// `ehlo_name` is ours where the connection's source address has none of its own.
     ///
     /// # Errors
     /// The session's end; `seen` of the returned conversation still tells what TLS showed.
@@ -82,13 +86,15 @@ impl Conversation {
         ehlo_name: &Domain,
         timeouts: Timeouts,
     ) -> (Self, Result<(), SessionEnd>) {
+        let ehlo_name = connection.hostname.as_ref().unwrap_or(ehlo_name);
         let mut conversation = Self {
-            session: Session::new(ehlo_name.as_str(), tls_use, timeouts),
+            session: Session::new(ehlo_name.as_str(), tls_use, timeouts.clone()),
+            timeouts,
             stream: Some(connection.stream),
             tls,
             name: plan.name.clone(),
-            sni: plan.sni.clone(),
             seen: TlsSeen::NotReached,
+            resumption_failed: false,
             local: connection.local,
             remote: connection.remote,
             opened_at: Instant::now(),
@@ -167,10 +173,13 @@ impl Conversation {
         self.session.extensions().dsn
     }
 
-    /// `TLSv1.3 TLS13_AES_256_GCM_SHA384`, if inside TLS.
+    /// `TLSv1.3 TLS13_AES_256_GCM_SHA384`, with `(resumed)` where it is; if inside TLS.
     pub fn tls_text(&self) -> Option<String> {
         match &self.seen {
-            TlsSeen::Established(facts) => Some(format!("{} {}", facts.version, facts.cipher)),
+            TlsSeen::Established(facts) => {
+                let resumed = if facts.resumed { " (resumed)" } else { "" };
+                Some(format!("{} {}{resumed}", facts.version, facts.cipher))
+            }
             _ => None,
         }
     }
@@ -204,6 +213,8 @@ impl Conversation {
 
     async fn drive(&mut self, plan: Option<&TlsPlan>, body: Option<&Body>) -> Stop {
         let mut buffer = [0u8; READ_BYTES];
+        let envelope = self.timeouts.envelope();
+        let envelope_until = body.map(|_| Instant::now() + envelope);
         // The time for a reply runs from its command, however slowly its octets drip.
         let mut reply = (u64::MAX, Instant::now());
         loop {
@@ -221,7 +232,14 @@ impl Conversation {
                     if reply.0 != self.session.replies_read() {
                         reply = (self.session.replies_read(), Instant::now() + within);
                     }
-                    match timeout_at(reply.1, stream.read(&mut buffer)).await {
+                    // The content and the answer to it have times of their own.
+                    let until = envelope_until.filter(|_| self.session.phase() != Phase::Dot);
+                    let until = until.map_or(reply.1, |until| until.min(reply.1));
+                    match timeout_at(until, stream.read(&mut buffer)).await {
+                        Err(_) if until < reply.1 => {
+                            let text = format!("no end of the envelope within {} s", envelope.as_secs());
+                            self.session.handle_closed(&text);
+                        }
                         Err(_) => self.session.handle_timeout(),
                         Ok(Ok(0)) => self.session.handle_closed("the host closed the connection"),
                         Ok(Ok(read)) => self.session.handle_bytes(&buffer[..read]),
@@ -234,7 +252,7 @@ impl Conversation {
                 }
                 Action::SendBody { within } => {
                     let sent = match body {
-                        Some(body) => send_body(stream, body, within).await,
+                        Some(body) => send_body(stream, body, within, &self.timeouts).await,
                         None => Err("no content to send".to_owned()),
                     };
                     self.session.handle_sent(sent);
@@ -254,7 +272,9 @@ impl Conversation {
         let (Some(stream), Some(plan)) = (self.stream.take(), plan) else {
             return Err(TlsFailure::Lost("no connection to secure".to_owned()));
         };
-        let handshake = match timeout(within, self.tls.handshake(stream, &self.sni, &self.name)).await {
+        let recalled = self.tls.recall(plan);
+        let resuming = recalled.is_some();
+        let handshake = match timeout(within, self.tls.handshake_for(stream, plan, recalled)).await {
             Ok(handshake) => handshake,
             Err(_) => Err(TlsFailure::Lost("timed out".to_owned())),
         };
@@ -262,10 +282,15 @@ impl Conversation {
             Ok((stream, facts)) => {
                 self.stream = Some(stream);
                 let verified = facts.verify(&plan.require);
+                self.resumption_failed = facts.resumed && verified.is_err();
                 self.seen = TlsSeen::Established(facts);
                 verified
             }
             Err(failure) => {
+                self.resumption_failed = resuming;
+                if resuming {
+                    self.tls.forget(plan);
+                }
                 self.seen = TlsSeen::Failed(failure.clone());
                 Err(failure)
             }
@@ -285,7 +310,22 @@ async fn send(stream: &mut Box<dyn Stream>, bytes: &[u8], within: Duration) -> R
     }
 }
 
-async fn send_body(stream: &mut Box<dyn Stream>, body: &Body, within: Duration) -> Result<(), String> {
+/// Each block within its time, and all of them at the rate that is asked for: a host that reads an octet
+/// now and then would otherwise hold a place for hours.
+async fn send_body(
+    stream: &mut Box<dyn Stream>,
+    body: &Body,
+    within: Duration,
+    timeouts: &Timeouts,
+) -> Result<(), String> {
+    let Some(all) = timeouts.content(body.len()) else { return send_blocks(stream, body, within).await };
+    match timeout(all, send_blocks(stream, body, within)).await {
+        Ok(sent) => sent,
+        Err(_) => Err(format!("content not taken within {} s", all.as_secs())),
+    }
+}
+
+async fn send_blocks(stream: &mut Box<dyn Stream>, body: &Body, within: Duration) -> Result<(), String> {
     let mut stuffer = Stuffer::default();
     let mut out =
         Vec::with_capacity(BLOCK_BYTES.min(usize::try_from(body.len()).unwrap_or(BLOCK_BYTES)) + 1024);

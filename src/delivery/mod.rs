@@ -52,6 +52,8 @@ pub struct Options {
     pub retry: RetryOptions,
     /// Time limits (RFC 5321 §4.5.3.2).
     pub timeouts: Timeouts,
+    /// How long open connections are kept.
+    pub pool: pool::Options,
     /// `policy.dane_with_sts`
     pub dane_with_sts: DaneWithSts,
     /// `[[policy.override]]`

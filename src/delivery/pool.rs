@@ -14,16 +14,34 @@ use super::conversation::Conversation;
 use crate::mail::Domain;
 use crate::tlspolicy::TlsPlan;
 
-/// Idle connections in all; each costs a socket and some 50 KB.
-const IDLE_MAX: usize = 500;
-/// Idle connections to one host.
-const IDLE_PER_HOST_MAX: usize = 20;
-/// Time without use; shorter than what servers wait for a command (RFC 5321 §4.5.3.2.7: 5 minutes).
-pub const IDLE_TIME: Duration = Duration::from_secs(20);
-/// Age from which a connection is not used again: certificates and policies are looked at afresh.
-const AGE_MAX: Duration = Duration::from_secs(300);
-/// Messages on one connection; servers have such limits too and answer 421 beyond.
-const MESSAGES_MAX: u32 = 1000;
+/// How long open connections are kept (`[delivery.pool]`).
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Options {
+    /// Time without use. Default 20 s: shorter than what servers wait for a command (RFC 5321
+    /// §4.5.3.2.7: 5 minutes), and an idle connection holds one of the server's places.
+    pub idle_time: Duration,
+    /// Age from which a connection is not used again. Default 5 minutes: certificates and policies are
+    /// looked at afresh.
+    pub age: Duration,
+    /// Messages on one connection. Default 1000; servers have such limits too and answer 421 beyond.
+    pub messages: u32,
+    /// Idle connections in all. Default 500; each costs a socket and some 50 KB.
+    pub connections: usize,
+    /// Idle connections to one host. Default 20.
+    pub connections_per_host: usize,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self {
+            idle_time: Duration::from_secs(20),
+            age: Duration::from_secs(300),
+            messages: 1000,
+            connections: 500,
+            connections_per_host: 20,
+        }
+    }
+}
 
 /// The pool.
 #[derive(Default)]
@@ -43,10 +61,10 @@ struct Idle {
 }
 
 impl Idle {
-    fn is_usable(&self, now: Instant) -> bool {
-        now.duration_since(self.since) < IDLE_TIME
-            && now.duration_since(self.conversation.opened_at) < AGE_MAX
-            && self.conversation.carried < MESSAGES_MAX
+    fn is_usable(&self, now: Instant, options: &Options) -> bool {
+        now.duration_since(self.since) < options.idle_time
+            && now.duration_since(self.conversation.opened_at) < options.age
+            && self.conversation.carried < options.messages
     }
 }
 
@@ -57,11 +75,12 @@ impl Pool {
     }
 
     /// A connection to `mx` that meets the plan, the most recently used first.
-    pub fn take(&self, mx: &Domain, plan: &TlsPlan) -> Option<Conversation> {
+    pub fn take(&self, mx: &Domain, plan: &TlsPlan, options: &Options) -> Option<Conversation> {
         let now = Instant::now();
         let mut hosts = self.lock();
         let idle = hosts.idle.get_mut(mx)?;
-        let position = idle.iter().rposition(|idle| idle.is_usable(now) && idle.conversation.meets(plan))?;
+        let position =
+            idle.iter().rposition(|idle| idle.is_usable(now, options) && idle.conversation.meets(plan))?;
         let taken = idle.remove(position);
         if idle.is_empty() {
             hosts.idle.remove(mx);
@@ -71,12 +90,12 @@ impl Pool {
     }
 
     /// Keeps an idle connection, or gives it back when there is no room or it is too old.
-    pub fn keep(&self, mx: &Domain, conversation: Conversation) -> Option<Conversation> {
+    pub fn keep(&self, mx: &Domain, conversation: Conversation, options: &Options) -> Option<Conversation> {
         let idle = Idle { conversation, since: Instant::now() };
         let mut hosts = self.lock();
         let kept_here = hosts.idle.get(mx).map_or(0, Vec::len);
-        let room = hosts.total < IDLE_MAX && kept_here < IDLE_PER_HOST_MAX;
-        if !room || !idle.conversation.is_open() || !idle.is_usable(idle.since) {
+        let room = hosts.total < options.connections && kept_here < options.connections_per_host;
+        if !room || !idle.conversation.is_open() || !idle.is_usable(idle.since, options) {
             return Some(idle.conversation);
         }
         hosts.idle.entry(mx.clone()).or_default().push(idle);
@@ -85,9 +104,9 @@ impl Pool {
     }
 
     /// Takes out what must not be used any more, to be closed properly.
-    pub fn expired(&self) -> Vec<Conversation> {
+    pub fn expired(&self, options: &Options) -> Vec<Conversation> {
         let now = Instant::now();
-        self.drain(|idle| !idle.is_usable(now))
+        self.drain(|idle| !idle.is_usable(now, options))
     }
 
     /// Takes out everything, at shutdown.

@@ -92,7 +92,8 @@ pub async fn run(delivery: Delivery, shutdown: CancellationToken) {
             () = delivery.queue.wakeup() => {}
             () = sleep(pause.unwrap_or(SWEEP_EVERY)) => {}
             _ = sweep.tick() => {
-                for conversation in delivery.pool.expired() {
+                let options = delivery.options.borrow().clone();
+                for conversation in delivery.pool.expired(&options.pool) {
                     delivery.close(conversation);
                 }
             }

@@ -159,6 +159,7 @@ mod tests {
             chain_sha256: String::new(),
             chain: Arc::new([certificate.to_vec().into()]),
             at: jiff::Timestamp::UNIX_EPOCH,
+            resumed: false,
         })
     }
 

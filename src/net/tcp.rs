@@ -1,18 +1,23 @@
 //! Outgoing TCP: source address, time limit, address guard.
 //!
-//! One connection per call, to one address: the order of addresses and what follows a failure are
-//! the caller's. Never resolves names. Called by `delivery`.
+//! One connection per call, to one address; [`eyeballs`] goes through several. What follows a failure
+//! is the caller's. Never resolves names. Called by `delivery`.
+
+pub mod eyeballs;
+mod sources;
 
 use std::io;
 use std::net::{IpAddr, SocketAddr};
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use futures_util::future::BoxFuture;
 use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::net::TcpSocket;
 
+use self::sources::Sources;
 use super::guard::AddressGuard;
+use crate::mail::Domain;
+
+pub use sources::Source;
 
 /// A byte stream, TCP or TLS or a test's pipe.
 pub trait Stream: AsyncRead + AsyncWrite + Send + Sync + Unpin {}
@@ -26,83 +31,74 @@ pub struct Connection {
     pub local: Option<IpAddr>,
     /// Their end.
     pub remote: SocketAddr,
+    /// Our name in EHLO, where the source address has one of its own.
+    pub hostname: Option<Domain>,
 }
 
 /// The dialling door.
 pub trait Dial: Send + Sync {
-    /// Connects within the time, from a configured source address of the same family.
+    /// Connects within the time, from a configured source address of the same family; `host` is the
+    /// name of the host at the address, which sees the same source address each time.
     ///
     /// An address that is not globally routable is refused with
     /// [`io::ErrorKind::PermissionDenied`] and a sentence, unless allowed.
-    fn dial(&self, to: SocketAddr, within: Duration) -> BoxFuture<'_, io::Result<Connection>>;
+    fn dial(&self, to: SocketAddr, host: &str, within: Duration) -> BoxFuture<'_, io::Result<Connection>>;
 }
 
 /// How to dial.
 #[derive(Debug, Clone, Default)]
 pub struct Options {
-    /// Local addresses to connect from, taken in turn within a family. A family without one here is
-    /// left to the kernel.
-    pub source_addresses: Vec<IpAddr>,
+    /// Local addresses to connect from, with their names. A family without one here is left to the
+    /// kernel.
+    pub source_addresses: Vec<Source>,
 }
 
 /// The real door.
 #[derive(Debug)]
 pub struct TcpDialer {
-    sources_v4: Vec<IpAddr>,
-    sources_v6: Vec<IpAddr>,
-    turn: AtomicUsize,
+    sources: Sources,
     guard: AddressGuard,
 }
 
 impl TcpDialer {
     /// A dialler that asks `guard` about every address.
     pub fn new(options: Options, guard: AddressGuard) -> Self {
-        let (sources_v4, sources_v6) = options.source_addresses.into_iter().partition(IpAddr::is_ipv4);
-        Self { sources_v4, sources_v6, turn: AtomicUsize::new(0), guard }
+        Self { sources: Sources::new(options.source_addresses), guard }
     }
 
-    /// The next source address for this family, round robin.
-    fn source(&self, to: IpAddr) -> Option<IpAddr> {
-        let sources = if to.is_ipv4() { &self.sources_v4 } else { &self.sources_v6 };
-        let turn = self.turn.fetch_add(1, Ordering::Relaxed);
-        sources.get(turn.checked_rem(sources.len())?).copied()
-    }
-
-    async fn connect(&self, to: SocketAddr, within: Duration) -> io::Result<Connection> {
-        // An IPv4-mapped address is dialled as what it is, so that source and guard agree on it.
-        let to = SocketAddr::new(to.ip().to_canonical(), to.port());
+    fn prepare(&self, to: SocketAddr, host: &str) -> io::Result<(tokio::net::TcpSocket, Option<Domain>)> {
         self.guard
             .check(to.ip())
             .map_err(|sentence| io::Error::new(io::ErrorKind::PermissionDenied, sentence))?;
-        let socket = if to.is_ipv4() { TcpSocket::new_v4()? } else { TcpSocket::new_v6()? };
-        if let Some(source) = self.source(to.ip()) {
-            socket.bind(SocketAddr::new(source, 0)).map_err(|error| {
-                let text = format!("cannot connect from source address {source}: {error}");
-                io::Error::new(error.kind(), text)
-            })?;
-        }
-        let stream = tokio::time::timeout(within, socket.connect(to)).await.map_err(|_| {
-            io::Error::new(io::ErrorKind::TimedOut, format!("no connection to {to} within {within:?}"))
-        })??;
-        // SMTP is many small writes, each waited for.
-        stream.set_nodelay(true)?;
-        let local = stream.local_addr().ok().map(|address| address.ip());
-        Ok(Connection { stream: Box::new(stream), local, remote: to })
+        self.sources.socket(to.ip(), host)
     }
 }
 
 impl Dial for TcpDialer {
-    fn dial(&self, to: SocketAddr, within: Duration) -> BoxFuture<'_, io::Result<Connection>> {
-        Box::pin(self.connect(to, within))
+    fn dial(&self, to: SocketAddr, host: &str, within: Duration) -> BoxFuture<'_, io::Result<Connection>> {
+        // An IPv4-mapped address is dialled as what it is, so that source and guard agree on it.
+        let to = SocketAddr::new(to.ip().to_canonical(), to.port());
+        let prepared = self.prepare(to, host);
+        Box::pin(async move {
+            let (socket, hostname) = prepared?;
+            let stream = tokio::time::timeout(within, socket.connect(to)).await.map_err(|_| {
+                io::Error::new(io::ErrorKind::TimedOut, format!("no connection to {to} within {within:?}"))
+            })??;
+            // SMTP is many small writes, each waited for.
+            stream.set_nodelay(true)?;
+            let local = stream.local_addr().ok().map(|address| address.ip());
+            Ok(Connection { stream: Box::new(stream), local, remote: to, hostname })
+        })
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use tokio::net::TcpListener;
+    use tokio::net::{TcpListener, TcpSocket};
 
     const SHORT: Duration = Duration::from_secs(10);
+    const HOST: &str = "mx.example.org";
 
     fn loopback() -> AddressGuard {
         AddressGuard::new(vec!["127.0.0.0/8".parse().unwrap()])
@@ -115,32 +111,38 @@ mod tests {
         let to = listener.local_addr().unwrap();
         let mapped: SocketAddr = format!("[::ffff:127.0.0.1]:{}", to.port()).parse().unwrap();
         for to in [to, mapped] {
-            let error = dialer.dial(to, SHORT).await.err().unwrap();
+            let error = dialer.dial(to, HOST, SHORT).await.err().unwrap();
             assert_eq!(error.kind(), io::ErrorKind::PermissionDenied);
             assert!(error.to_string().contains("loopback"), "{error}");
         }
     }
 
+    fn sources(addresses: &[&str]) -> Options {
+        let source = |ip: &&str| Source { address: ip.parse().unwrap(), hostname: None };
+        Options { source_addresses: addresses.iter().map(source).collect() }
+    }
+
     #[tokio::test]
-    async fn source_addresses_of_the_family_are_used_in_turn() {
+    async fn a_host_sees_its_source_address_and_the_connection_knows_it() {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let source_addresses = ["127.0.0.5", "fd00::5", "127.0.0.6"].map(|ip| ip.parse().unwrap()).to_vec();
-        let dialer = TcpDialer::new(Options { source_addresses }, loopback());
+        let dialer = TcpDialer::new(sources(&["127.0.0.5", "fd00::5", "127.0.0.6"]), loopback());
         let mut seen = Vec::new();
-        for _ in 0..4 {
-            let connection = dialer.dial(listener.local_addr().unwrap(), SHORT).await.unwrap();
-            let (_, peer) = listener.accept().await.unwrap();
-            assert_eq!(connection.local, Some(peer.ip()));
-            seen.push(peer.ip().to_string());
+        for host in ["a.example", "b.example", "c.example", "d.example", "e.example", "f.example"] {
+            for _ in 0..2 {
+                let connection = dialer.dial(listener.local_addr().unwrap(), host, SHORT).await.unwrap();
+                let (_, peer) = listener.accept().await.unwrap();
+                assert_eq!(connection.local, Some(peer.ip()));
+                seen.push(peer.ip().to_string());
+            }
         }
-        assert_eq!(seen, ["127.0.0.5", "127.0.0.6", "127.0.0.5", "127.0.0.6"]);
+        assert!(seen.chunks(2).all(|pair| pair[0] == pair[1]), "{seen:?}");
+        assert!(["127.0.0.5", "127.0.0.6"].iter().all(|ip| seen.iter().any(|one| one == ip)), "{seen:?}");
     }
 
     #[tokio::test]
     async fn a_source_address_that_is_not_ours_is_named_in_the_error() {
-        let source_addresses = vec!["198.51.100.1".parse().unwrap()];
-        let dialer = TcpDialer::new(Options { source_addresses }, loopback());
-        let error = dialer.dial("127.0.0.1:9".parse().unwrap(), SHORT).await.err().unwrap();
+        let dialer = TcpDialer::new(sources(&["198.51.100.1"]), loopback());
+        let error = dialer.dial("127.0.0.1:9".parse().unwrap(), HOST, SHORT).await.err().unwrap();
         assert!(error.to_string().contains("source address 198.51.100.1"), "{error}");
     }
 
@@ -148,7 +150,7 @@ mod tests {
     async fn a_closed_port_is_refused() {
         let free = TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap();
         let dialer = TcpDialer::new(Options::default(), loopback());
-        let error = dialer.dial(free, SHORT).await.err().unwrap();
+        let error = dialer.dial(free, HOST, SHORT).await.err().unwrap();
         assert_eq!(error.kind(), io::ErrorKind::ConnectionRefused);
     }
 
@@ -162,7 +164,7 @@ mod tests {
         let dialer = TcpDialer::new(Options::default(), loopback());
         let mut held = Vec::new();
         let error = loop {
-            match dialer.dial(to, Duration::from_millis(200)).await {
+            match dialer.dial(to, HOST, Duration::from_millis(200)).await {
                 Ok(connection) => held.push(connection),
                 Err(error) => break error,
             }

@@ -6,13 +6,14 @@
 //! reported on a session that is used all the same. The server must prove that it holds the key of
 //! the certificate it shows in every case.
 //!
-//! Never resumes sessions: a resumed session shows the certificate of the first one, so that a host
-//! which has replaced an expired certificate, or rolled its key, would go on failing.
+//! A session is resumed only where a full handshake has met the very same plan not long ago, and its
+//! chain meets it still; see [`sessions`].
 //! Called by `delivery::conversation`, `submission`, `net::https` and the composition root.
 
 mod pkix;
 mod roots;
 mod server;
+pub(in crate::net) mod sessions;
 pub(in crate::net) mod verifier;
 
 use std::io;
@@ -24,17 +25,19 @@ use jiff::Timestamp;
 use rustls::client::Resumption;
 use rustls::crypto::CryptoProvider;
 use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
-use rustls::{ClientConfig, RootCertStore};
+use rustls::{ClientConfig, HandshakeKind, RootCertStore};
 use tokio_rustls::TlsConnector;
 
+use self::sessions::{Key, Origin, Sessions, Slot};
 use super::tcp::Stream;
 use super::world::{Clock, SystemClock};
 use crate::dane::{self, Mismatch, Tlsa};
 use crate::mail::Domain;
-use crate::tlspolicy::{CertificateFailure, Requirement, TlsFailure};
+use crate::tlspolicy::{CertificateFailure, Requirement, TlsFailure, TlsPlan};
 
 pub use roots::ClientOptions;
 pub use server::{ServerFacts, ServerTls};
+pub use sessions::Recalled;
 
 /// What is known of an established session.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -55,6 +58,9 @@ pub struct TlsFacts {
     pub chain: Arc<[CertificateDer<'static>]>,
     /// When it was shown; dates are held against this.
     pub at: Timestamp,
+    /// The session goes back to an earlier handshake, in which the chain was shown; it was held against
+    /// the plan again at `at`.
+    pub resumed: bool,
 }
 
 impl TlsFacts {
@@ -71,6 +77,26 @@ impl TlsFacts {
                 self.verify_dane(records, names)?;
                 self.verify_pkix(name)
             }
+        }
+    }
+
+    /// What is known before a session with this chain is resumed.
+    fn of_chain(
+        plan: &TlsPlan,
+        chain: Arc<[CertificateDer<'static>]>,
+        pkix: Result<(), CertificateFailure>,
+        at: Timestamp,
+    ) -> Self {
+        Self {
+            version: "",
+            cipher: String::new(),
+            sni: plan.sni.clone(),
+            name: plan.name.clone(),
+            pkix,
+            chain_sha256: String::new(),
+            chain,
+            at,
+            resumed: true,
         }
     }
 
@@ -112,6 +138,7 @@ pub struct ClientTls {
     config: Arc<ClientConfig>,
     roots: Arc<RootCertStore>,
     clock: Arc<dyn Clock>,
+    sessions: Option<Arc<Sessions>>,
 }
 
 impl ClientTls {
@@ -132,7 +159,14 @@ impl ClientTls {
         let mut config = base_config(Arc::clone(&roots))?;
         config.dangerous().set_certificate_verifier(verifier::Recording::quiet());
         config.resumption = Resumption::disabled();
-        Ok(Arc::new(Self { config: Arc::new(config), roots, clock }))
+        Ok(Arc::new(Self { config: Arc::new(config), roots, clock, sessions: None }))
+    }
+
+    /// The same, resuming sessions within `life` of their full handshake; zero is never.
+    pub fn resuming(&self, life: Duration) -> Arc<Self> {
+        let sessions = (!life.is_zero()).then(|| Arc::new(Sessions::new(life)));
+        let (config, roots) = (Arc::clone(&self.config), Arc::clone(&self.roots));
+        Arc::new(Self { config, roots, clock: Arc::clone(&self.clock), sessions })
     }
 
     /// The trust anchors, for policy hosts and report endpoints.
@@ -149,17 +183,78 @@ impl ClientTls {
     /// # Errors
     /// [`TlsFailure::Handshake`] or [`TlsFailure::Lost`].
     pub async fn handshake(
-        self: &Arc<Self>,
+        &self,
         stream: Box<dyn Stream>,
         sni: &Domain,
         name: &Domain,
     ) -> Result<(Box<dyn Stream>, TlsFacts), TlsFailure> {
-        let server_name = |name: &Domain| {
-            ServerName::try_from(name.as_str().to_owned())
-                .map_err(|_| TlsFailure::Handshake(format!("{name} cannot be a TLS server name")))
+        self.shake(Arc::clone(&self.config), stream, sni, name).await
+    }
+
+    /// A session that may be resumed for this plan: a full handshake has met it within the time, and the
+    /// chain shown then meets it now. To be given to [`ClientTls::handshake_for`].
+    pub fn recall(&self, plan: &TlsPlan) -> Option<Recalled> {
+        let reference = server_name(&plan.name).ok()?;
+        let now = self.clock.now();
+        self.sessions.as_ref()?.recall(&Key::of(plan), now, |origin| {
+            let pkix = pkix::judge(&origin.chain, &reference, &self.roots, now);
+            proves(&plan.require, &pkix)
+                && TlsFacts::of_chain(plan, Arc::clone(&origin.chain), pkix, now)
+                    .verify(&plan.require)
+                    .is_ok()
+        })
+    }
+
+    /// Forgets the sessions for this plan: one of them did not work.
+    pub fn forget(&self, plan: &TlsPlan) {
+        if let Some(sessions) = &self.sessions {
+            sessions.forget(&Key::of(plan));
+        }
+    }
+
+    /// [`ClientTls::handshake`] for a plan, resuming `recalled` if the server still knows it; what the
+    /// server gives for the next time is kept if the plan is met.
+    ///
+    /// # Errors
+    /// As [`ClientTls::handshake`]; if a session was recalled, a handshake without it may do.
+    pub async fn handshake_for(
+        &self,
+        stream: Box<dyn Stream>,
+        plan: &TlsPlan,
+        recalled: Option<Recalled>,
+    ) -> Result<(Box<dyn Stream>, TlsFacts), TlsFailure> {
+        let Some(sessions) = &self.sessions else {
+            return self.shake(Arc::clone(&self.config), stream, &plan.sni, &plan.name).await;
         };
+        let (offer, begun) = recalled.map(|recalled| (recalled.secret, recalled.origin)).unzip();
+        let slot = Slot::new(Arc::clone(sessions), Key::of(plan), offer);
+        // Equal but for the store, so that the library takes the verifiers for the same.
+        let mut config = ClientConfig::clone(&self.config);
+        config.resumption = Resumption::store(slot.clone());
+        let (stream, facts) = self.shake(Arc::new(config), stream, &plan.sni, &plan.name).await?;
+        // I10: from here on, and only if the plan is met.
+        if proves(&plan.require, &facts.pkix) && facts.verify(&plan.require).is_ok() {
+            let origin = match begun {
+                Some(origin) if facts.resumed => Some(origin),
+                _ if facts.resumed => None,
+                _ => Some(Origin { verified_at: facts.at, chain: Arc::clone(&facts.chain) }),
+            };
+            if let Some(origin) = origin {
+                slot.approve(&origin);
+            }
+        }
+        Ok((stream, facts))
+    }
+
+    async fn shake(
+        &self,
+        config: Arc<ClientConfig>,
+        stream: Box<dyn Stream>,
+        sni: &Domain,
+        name: &Domain,
+    ) -> Result<(Box<dyn Stream>, TlsFacts), TlsFailure> {
         let (reference, server_name) = (server_name(name)?, server_name(sni)?);
-        let connector = TlsConnector::from(Arc::clone(&self.config));
+        let connector = TlsConnector::from(config);
         let stream = connector.connect(server_name, stream).await.map_err(handshake_failure)?;
         let (_, session) = stream.get_ref();
         let chain = session.peer_certificates().unwrap_or_default();
@@ -173,9 +268,21 @@ impl ClientTls {
             chain_sha256: chain_sha256(chain),
             chain: chain.iter().map(|certificate| certificate.clone().into_owned()).collect(),
             at,
+            resumed: session.handshake_kind() == Some(HandshakeKind::Resumed),
         };
         Ok((Box::new(stream), facts))
     }
+}
+
+/// Whether the certificate proved something that may be relied on for a while: PKIX, or TLSA records.
+/// What was bad may have been mended since, and is to be seen then.
+fn proves(require: &Requirement, pkix: &Result<(), CertificateFailure>) -> bool {
+    pkix.is_ok() || matches!(require, Requirement::Dane { .. })
+}
+
+fn server_name(name: &Domain) -> Result<ServerName<'static>, TlsFailure> {
+    ServerName::try_from(name.as_str().to_owned())
+        .map_err(|_| TlsFailure::Handshake(format!("{name} cannot be a TLS server name")))
 }
 
 /// The one crypto provider; its key exchange starts with the hybrid X25519MLKEM768.

@@ -29,7 +29,7 @@ pub(super) const MARKER: u32 = 1;
 /// Of the files of checksummed lines.
 pub(super) const LINES: u32 = 1;
 /// Of the keys and values of the index.
-pub(super) const INDEX: u8 = 1;
+pub(super) const INDEX: u8 = 2;
 
 /// Octets of a log's first line at most.
 const FIRST_LINE_MAX: u64 = 128;

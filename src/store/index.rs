@@ -1,12 +1,14 @@
 //! The index: sled keeps a copy of the table so that a start need not read the whole journal.
 //!
 //! It is never trusted for durability: whatever is doubtful about it, it is removed and the journal
-//! is read instead. The only file that names sled. One tree, one writer (the keeper), batches of at
-//! most 200, values far below 4 KB: sled 0.34 never syncs the blob files it makes of larger ones,
-//! needs gigabytes for larger batches, and its `flush_async` deadlocks. Every call is guarded
-//! against the panics that damaged files cause in it.
+//! is read instead. The only file that names sled. One tree, one writer (the keeper), small batches,
+//! values of a kilobyte: sled 0.34 never syncs the blob files it makes of pages beyond 128 KB, needs
+//! gigabytes for large batches, and its `flush_async` deadlocks. It splits a page at 17 entries and
+//! keeps something in memory of each page, so neighbours share an entry, a [`Block`]: a sixteenth of
+//! the pages to hold, to find again at start and to read. Every call is guarded against the panics
+//! that damaged files cause in it.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashMap};
 use std::fs::{self, File};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
@@ -18,13 +20,17 @@ use super::table::{DOOMED, HELD, IN_FILE, INDEXED, MARKED, Slot, TRIED, Table};
 use crate::mail::Destination;
 use crate::queue::{ItemId, QueueId};
 
-/// Items per batch.
-pub(super) const BATCH_ITEMS: usize = 200;
+/// Blocks per batch: some 50 KB.
+pub(super) const BATCH_BLOCKS: usize = 50;
+/// Messages of a block, as a power of two.
+const BLOCK_BITS: u32 = 4;
 /// sled's page cache: the index is written, and read only at start.
 const CACHE_BYTES: u64 = 16 << 20;
 const FLUSH_EVERY_MS: u64 = 500;
 const CHECKPOINT_KEY: &[u8] = b"c";
-const ITEM_KEY: u8 = b'i';
+const BLOCK_KEY: u8 = b'b';
+/// Octets of a row before its destination's name.
+const ROW_HEAD: usize = 56;
 /// Flags that mean something to a later process.
 const KEPT_FLAGS: u8 = HELD | DOOMED | TRIED | MARKED | IN_FILE;
 
@@ -41,6 +47,28 @@ pub(super) struct Checkpoint {
     pub ids_below: u64,
 }
 
+/// Items that share an entry: neighbours by queue id, of the same part.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct Block {
+    node: u16,
+    high: u64,
+    part: u32,
+}
+
+impl Block {
+    pub(super) fn of(id: ItemId) -> Self {
+        let QueueId { node, sequence } = id.queue_id;
+        Self { node, high: sequence >> BLOCK_BITS, part: id.part }
+    }
+
+    /// The names of all items that may be in it, in order.
+    pub(super) fn ids(self) -> impl Iterator<Item = ItemId> {
+        let (begin, Self { node, part, .. }) = (self.high << BLOCK_BITS, self);
+        let id = move |low| ItemId { queue_id: QueueId { node, sequence: begin | low }, part };
+        (0..1 << BLOCK_BITS).map(id)
+    }
+}
+
 /// Changes to be made in one step.
 #[derive(Default)]
 pub(super) struct Batch {
@@ -48,14 +76,19 @@ pub(super) struct Batch {
 }
 
 impl Batch {
-    /// Keeps an item.
-    pub(super) fn put(&mut self, id: ItemId, slot: &Slot, destination: &Destination) {
-        self.batch.insert(&item_key(id)[..], render_slot(slot, destination));
-    }
-
-    /// Forgets an item.
-    pub(super) fn remove(&mut self, id: ItemId) {
-        self.batch.remove(&item_key(id)[..]);
+    /// Keeps the items of a block, and forgets those not among them.
+    pub(super) fn put<'a>(
+        &mut self,
+        block: Block,
+        items: impl Iterator<Item = (ItemId, Slot, &'a Destination)>,
+    ) {
+        let mut value = Vec::with_capacity(ROW_HEAD << (BLOCK_BITS + 1));
+        items.for_each(|(id, slot, destination)| render_row(&mut value, id, &slot, destination));
+        if value.is_empty() {
+            self.batch.remove(&block_key(block)[..]);
+        } else {
+            self.batch.insert(&block_key(block)[..], value);
+        }
     }
 
     /// Everything before the checkpoint is in the index with this batch.
@@ -93,21 +126,30 @@ impl Index {
     ) -> Result<Checkpoint, String> {
         let bytes = guarded(|| self.db.get(CHECKPOINT_KEY))?.ok_or("it has no checkpoint")?;
         let checkpoint = parse_checkpoint(&bytes, nonce).ok_or("its checkpoint is not of this journal")?;
-        let mut rows = self.db.scan_prefix([ITEM_KEY]);
-        while let Some((key, value)) = guarded(|| rows.next().transpose())? {
-            let id = parse_item_key(&key).ok_or("a key is damaged")?;
-            let (mut slot, destination) = parse_slot(&value).ok_or("a value is damaged")?;
-            let places = [Some(slot.enqueue), slot.state];
-            let known = |at: &Location| {
-                let end = u64::from(at.offset) + u64::from(at.length);
-                table.segments.len(at.segment).is_some_and(|len| end <= len)
-            };
-            if !places.iter().flatten().all(known) {
-                strays.insert(id.queue_id);
-                continue;
+        // By name as written: most items go to few destinations.
+        let mut destinations: HashMap<Vec<u8>, Destination> = HashMap::new();
+        let mut blocks = self.db.scan_prefix([BLOCK_KEY]);
+        while let Some((key, value)) = guarded(|| blocks.next().transpose())? {
+            let block = parse_block_key(&key).ok_or("a key is damaged")?;
+            let mut rest = &value[..];
+            while !rest.is_empty() {
+                let row = parse_row(block, &mut rest).ok_or("a value is damaged")?;
+                let (id, mut slot, name) = row;
+                if !destinations.contains_key(name) {
+                    let destination = parse_destination(name).ok_or("a destination is damaged")?;
+                    destinations.insert(name.to_vec(), destination);
+                }
+                let known = |at: &Location| {
+                    let end = u64::from(at.offset) + u64::from(at.length);
+                    table.segments.len(at.segment).is_some_and(|len| end <= len)
+                };
+                if ![Some(slot.enqueue), slot.state].iter().flatten().all(known) {
+                    strays.insert(id.queue_id);
+                    continue;
+                }
+                slot.destination = table.destinations.add(&destinations[name]);
+                table.restore(id, slot);
             }
-            slot.destination = table.destinations.add(&destination);
-            table.restore(id, slot);
         }
         if strays.is_empty() {
             return Ok(checkpoint);
@@ -168,24 +210,23 @@ fn guarded<T>(call: impl FnOnce() -> sled::Result<T>) -> Result<T, String> {
     }
 }
 
-fn item_key(id: ItemId) -> [u8; 15] {
-    let mut key = [ITEM_KEY; 15];
-    key[1..3].copy_from_slice(&id.queue_id.node.to_be_bytes());
-    key[3..11].copy_from_slice(&id.queue_id.sequence.to_be_bytes());
-    key[11..].copy_from_slice(&id.part.to_be_bytes());
+fn block_key(block: Block) -> [u8; 15] {
+    let mut key = [BLOCK_KEY; 15];
+    key[1..3].copy_from_slice(&block.node.to_be_bytes());
+    key[3..11].copy_from_slice(&block.high.to_be_bytes());
+    key[11..].copy_from_slice(&block.part.to_be_bytes());
     key
 }
 
-fn parse_item_key(key: &[u8]) -> Option<ItemId> {
+fn parse_block_key(key: &[u8]) -> Option<Block> {
     let key: &[u8; 15] = key.try_into().ok()?;
     let node = u16::from_be_bytes(key[1..3].try_into().ok()?);
-    let sequence = u64::from_be_bytes(key[3..11].try_into().ok()?);
+    let high = u64::from_be_bytes(key[3..11].try_into().ok()?);
     let part = u32::from_be_bytes(key[11..].try_into().ok()?);
-    Some(ItemId { queue_id: QueueId { node, sequence }, part })
+    (high <= u64::MAX >> BLOCK_BITS).then_some(Block { node, high, part })
 }
 
-fn render_slot(slot: &Slot, destination: &Destination) -> Vec<u8> {
-    let mut bytes = Vec::with_capacity(96);
+fn render_row(bytes: &mut Vec<u8>, id: ItemId, slot: &Slot, destination: &Destination) {
     // An item that was not tried has a state of length 0.
     let state = slot.state.unwrap_or(Location { segment: 0, offset: 0, length: 0 });
     for place in [slot.enqueue, state] {
@@ -198,16 +239,20 @@ fn render_slot(slot: &Slot, destination: &Destination) -> Vec<u8> {
     }
     bytes.extend_from_slice(&slot.sender.to_le_bytes());
     bytes.push(slot.flags & KEPT_FLAGS);
-    bytes.extend_from_slice(destination.to_string().as_bytes());
-    bytes
+    let low = id.queue_id.sequence & ((1 << BLOCK_BITS) - 1);
+    bytes.push(low as u8);
+    let name = destination.to_string();
+    bytes.extend_from_slice(&(name.len() as u16).to_le_bytes());
+    bytes.extend_from_slice(name.as_bytes());
 }
 
-fn parse_slot(bytes: &[u8]) -> Option<(Slot, Destination)> {
+/// The first of the rows in `rest`, which it leaves; the destination as its name.
+fn parse_row<'a>(block: Block, rest: &mut &'a [u8]) -> Option<(ItemId, Slot, &'a [u8])> {
+    let bytes = *rest;
     let number = |at: usize| Some(u32::from_le_bytes(bytes.get(at..at + 4)?.try_into().ok()?));
     let time = |at: usize| Some(i64::from_le_bytes(bytes.get(at..at + 8)?.try_into().ok()?));
     let place =
         |at: usize| Some(Location { segment: number(at)?, offset: number(at + 4)?, length: number(at + 8)? });
-    let destination = Destination::parse(std::str::from_utf8(bytes.get(53..)?).ok()?).ok()?;
     let slot = Slot {
         enqueue: place(0)?,
         state: place(12).filter(|state| state.length > 0),
@@ -218,7 +263,16 @@ fn parse_slot(bytes: &[u8]) -> Option<(Slot, Destination)> {
         destination: 0,
         flags: bytes.get(52)? & KEPT_FLAGS | INDEXED,
     };
-    Some((slot, destination))
+    let low = *bytes.get(53)?;
+    let id = block.ids().nth(usize::from(low))?;
+    let len = usize::from(u16::from_le_bytes(bytes.get(54..ROW_HEAD)?.try_into().ok()?));
+    let name = bytes.get(ROW_HEAD..ROW_HEAD + len)?;
+    *rest = &bytes[ROW_HEAD + len..];
+    Some((id, slot, name))
+}
+
+fn parse_destination(name: &[u8]) -> Option<Destination> {
+    Destination::parse(std::str::from_utf8(name).ok()?).ok()
 }
 
 fn parse_checkpoint(bytes: &[u8], nonce: &Nonce) -> Option<Checkpoint> {
@@ -248,13 +302,21 @@ mod tests {
             flags: HELD | TRIED | INDEXED,
         };
         let destination = Destination::parse("[IPv6:2001:db8::1]").unwrap();
-        for slot in [slot, Slot { state: None, ..slot }] {
-            let bytes = render_slot(&slot, &destination);
-            assert_eq!(parse_slot(&bytes), Some((slot, destination.clone())));
-            assert_eq!(parse_slot(&bytes[..52]), None);
+        let id = ItemId { queue_id: QueueId { node: 300, sequence: (1 << 40) + 21 }, part: 70_000 };
+        let block = Block::of(id);
+        let mut bytes = Vec::new();
+        let rows = [(id, slot), (block.ids().last().unwrap(), Slot { state: None, ..slot })];
+        rows.iter().for_each(|(id, slot)| render_row(&mut bytes, *id, slot, &destination));
+        let mut rest = &bytes[..];
+        for (id, slot) in rows {
+            let (read, found, name) = parse_row(block, &mut rest).unwrap();
+            assert_eq!((read, found, parse_destination(name)), (id, slot, Some(destination.clone())));
         }
-        let id = ItemId { queue_id: QueueId { node: 300, sequence: 1 << 40 }, part: 70_000 };
-        assert_eq!(parse_item_key(&item_key(id)), Some(id));
-        assert_eq!(parse_item_key(b"i"), None);
+        assert!(rest.is_empty());
+        let row = bytes.len() / 2;
+        assert!((0..row).all(|cut| parse_row(block, &mut &bytes[..cut]).is_none()));
+        assert!(block.ids().any(|one| one == id) && block.ids().all(|one| Block::of(one) == block));
+        assert_eq!(parse_block_key(&block_key(block)), Some(block));
+        assert_eq!(parse_block_key(b"b"), None);
     }
 }

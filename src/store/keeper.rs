@@ -14,8 +14,9 @@ use tokio::sync::mpsc::UnboundedReceiver;
 use tokio::time::{Instant, timeout};
 
 use super::compaction;
+use super::dense::Dense;
 use super::disk::sync_parent;
-use super::index::{self, BATCH_ITEMS, Batch, Checkpoint, Index};
+use super::index::{self, BATCH_BLOCKS, Batch, Block, Checkpoint, Index};
 use super::journal::{Draft, Journal};
 use super::notions::Health;
 use super::record::Change;
@@ -116,8 +117,8 @@ impl Keeper {
     }
 
     fn update_index(&mut self) {
-        let Some(index) = &self.index else { return self.shared.table().dirty.clear() };
-        let (dirty, checkpoint): (BTreeSet<ItemId>, _) = {
+        let Some(index) = &self.index else { return self.shared.table().dirty = Dense::default() };
+        let (dirty, checkpoint) = {
             let mut table = self.shared.table();
             let checkpoint = Checkpoint { position: table.position, ids_below: table.ids_below };
             (std::mem::take(&mut table.dirty), checkpoint)
@@ -125,24 +126,22 @@ impl Keeper {
         if dirty.is_empty() {
             return;
         }
-        let mut ids = dirty.into_iter().peekable();
-        while ids.peek().is_some() {
+        let blocks: BTreeSet<Block> = dirty.iter().map(|(key, ())| Block::of(key.into())).collect();
+        let mut blocks = blocks.into_iter().peekable();
+        while blocks.peek().is_some() {
             let mut batch = Batch::default();
             {
                 let mut table = self.shared.table();
-                for id in ids.by_ref().take(BATCH_ITEMS) {
-                    match table.mark_indexed(id) {
-                        None => batch.remove(id),
-                        Some(slot) => {
-                            if let Some(destination) = table.destinations.name(slot.destination) {
-                                batch.put(id, &slot, destination);
-                            }
-                        }
-                    }
+                for block in blocks.by_ref().take(BATCH_BLOCKS) {
+                    let slots: Vec<_> = block.ids().filter_map(|id| table.mark_indexed(id)).collect();
+                    let named = slots.into_iter().filter_map(|(id, slot)| {
+                        Some((id, slot, table.destinations.name(slot.destination)?))
+                    });
+                    batch.put(block, named);
                 }
             }
             // The table may be ahead of the checkpoint; replaying what it already has is harmless.
-            if ids.peek().is_none() {
+            if blocks.peek().is_none() {
                 batch.checkpoint(&self.shared.nonce, checkpoint);
             }
             if let Err(error) = index.apply(batch) {

@@ -12,6 +12,7 @@
 mod body;
 mod check;
 mod compaction;
+mod dense;
 mod destinations;
 pub mod disk;
 mod format;

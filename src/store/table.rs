@@ -3,8 +3,8 @@
 //! The journal is the truth and this table is what the truth says: every durable change passes
 //! [`Table::apply`] in the order of the journal, at run time and at start-up alike, and the index
 //! keeps a copy of the slots. Envelopes, recipient states and contents stay in the journal and are
-//! read by place; only fresh small messages are kept whole, within a budget. A slot, its key and
-//! its places in the schedule take some 270 octets, so a million items take some 270 MB.
+//! read by place; only fresh small messages are kept whole, within a budget. A slot with its key takes
+//! 64 octets and its place in the schedule 24, so a million items take some 100 MB.
 //!
 //! Never touches the disk, never waits. Callers hold it behind a mutex for a moment.
 
@@ -14,10 +14,12 @@ mod leases;
 mod slot;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::ops::Bound;
 use std::sync::Arc;
 
 use bytes::Bytes;
 
+use super::dense::Dense;
 use super::destinations::Destinations;
 use super::notions::{EntryState, Health};
 use super::record::Message;
@@ -25,7 +27,7 @@ use super::segments::{Location, Position, Segments};
 use crate::queue::{ItemId, QueueId};
 use leases::Lease;
 pub(super) use leases::Leased;
-use slot::FRESH;
+use slot::{Appointment, FRESH, Key, Packed};
 pub(super) use slot::{
     DOOMED, HELD, IN_FILE, INDEXED, MARKED, Slot, TRIED, is_sender, length, micros, timestamp,
 };
@@ -44,15 +46,16 @@ pub(super) struct Fresh {
 
 /// See the file's header.
 pub(super) struct Table {
-    items: BTreeMap<ItemId, Slot>,
+    items: Dense<Key, Packed>,
     leases: HashMap<ItemId, Lease>,
     lease_ends: BTreeSet<(i64, ItemId)>,
-    schedule: BTreeSet<(i64, ItemId)>,
+    schedule: Dense<Appointment, ()>,
     /// Due items of destinations that cannot take more now, by destination. A destination is here
     /// from `park` until nothing of it is left here, or it has no items any more.
-    parked: HashMap<u32, BTreeSet<(i64, ItemId)>>,
+    parked: HashMap<u32, Dense<Appointment, ()>>,
     fresh: HashMap<QueueId, Fresh>,
     fresh_bytes: usize,
+    /// Items by the second they were received in.
     received: BTreeMap<i64, u32>,
     counts: [u64; 3],
     next_fence: u64,
@@ -60,7 +63,7 @@ pub(super) struct Table {
     /// Doomed items without a lease: the keeper removes them.
     pub(super) reap: BTreeSet<ItemId>,
     /// Items whose copy in the index is outdated.
-    pub(super) dirty: BTreeSet<ItemId>,
+    pub(super) dirty: Dense<Key, ()>,
     /// Messages whose content file is no longer needed.
     pub(super) trash: Vec<QueueId>,
     pub(super) destinations: Destinations,
@@ -80,10 +83,10 @@ pub(super) struct Table {
 impl Table {
     pub(super) fn new() -> Self {
         Self {
-            items: BTreeMap::new(),
+            items: Dense::default(),
             leases: HashMap::new(),
             lease_ends: BTreeSet::new(),
-            schedule: BTreeSet::new(),
+            schedule: Dense::default(),
             parked: HashMap::new(),
             fresh: HashMap::new(),
             fresh_bytes: 0,
@@ -92,7 +95,7 @@ impl Table {
             next_fence: 1,
             latest_now: i64::MIN,
             reap: BTreeSet::new(),
-            dirty: BTreeSet::new(),
+            dirty: Dense::default(),
             trash: Vec::new(),
             destinations: Destinations::default(),
             segments: Segments::default(),
@@ -115,26 +118,35 @@ impl Table {
     }
 
     pub(super) fn slot(&self, id: ItemId) -> Option<Slot> {
-        self.items.get(&id).copied()
+        self.items.get(&id.into()).map(|packed| (*packed).into())
     }
 
     /// The items of a message.
     pub(super) fn parts(&self, id: QueueId) -> impl Iterator<Item = (ItemId, Slot)> {
-        let range = ItemId { queue_id: id, part: 0 }..=ItemId { queue_id: id, part: u32::MAX };
-        self.items.range(range).map(|(id, slot)| (*id, *slot))
+        let key = |part| Bound::Included(ItemId { queue_id: id, part }.into());
+        self.slots(key(0), key(u32::MAX))
+    }
+
+    /// Items in order of id.
+    fn slots(&self, lower: Bound<Key>, upper: Bound<Key>) -> impl Iterator<Item = (ItemId, Slot)> {
+        self.items.range(lower, upper).map(|(key, packed)| (key.into(), packed.into()))
+    }
+
+    fn all(&self) -> impl Iterator<Item = (ItemId, Slot)> {
+        self.slots(Bound::Unbounded, Bound::Unbounded)
     }
 
     /// Messages that wait and whose Enqueue is in this segment.
     pub(super) fn enqueued_in(&self, segment: u32) -> BTreeMap<QueueId, Location> {
-        let there = |(id, slot): (&ItemId, &Slot)| {
+        let there = |(id, slot): (ItemId, Slot)| {
             (slot.enqueue.segment == segment).then_some((id.queue_id, slot.enqueue))
         };
-        self.items.iter().filter_map(there).collect()
+        self.all().filter_map(there).collect()
     }
 
     /// Messages with this flag.
     pub(super) fn messages_with(&self, flag: u8) -> BTreeSet<QueueId> {
-        self.items.iter().filter_map(|(id, slot)| slot.is(flag).then_some(id.queue_id)).collect()
+        self.all().filter_map(|(id, slot)| slot.is(flag).then_some(id.queue_id)).collect()
     }
 
     pub(super) fn fresh(&self, id: QueueId) -> Option<&Fresh> {
@@ -167,14 +179,14 @@ impl Table {
 
     /// When an item is due, or a lease over, next.
     pub(super) fn next_due(&self) -> Option<i64> {
-        let due = self.schedule.first().map(|(at, _)| *at);
+        let due = self.schedule.first().map(|(appointment, ())| appointment.due);
         let over = self.lease_ends.first().map(|(at, _)| *at);
         due.into_iter().chain(over).min()
     }
 
     /// The one way to change an item; false when there is none.
     fn update(&mut self, id: ItemId, change: impl FnOnce(&mut Slot, &mut Option<Lease>)) -> bool {
-        let Some(mut slot) = self.items.get(&id).copied() else { return false };
+        let Some(mut slot) = self.slot(id) else { return false };
         self.displace(id, &slot);
         let mut lease = self.leases.remove(&id);
         let before = slot;
@@ -186,10 +198,10 @@ impl Table {
         if let Some(lease) = lease {
             self.leases.insert(id, lease);
         }
-        self.items.insert(id, slot);
+        self.items.insert(id.into(), slot.into());
         self.place(id, &slot);
         if slot != before {
-            self.dirty.insert(id);
+            self.dirty.insert(id.into(), ());
         }
         true
     }
@@ -218,10 +230,11 @@ impl Table {
         if let Some(class) = self.class(id, slot) {
             self.counts[class] -= 1;
         }
-        if !self.schedule.remove(&(slot.due, id))
+        let appointment = Appointment::new(slot.due, id);
+        if self.schedule.remove(&appointment).is_none()
             && let Some(parked) = self.parked.get_mut(&slot.destination)
         {
-            parked.remove(&(slot.due, id));
+            parked.remove(&appointment);
         }
         self.reap.remove(&id);
         if let Some(lease) = self.leases.get(&id) {
@@ -244,7 +257,7 @@ impl Table {
             }
             _ if slot.is(HELD) => {}
             _ => {
-                self.schedule.insert((slot.due, id));
+                self.schedule.insert(Appointment::new(slot.due, id), ());
             }
         }
     }

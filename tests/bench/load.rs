@@ -8,19 +8,21 @@ use std::time::{Duration, Instant};
 use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
 use tokio::net::TcpStream;
 
+use crate::place;
+
 /// What to submit.
 #[derive(Clone)]
 pub struct Load {
     /// Where.
     pub to: SocketAddr,
+    /// The number of the first message.
+    pub first: u64,
     /// Messages in all.
     pub messages: u64,
     /// Connections.
     pub clients: usize,
     /// Octets of content.
     pub size: usize,
-    /// Recipient domains `d0.bench.test`, `d1.bench.test`, ...
-    pub domains: u64,
 }
 
 /// How it went.
@@ -45,21 +47,20 @@ impl Taken {
     }
 }
 
-/// Content of about `size` octets with its number in the Subject.
-fn content(number: u64, size: usize) -> Vec<u8> {
+/// Content of about `size` octets with its number in the Subject, and its end.
+fn content(number: u64, filling: &[u8]) -> Vec<u8> {
     let mut text = format!(
         "From: <load@client.bench.test>\r\nTo: <u@bench.test>\r\nSubject: {number}\r\nMessage-ID: <{number}@client.bench.test>\r\n\r\n"
     )
     .into_bytes();
-    while text.len() < size {
-        text.extend_from_slice(b"The quick brown fox jumps over the lazy dog and goes home to sleep.\r\n");
-    }
+    text.extend_from_slice(filling);
+    text.extend_from_slice(b".\r\n");
     text
 }
 
 /// Submits the load.
 pub async fn submit(load: &Load) -> std::io::Result<Taken> {
-    let next = Arc::new(AtomicU64::new(0));
+    let next = Arc::new(AtomicU64::new(load.first));
     let begun = Instant::now();
     let clients: Vec<_> =
         (0..load.clients).map(|_| tokio::spawn(client(load.clone(), next.clone()))).collect();
@@ -79,22 +80,22 @@ async fn client(load: Load, next: Arc<AtomicU64>) -> std::io::Result<Vec<Duratio
     expect(&mut stream, b'2').await?;
     stream.get_mut().write_all(b"EHLO client.bench.test\r\n").await?;
     expect(&mut stream, b'2').await?;
+    let filling =
+        b"The quick brown fox jumps over the lazy dog and goes home to sleep.\r\n".repeat(load.size / 69);
     let mut latencies = Vec::new();
     loop {
         let number = next.fetch_add(1, Ordering::Relaxed);
-        if number >= load.messages {
+        if number >= load.first + load.messages {
             break;
         }
-        let domain = number % load.domains;
-        let envelope = format!(
-            "MAIL FROM:<load@client.bench.test>\r\nRCPT TO:<u{number}@d{domain}.bench.test>\r\nDATA\r\n"
-        );
+        let domain = place::domain(number % place::DOMAINS);
+        let envelope =
+            format!("MAIL FROM:<load@client.bench.test>\r\nRCPT TO:<u{number}@{domain}>\r\nDATA\r\n");
         stream.get_mut().write_all(envelope.as_bytes()).await?;
         expect(&mut stream, b'2').await?;
         expect(&mut stream, b'2').await?;
         expect(&mut stream, b'3').await?;
-        let mut body = content(number, load.size);
-        body.extend_from_slice(b".\r\n");
+        let body = content(number, &filling);
         stream.get_mut().write_all(&body).await?;
         let sent = Instant::now();
         expect(&mut stream, b'2').await?;

@@ -1,7 +1,7 @@
 //! A name server with records and failures that a test sets while it runs, and a log of questions.
 
 use std::collections::{HashMap, HashSet};
-use std::net::{IpAddr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::{Arc, Mutex};
 
 use hickory_proto::op::{Message, MessageType, ResponseCode};
@@ -45,8 +45,13 @@ fn name(text: &str) -> Name {
 impl Dns {
     /// Starts an empty server; every name is NXDOMAIN, TTLs are 1 second.
     pub async fn start() -> Self {
+        Self::start_at(SocketAddr::from((Ipv4Addr::LOCALHOST, 0))).await
+    }
+
+    /// The same at an address of the caller's choice.
+    pub async fn start_at(address: SocketAddr) -> Self {
         let (udp, tcp) = loop {
-            let udp = UdpSocket::bind("127.0.0.1:0").await.expect("loopback can be bound");
+            let udp = UdpSocket::bind(address).await.expect("the address can be bound");
             let address = udp.local_addr().expect("bound");
             if let Ok(tcp) = TcpListener::bind(address).await {
                 break (udp, tcp);

@@ -2,13 +2,13 @@
 
 mod session;
 
-use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::atomic::{AtomicU8, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use rustls::ServerConfig;
-use tokio::net::TcpListener;
+use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio::task::JoinSet;
 
 /// What a host does about STARTTLS.
@@ -39,6 +39,8 @@ pub struct Behaviour {
     pub replies: Vec<(String, String)>,
     /// The reply to the final dot.
     pub dot: String,
+    /// Whether content is read at all after 354.
+    pub reads_content: bool,
     /// How long that reply takes.
     pub dot_after: Duration,
     /// Recipients per transaction; further ones are answered with 452.
@@ -66,6 +68,7 @@ impl Behaviour {
             replies: Vec::new(),
             dot: "250 2.0.0 taken".to_owned(),
             dot_after: Duration::ZERO,
+            reads_content: true,
             rcpts_max: usize::MAX,
             messages_max: usize::MAX,
             drop_at: None,
@@ -106,8 +109,12 @@ impl Arrival {
 pub struct Log {
     /// TCP connections.
     pub connections: usize,
+    /// Where they came from.
+    pub peers: Vec<IpAddr>,
     /// Completed TLS handshakes.
     pub handshakes: usize,
+    /// Those of them that resumed a session.
+    pub resumed: usize,
     /// Every command line, in clear or not.
     pub commands: Vec<String>,
     /// Messages.
@@ -145,6 +152,31 @@ impl Mx {
         self.log.lock().expect("no panic").arrivals.len()
     }
 
+    /// Becomes a black hole: nobody is refused, and nobody is answered. Until dropped, what is given
+    /// back keeps it so.
+    pub async fn swallow(&self) -> BlackHole {
+        self.down();
+        let address = SocketAddr::new(self.ip, self.port);
+        let socket = super::eventually("the port to be free again", || async move {
+            let socket = if address.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() };
+            let socket = socket.expect("sockets can be made");
+            socket.set_reuseaddr(true).expect("it can be set");
+            socket.bind(address).ok()?;
+            Some(socket)
+        })
+        .await;
+        // A listener whose backlog is full answers no further SYN.
+        let listener = socket.listen(1).expect("a bound socket listens");
+        let mut held = Vec::new();
+        while let Ok(Ok(stream)) =
+            tokio::time::timeout(Duration::from_millis(300), TcpStream::connect(address)).await
+        {
+            held.push(stream);
+            assert!(held.len() < 16, "the backlog never fills");
+        }
+        BlackHole { _listener: listener, _held: held }
+    }
+
     /// Messages it accepted.
     pub fn accepted(&self) -> Vec<Arrival> {
         self.log().arrivals.into_iter().filter(|arrival| arrival.accepted).collect()
@@ -174,8 +206,12 @@ impl Mx {
         let (behaviour, log) = (self.behaviour.clone(), self.log.clone());
         self.listening.lock().expect("no panic").spawn(async move {
             let mut sessions = JoinSet::new();
-            while let Ok((stream, _)) = listener.accept().await {
-                log.lock().expect("no panic").connections += 1;
+            while let Ok((stream, peer)) = listener.accept().await {
+                {
+                    let mut log = log.lock().expect("no panic");
+                    log.connections += 1;
+                    log.peers.push(peer.ip());
+                }
                 let (behaviour, log) = (behaviour.clone(), log.clone());
                 sessions.spawn(async move {
                     let _ = session::serve(stream, behaviour, log).await;
@@ -183,6 +219,12 @@ impl Mx {
             }
         });
     }
+}
+
+/// See [`Mx::swallow`].
+pub struct BlackHole {
+    _listener: TcpListener,
+    _held: Vec<TcpStream>,
 }
 
 /// Hosts on several loopback addresses and one port.
@@ -196,6 +238,11 @@ pub struct Farm {
 impl Farm {
     /// Starts `count` hosts without TLS.
     pub async fn start(count: u8) -> Self {
+        Self::start_with(count, false).await
+    }
+
+    /// The same, and with `six` one more host at the IPv6 loopback address, the last one.
+    pub async fn start_with(count: u8, six: bool) -> Self {
         // Addresses of this farm alone, so that a host that is down finds its port free again.
         static FARMS: AtomicU8 = AtomicU8::new(0);
         let [.., process] = std::process::id().to_be_bytes();
@@ -205,8 +252,9 @@ impl Farm {
             let first = TcpListener::bind((ip(0), 0)).await.expect("loopback can be bound");
             let port = first.local_addr().expect("bound").port();
             let mut listeners = vec![first];
-            for index in 1..count {
-                match TcpListener::bind((ip(index), port)).await {
+            let four = (1..count).map(|index| IpAddr::from(ip(index)));
+            for ip in four.chain(six.then_some(Ipv6Addr::LOCALHOST.into())) {
+                match TcpListener::bind((ip, port)).await {
                     Ok(listener) => listeners.push(listener),
                     Err(_) => continue 'search,
                 }

@@ -1,7 +1,7 @@
 //! An HTTPS server that is every policy host and every report endpoint of the world.
 
 use std::collections::HashMap;
-use std::net::SocketAddr;
+use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -77,7 +77,12 @@ pub struct Web {
 impl Web {
     /// Starts it with this certificate.
     pub async fn start(config: Arc<rustls::ServerConfig>) -> Self {
-        let listener = TcpListener::bind("127.0.0.1:0").await.expect("loopback can be bound");
+        Self::start_at(SocketAddr::from((Ipv4Addr::LOCALHOST, 0)), config).await
+    }
+
+    /// The same at an address of the caller's choice.
+    pub async fn start_at(address: SocketAddr, config: Arc<rustls::ServerConfig>) -> Self {
+        let listener = TcpListener::bind(address).await.expect("the address can be bound");
         let address = listener.local_addr().expect("bound");
         let site = Arc::new(Mutex::new(Site::default()));
         let mut tasks = JoinSet::new();

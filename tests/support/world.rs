@@ -35,6 +35,18 @@ impl World {
 
     /// The same with the daemon configured and not running.
     pub async fn prepare(hosts: u8, domains: &[&str], extra: &str) -> Self {
+        Self::prepare_with(Farm::start(hosts).await, domains, extra).await
+    }
+
+    /// A world with one more host, the last one, at the IPv6 loopback address.
+    pub async fn start_dual(hosts: u8, domains: &[&str], extra: &str) -> Self {
+        let extra = format!("[network]\nallow_private_destinations = [\"127.0.0.0/8\", \"::1\"]\n{extra}");
+        let mut world = Self::prepare_with(Farm::start_with(hosts, true).await, domains, &extra).await;
+        world.daemon.start().await;
+        world
+    }
+
+    async fn prepare_with(farm: Farm, domains: &[&str], extra: &str) -> Self {
         let pki = Pki::new();
         let dns = Dns::start().await;
         let mut names: Vec<String> = domains.iter().map(|domain| format!("mta-sts.{domain}")).collect();
@@ -44,7 +56,6 @@ impl World {
         for name in names {
             dns.address(name, web.address.ip());
         }
-        let farm = Farm::start(hosts).await;
         let daemon = Daemon::configure(&pki, &dns, &web, farm.port, extra);
         Self { pki, dns, web, farm, daemon }
     }

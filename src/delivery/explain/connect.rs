@@ -85,7 +85,7 @@ impl Explainer {
     ) -> (Try, Option<(Failure, bool)>) {
         let timeouts = short(&options.timeouts);
         let mut tried = empty_try(address, tls_use);
-        let connection = match self.world.dial.dial(address, timeouts.connect).await {
+        let connection = match self.world.dial.dial(address, name, timeouts.connect).await {
             Ok(connection) => connection,
             Err(error) => {
                 let text = format!("connection to {address} failed: {error}");
@@ -96,7 +96,8 @@ impl Explainer {
         };
         let (conversation, opened) = Conversation::open(
             connection,
-            self.world.tls.clone(),
+            // What the host shows now, not what it showed some time ago.
+            self.world.tls.resuming(Duration::ZERO),
             plan,
             tls_use,
             &options.hostname,

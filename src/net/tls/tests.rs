@@ -324,6 +324,7 @@ fn facts_without_a_certificate_prove_nothing() {
         chain_sha256: String::new(),
         chain: Arc::new([]),
         at: Timestamp::UNIX_EPOCH,
+        resumed: false,
     };
     let empty = tlsa(0, 1, sha256(b""));
     let dane = Requirement::Dane { records: vec![empty], names: vec![] };

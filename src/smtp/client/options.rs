@@ -40,6 +40,24 @@ pub struct Timeouts {
     pub body: Duration,
     /// The final dot: 10 minutes.
     pub dot: Duration,
+    /// Octets of content per second that the server must take on average, once `body` is over; 0 is no
+    /// limit. Used by the driver. 8 KiB: one that takes an octet a minute is gone after `body`, and 50
+    /// MB take two hours at most.
+    pub octets_per_second: u64,
+}
+
+impl Timeouts {
+    /// For all content of so many octets; `None` is no limit.
+    pub fn content(&self, octets: u64) -> Option<Duration> {
+        let seconds = octets.checked_div(self.octets_per_second)?;
+        Some(self.body.saturating_add(Duration::from_secs(seconds)))
+    }
+
+    /// For all commands of a transaction up to the content: two recipients at their slowest, so that a
+    /// server which takes its full time for each of a hundred holds no place for hours.
+    pub fn envelope(&self) -> Duration {
+        self.command.saturating_add(self.rcpt.saturating_mul(2)).saturating_add(self.data)
+    }
 }
 
 impl Default for Timeouts {
@@ -53,6 +71,7 @@ impl Default for Timeouts {
             data: secs(120),
             body: secs(180),
             dot: secs(600),
+            octets_per_second: 8 * 1024,
         }
     }
 }

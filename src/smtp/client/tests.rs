@@ -128,6 +128,7 @@ fn every_phase_has_its_time() {
         data: Duration::from_secs(5),
         body: Duration::from_secs(6),
         dot: Duration::from_secs(7),
+        octets_per_second: 0,
     };
     let mut session = Session::new("relay.example", TlsUse::Never, timeouts);
     let mut seen = Vec::new();

@@ -8,7 +8,7 @@ use bytes::Bytes;
 
 use super::super::record::{Change, Message};
 use super::super::segments::Location;
-use super::slot::{DOOMED, FRESH, HELD, IN_FILE, INDEXED, MARKED, Slot, TRIED, micros, sender_hash};
+use super::slot::{DOOMED, FRESH, HELD, IN_FILE, INDEXED, MARKED, Packed, Slot, TRIED, micros, sender_hash};
 use super::{FRESH_OVERHEAD, Fresh, Table};
 use crate::queue::{ItemId, QueueId};
 
@@ -22,7 +22,7 @@ impl Table {
         match change {
             Change::Enqueue(message) => self.apply_enqueue(message, at, body),
             Change::State(state) => {
-                if let Some(old) = self.items.get(&state.item).and_then(|slot| slot.state) {
+                if let Some(old) = self.slot(state.item).and_then(|slot| slot.state) {
                     self.segments.release(old);
                 }
                 let known = self.update(state.item, |slot, lease| {
@@ -62,7 +62,7 @@ impl Table {
             let item = ItemId { queue_id: id, part: part.part };
             let Some(destination) = message.destination(part) else { continue };
             known = true;
-            if self.items.contains_key(&item) {
+            if self.items.contains(&item.into()) {
                 // A copy: what is known of the item is newer.
                 self.update(item, |slot, _| slot.enqueue = slot.enqueue.max(at));
                 continue;
@@ -102,7 +102,7 @@ impl Table {
 
     /// Puts in an item as the index has it; its destination is already counted.
     pub(in crate::store) fn restore(&mut self, id: ItemId, slot: Slot) {
-        if self.items.contains_key(&id) {
+        if self.items.contains(&id.into()) {
             return;
         }
         if self.parts(id.queue_id).next().is_none() {
@@ -112,14 +112,16 @@ impl Table {
             self.segments.retain(state);
         }
         self.insert(id, slot);
-        self.dirty.remove(&id);
+        self.dirty.remove(&id.into());
     }
 
     fn insert(&mut self, id: ItemId, slot: Slot) {
+        let packed = Packed::from(slot);
+        let slot = Slot::from(packed);
         *self.received.entry(slot.received).or_default() += 1;
-        self.items.insert(id, slot);
+        self.items.insert(id.into(), packed);
         self.place(id, &slot);
-        self.dirty.insert(id);
+        self.dirty.insert(id.into(), ());
     }
 
     fn remove(&mut self, id: ItemId) {
@@ -128,13 +130,13 @@ impl Table {
             slot.flags |= TRIED;
             *lease = None;
         });
-        let Some(slot) = self.items.get(&id).copied() else { return };
+        let Some(slot) = self.slot(id) else { return };
         self.displace(id, &slot);
-        self.items.remove(&id);
+        self.items.remove(&id.into());
         if slot.is(INDEXED) {
-            self.dirty.insert(id);
+            self.dirty.insert(id.into(), ());
         } else {
-            self.dirty.remove(&id);
+            self.dirty.remove(&id.into());
         }
         if let Some(count) = self.received.get_mut(&slot.received) {
             *count -= 1;
@@ -173,17 +175,20 @@ impl Table {
             self.update(item, |slot, _| slot.enqueue = enqueue);
         }
         for (item, state) in states {
-            let Some(old) = self.items.get(item).and_then(|slot| slot.state) else { continue };
+            let Some(old) = self.slot(*item).and_then(|slot| slot.state) else { continue };
             self.segments.release(old);
             self.segments.retain(*state);
             self.update(*item, |slot, _| slot.state = Some(*state));
         }
     }
 
-    /// The index has this item now.
-    pub(in crate::store) fn mark_indexed(&mut self, id: ItemId) -> Option<Slot> {
-        let slot = self.items.get_mut(&id)?;
-        slot.flags |= INDEXED;
-        Some(*slot)
+    /// The index is about to have this item.
+    pub(in crate::store) fn mark_indexed(&mut self, id: ItemId) -> Option<(ItemId, Slot)> {
+        let mut slot = self.slot(id)?;
+        if !slot.is(INDEXED) {
+            slot.flags |= INDEXED;
+            self.items.insert(id.into(), slot.into());
+        }
+        Some((id, slot))
     }
 }

@@ -37,22 +37,22 @@ impl Table {
                 if cursor >= to {
                     return (Vec::new(), None);
                 }
-                Excluded(cursor)
+                Excluded(cursor.into())
             }
-            (Some((from, _)), _) => Included(from),
-            (None, Some(cursor)) => Excluded(cursor),
+            (Some((from, _)), _) => Included(from.into()),
+            (None, Some(cursor)) => Excluded(cursor.into()),
             (None, None) => Unbounded,
         };
-        let upper = only.map_or(Unbounded, |(_, to)| Included(to));
+        let upper = only.map_or(Unbounded, |(_, to)| Included(to.into()));
         let mut found = Vec::new();
-        for (looked, (id, slot)) in self.items.range((lower, upper)).enumerate() {
+        for (looked, (id, slot)) in self.slots(lower, upper).enumerate() {
             let matches = destination.is_none_or(|number| number == slot.destination)
                 && sender.is_none_or(|hash| hash == slot.sender);
             if matches {
-                found.push((*id, *slot));
+                found.push((id, slot));
             }
             if found.len() >= max || looked + 1 >= look {
-                return (found, Some(*id));
+                return (found, Some(id));
             }
         }
         (found, None)

@@ -2,9 +2,9 @@
 //!
 //! In memory only: a restart forgets them and every item is due at its time. Part of the table.
 
-use std::collections::BTreeSet;
 use std::sync::Arc;
 
+use super::super::dense::Dense;
 use super::super::record::Message;
 use super::Table;
 use super::slot::{Slot, TRIED};
@@ -45,14 +45,14 @@ impl Table {
         self.end_leases(now);
         let (mut claimed, mut moved) = (Vec::new(), 0);
         while claimed.len() < max && moved < PARK_STEP {
-            let Some((due, id)) = self.schedule.first().copied().filter(|(due, _)| *due <= now) else {
-                break;
-            };
-            let destination = self.items.get(&id).map(|slot| slot.destination);
+            let first = self.schedule.first().map(|(appointment, ())| appointment);
+            let Some(appointment) = first.filter(|appointment| appointment.due <= now) else { break };
+            let id = appointment.id();
+            let destination = self.slot(id).map(|slot| slot.destination);
             match destination.and_then(|number| self.parked.get_mut(&number)) {
                 Some(parked) => {
-                    self.schedule.remove(&(due, id));
-                    parked.insert((due, id));
+                    self.schedule.remove(&appointment);
+                    parked.insert(appointment, ());
                     moved += 1;
                 }
                 None => claimed.extend(self.lease(id, now, length, false)),
@@ -74,10 +74,10 @@ impl Table {
         let Some(number) = self.destinations.number(destination) else { return (Vec::new(), false) };
         let mut claimed = Vec::new();
         while claimed.len() < max {
-            let Some((_, id)) = self.parked.get(&number).and_then(BTreeSet::first).copied() else { break };
-            claimed.extend(self.lease(id, now, length, false));
+            let Some((first, ())) = self.parked.get(&number).and_then(Dense::first) else { break };
+            claimed.extend(self.lease(first.id(), now, length, false));
         }
-        if self.parked.get(&number).is_some_and(BTreeSet::is_empty) {
+        if self.parked.get(&number).is_some_and(Dense::is_empty) {
             self.parked.remove(&number);
         }
         (claimed, self.parked.contains_key(&number))
@@ -88,7 +88,7 @@ impl Table {
         let ours = self.leases.get(&id).is_some_and(|lease| lease.fence == fence && !lease.settling);
         if ours {
             self.update(id, |_, lease| *lease = None);
-            if let Some(slot) = self.items.get(&id) {
+            if let Some(slot) = self.slot(id) {
                 self.parked.entry(slot.destination).or_default();
             }
         }
@@ -120,7 +120,7 @@ impl Table {
 
     /// Takes an item out of the schedule because its end is being written; false while leased.
     pub(in crate::store) fn seize(&mut self, id: ItemId) -> bool {
-        let free = self.items.contains_key(&id) && self.leases.get(&id).is_none_or(|lease| lease.over);
+        let free = self.items.contains(&id.into()) && self.leases.get(&id).is_none_or(|lease| lease.over);
         free && self.lease(id, 0, i64::MAX, true).is_some()
     }
 
@@ -186,8 +186,8 @@ impl Table {
     /// Moves what was decided in the future of `now`, which never was, back to `now`.
     pub(in crate::store) fn rewind(&mut self, now: i64) {
         let early = now.saturating_add(REWIND_MICROS);
-        let since = |(id, slot): (&ItemId, &Slot)| (slot.since > early).then_some(*id);
-        let odd: Vec<ItemId> = self.items.iter().filter_map(since).collect();
+        let since = |(id, slot): (ItemId, Slot)| (slot.since > early).then_some(id);
+        let odd: Vec<ItemId> = self.all().filter_map(since).collect();
         for id in odd {
             self.update(id, |slot, _| {
                 slot.due = now.saturating_add(slot.due.saturating_sub(slot.since).max(0));

@@ -7,8 +7,11 @@ use std::time::Duration;
 use jiff::Timestamp;
 
 use crate::mail::{Mailbox, ReversePath};
+use crate::queue::{ItemId, QueueId};
 
 use super::super::segments::Location;
+
+const MICROS: i64 = 1_000_000;
 
 /// Set when an operator stopped the item.
 pub(in crate::store) const HELD: u8 = 1;
@@ -37,7 +40,7 @@ pub(in crate::store) struct Slot {
     /// When `due` was decided.
     pub since: i64,
     pub received: i64,
-    /// Hash of the reverse-path.
+    /// Hash of the reverse-path, 24 bits.
     pub sender: u32,
     /// Number of the destination.
     pub destination: u32,
@@ -50,14 +53,106 @@ impl Slot {
     }
 }
 
+/// An item's name in 16 octets; ordered as [`ItemId`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(in crate::store) struct Key {
+    node: u16,
+    sequence: u64,
+    part: u32,
+}
+
+impl From<ItemId> for Key {
+    fn from(id: ItemId) -> Self {
+        Self { node: id.queue_id.node, sequence: id.queue_id.sequence, part: id.part }
+    }
+}
+
+impl From<Key> for ItemId {
+    fn from(key: Key) -> Self {
+        Self { queue_id: QueueId { node: key.node, sequence: key.sequence }, part: key.part }
+    }
+}
+
+/// An item's appointment in 24 octets; ordered as `(due, id)`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct Appointment {
+    pub(super) due: i64,
+    node: u16,
+    sequence: u64,
+    part: u32,
+}
+
+impl Appointment {
+    pub(super) fn new(due: i64, id: ItemId) -> Self {
+        Self { due, node: id.queue_id.node, sequence: id.queue_id.sequence, part: id.part }
+    }
+
+    pub(super) fn id(&self) -> ItemId {
+        Key { node: self.node, sequence: self.sequence, part: self.part }.into()
+    }
+}
+
+/// A slot as it is kept, in 48 octets: `since` and `received` to the second.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Packed {
+    due: i64,
+    enqueue: Location,
+    /// Of length 0 when there is none.
+    state: Location,
+    since: u32,
+    received: u32,
+    destination: u32,
+    /// In the upper 24 bits; flags in the lower 8.
+    sender_and_flags: u32,
+}
+
+impl From<Slot> for Packed {
+    fn from(slot: Slot) -> Self {
+        let seconds = |micros: i64| {
+            let seconds = micros.div_euclid(MICROS).clamp(0, i64::from(u32::MAX));
+            u32::try_from(seconds).unwrap_or(u32::MAX)
+        };
+        Self {
+            due: slot.due,
+            enqueue: slot.enqueue,
+            state: slot.state.unwrap_or(Location { segment: 0, offset: 0, length: 0 }),
+            since: seconds(slot.since),
+            received: seconds(slot.received),
+            destination: slot.destination,
+            sender_and_flags: slot.sender << 8 | u32::from(slot.flags),
+        }
+    }
+}
+
+impl From<Packed> for Slot {
+    fn from(packed: Packed) -> Self {
+        let [flags, ..] = packed.sender_and_flags.to_le_bytes();
+        Self {
+            enqueue: packed.enqueue,
+            state: Some(packed.state).filter(|state| state.length > 0),
+            due: packed.due,
+            since: i64::from(packed.since) * MICROS,
+            received: i64::from(packed.received) * MICROS,
+            sender: packed.sender_and_flags >> 8,
+            destination: packed.destination,
+            flags,
+        }
+    }
+}
+
 pub(super) fn hash_sender(text: &str) -> u32 {
     // The domain was folded to lower case when it came in.
     let folded = Mailbox::parse(text).map_or_else(|_| text.to_owned(), |mailbox| mailbox.to_string());
-    crc32fast::hash(folded.as_bytes())
+    short(crc32fast::hash(folded.as_bytes()))
 }
 
 pub(super) fn sender_hash(path: &ReversePath) -> u32 {
-    crc32fast::hash(path.mailbox().map(ToString::to_string).unwrap_or_default().as_bytes())
+    short(crc32fast::hash(path.mailbox().map(ToString::to_string).unwrap_or_default().as_bytes()))
+}
+
+/// As much of a hash as a slot keeps; who asks by it compares the sender itself too.
+fn short(hash: u32) -> u32 {
+    hash >> 8
 }
 
 /// Whether this is the sender a filter asks for.

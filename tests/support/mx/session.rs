@@ -2,6 +2,7 @@
 
 use std::sync::{Arc, Mutex};
 
+use rustls::HandshakeKind;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio_rustls::TlsAcceptor;
@@ -58,7 +59,11 @@ impl Session {
             StartTls::Absent | StartTls::Refused => return Ok(()),
         };
         let mut stream = TlsAcceptor::from(config).accept(stream).await?;
-        self.log.lock().expect("no panic").handshakes += 1;
+        {
+            let mut log = self.log.lock().expect("no panic");
+            log.handshakes += 1;
+            log.resumed += usize::from(stream.get_ref().1.handshake_kind() == Some(HandshakeKind::Resumed));
+        }
         self.tls = true;
         self.talk(&mut stream).await?;
         Ok(())
@@ -114,6 +119,9 @@ impl Session {
                 None if upper.starts_with("DATA") && rcpts.is_empty() => "554 5.5.1 nobody".to_owned(),
                 None if upper.starts_with("DATA") => {
                     write(stream, "354 go").await?;
+                    if !behaviour.reads_content {
+                        std::future::pending::<()>().await;
+                    }
                     // The line end before the final dot may be the one of DATA itself.
                     buffer.splice(0..0, *b"\r\n");
                     let mut content = until(stream, &mut buffer, b"\r\n.\r\n").await?;

@@ -1,0 +1,169 @@
+//! From a host's addresses to an open session: dialling, greeting, EHLO and the handshake, and what is
+//! counted of them.
+//!
+//! All addresses belong to the same host name and are held to the same plan; which of them answers
+//! first changes nothing about what must be proven. Called by `attempt` where the pool has nothing.
+
+use std::net::{IpAddr, SocketAddr};
+
+use tracing::debug;
+
+use super::super::Delivery;
+use super::super::conversation::{Conversation, TlsSeen};
+use super::super::judge;
+use super::super::tally::{self, Ends};
+use super::ADDRESSES_MAX;
+use super::walk::Walk;
+use crate::net::tcp::Connection;
+use crate::net::tcp::eyeballs::{Race, interleave};
+use crate::smtp::client::{SessionEnd, TlsUse};
+use crate::tlspolicy::TlsPlan;
+
+/// Why a connection could not be used.
+enum Opening {
+    /// A resumed session led nowhere; a full handshake may do. Neither counted nor told.
+    Resumption,
+    /// TLS failed; an opportunistic walk may try in clear.
+    Tls,
+    /// Anything else: next address.
+    Host,
+}
+
+impl Delivery {
+    /// Tries the addresses of a host until a session could be used.
+    pub(super) async fn try_addresses(
+        &self,
+        walk: &mut Walk<'_>,
+        host: &str,
+        plan: &TlsPlan,
+        addresses: &[IpAddr],
+    ) {
+        let port = walk.options.smtp_port;
+        let addresses: Vec<SocketAddr> = interleave(addresses)
+            .into_iter()
+            .take(ADDRESSES_MAX)
+            .map(|ip| SocketAddr::new(ip, port))
+            .collect();
+        let mut race = Race::new(&*self.world.dial, host, addresses, walk.options.timeouts.connect);
+        while !walk.is_over() {
+            let raced = race.next().await;
+            for (address, error) in raced.failed {
+                not_connected(walk, host, plan, address, &error);
+            }
+            let Some(connection) = raced.won else { return };
+            if self.try_connection(walk, host, plan, connection).await {
+                return;
+            }
+        }
+    }
+
+    /// Whether the session that began on this connection, or after it in clear, could be used.
+    async fn try_connection(
+        &self,
+        walk: &mut Walk<'_>,
+        host: &str,
+        plan: &TlsPlan,
+        connection: Connection,
+    ) -> bool {
+        let address = connection.remote;
+        let tls_use = if plan.require.allows_cleartext() { TlsUse::IfOffered } else { TlsUse::Required };
+        let mut opened = self.open(walk, host, plan, connection, tls_use).await;
+        if matches!(opened, Err(Opening::Resumption)) {
+            // What was kept for this plan is forgotten by now, so this happens once.
+            opened = self.dial_again(walk, host, plan, address, tls_use).await;
+        }
+        if matches!(opened, Err(Opening::Tls)) && tls_use == TlsUse::IfOffered {
+            // RFC 7435: opportunistic, so in clear rather than not at all; on a new connection. What
+            // counts is how it goes in clear: no TLS is no failure here.
+            walk.failures.pop();
+            opened = self.dial_again(walk, host, plan, address, TlsUse::Never).await;
+        }
+        let Ok(conversation) = opened else { return false };
+        self.use_connection(walk, host, plan, conversation, false).await;
+        true
+    }
+
+    async fn dial_again(
+        &self,
+        walk: &mut Walk<'_>,
+        host: &str,
+        plan: &TlsPlan,
+        address: SocketAddr,
+        tls_use: TlsUse,
+    ) -> Result<Conversation, Opening> {
+        match self.world.dial.dial(address, host, walk.options.timeouts.connect).await {
+            Ok(connection) => self.open(walk, host, plan, connection, tls_use).await,
+            Err(error) => {
+                not_connected(walk, host, plan, address, &error);
+                Err(Opening::Host)
+            }
+        }
+    }
+
+    async fn open(
+        &self,
+        walk: &mut Walk<'_>,
+        host: &str,
+        plan: &TlsPlan,
+        connection: Connection,
+        tls_use: TlsUse,
+    ) -> Result<Conversation, Opening> {
+        let address = connection.remote;
+        begin_record(walk, host, plan, address);
+        let (mut conversation, opened) = Conversation::open(
+            connection,
+            self.world.tls.clone(),
+            plan,
+            tls_use,
+            &walk.options.hostname,
+            walk.options.timeouts.clone(),
+        )
+        .await;
+        if opened.is_err() && conversation.resumption_failed {
+            debug!(mx = host, %address, "resumption failed");
+            return Err(Opening::Resumption);
+        }
+        self.count(walk, plan, &mut conversation);
+        let Err(end) = opened else { return Ok(conversation) };
+        debug!(mx = host, %address, end = ?end, "session failed");
+        walk.record.tls = conversation.tls_text();
+        walk.failures.push((None, judge::session_failure(&end, host, plan.demands())));
+        let by_tls = matches!(end, SessionEnd::Tls(_)) || matches!(conversation.seen, TlsSeen::Failed(_));
+        Err(if by_tls { Opening::Tls } else { Opening::Host })
+    }
+
+    /// Counts a session for TLS-RPT, once per connection and policy (RFC 8460 §4: sessions, not mails).
+    pub(super) fn count(&self, walk: &Walk<'_>, plan: &TlsPlan, conversation: &mut Conversation) {
+        let Some(report_domain) = &walk.report_domain else { return };
+        if !conversation.first_use_by(report_domain) {
+            return;
+        }
+        let ends = Ends {
+            local: conversation.local,
+            remote: Some(conversation.remote.ip()),
+            helo: conversation.server_name().map(str::to_owned),
+        };
+        self.record_results(tally::of_session(report_domain, plan, &conversation.seen, &ends));
+    }
+}
+
+fn begin_record(walk: &mut Walk<'_>, host: &str, plan: &TlsPlan, address: SocketAddr) {
+    walk.record.host = Some(host.to_owned());
+    walk.record.address = Some(address.ip());
+    walk.record.rule = plan.rule.to_string();
+    walk.record.tls = None;
+    walk.record.verified = None;
+}
+
+fn not_connected(
+    walk: &mut Walk<'_>,
+    host: &str,
+    plan: &TlsPlan,
+    address: SocketAddr,
+    error: &std::io::Error,
+) {
+    begin_record(walk, host, plan, address);
+    let text = format!("connection to {address} failed: {error}");
+    debug!(mx = host, %address, %error, "connection failed");
+    walk.failures.push((None, judge::dial_failure(&text, host)));
+}
