@@ -114,7 +114,7 @@ impl Table {
 
     /// The messages, once for each of their items.
     pub(super) fn ids(&self) -> impl Iterator<Item = QueueId> {
-        self.items.keys().map(|id| id.queue_id)
+        self.all().map(|(id, _)| id.queue_id)
     }
 
     pub(super) fn slot(&self, id: ItemId) -> Option<Slot> {

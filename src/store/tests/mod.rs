@@ -9,6 +9,7 @@ mod full;
 mod harm;
 mod maps;
 mod model;
+mod moving;
 mod readonly;
 mod sim;
 
