@@ -117,8 +117,10 @@ async fn a_stopped_queue_is_checked_exported_and_imported_without_a_daemon() {
     let mut world = world("away.test").await;
     world.farm.hosts[0].down();
     let id = submit_with_dsn(&world, &message("first")).await;
-    world.submit("other@home.test", &["b@else.test"], &message("second")).await;
+    world.route("else.test", 10, "mx.away.test", 0);
+    let second = world.submit("other@home.test", &["b@else.test"], &message("second")).await;
     world.deferred(&id).await;
+    world.deferred(&second).await;
     fails(&world, &["queue", "check"], 2, "stop the daemon first").await;
     world.daemon.stop().await;
     let said = world.daemon.ask(&["queue", "check"]).await;

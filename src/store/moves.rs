@@ -1,7 +1,7 @@
 //! What moved between this store and others, so that importing twice never doubles a message.
 //!
 //! An import is written down before the message is taken in (begun, under which id), and again when
-//! it is (done); in between the message is held and cannot leave. So whenever it is interrupted, the
+//! it is (done), and when it may leave (free); until it is done the message is held and cannot leave. So whenever it is interrupted, the
 //! same import finds out what was done and ends it. An item that was removed by an export is written
 //! down too: it may come back here. Never forgets.
 
@@ -33,8 +33,10 @@ enum Move {
     Out(Timestamp),
     /// About to be taken in under this name.
     Begun(ItemId),
-    /// Taken in under this name.
+    /// Taken in under this name, and perhaps still held for the import.
     Done(ItemId),
+    /// Taken in under this name and let go: nothing is left to do.
+    Free(ItemId),
 }
 
 /// What is to be done about an import.
@@ -84,7 +86,7 @@ impl Moves {
             let from = ItemId { queue_id: portable.id, part: item.part };
             let known = self.ledger.get(&key(&portable.store, from));
             match known.as_deref() {
-                Some(Move::Done(now)) => plan.known.push((item.part, *now)),
+                Some(Move::Done(now) | Move::Free(now)) => plan.known.push((item.part, *now)),
                 Some(Move::Begun(now)) if queue.has(*now) => plan.known.push((item.part, *now)),
                 // Interrupted before it was taken in: what is held cannot have left.
                 Some(Move::Begun(_)) => plan.wanted.push(item.part),
@@ -125,7 +127,7 @@ impl Moves {
             match known {
                 Some(name) => {
                     let done = self.ledger.get(&key(&portable.store, from));
-                    if matches!(done.as_deref(), Some(Move::Begun(_))) {
+                    if matches!(done.as_deref(), Some(Move::Begun(_) | Move::Done(_))) {
                         names.push((from, name, item.clone()));
                     }
                 }
@@ -151,8 +153,12 @@ impl Moves {
             .iter()
             .map(|(from, name, _)| self.ledger.put(key(&portable.store, *from), Move::Done(*name)));
         futures_util::future::join_all(done).await.into_iter().collect::<Result<(), _>>()?;
-        let free: Vec<_> = names.into_iter().map(|(_, name, item)| (name, item)).collect();
+        let free: Vec<_> = names.iter().map(|(_, name, item)| (*name, item.clone())).collect();
         queue.let_go(&free, now).await?;
+        let freed = names
+            .iter()
+            .map(|(from, name, _)| self.ledger.put(key(&portable.store, *from), Move::Free(*name)));
+        futures_util::future::join_all(freed).await.into_iter().collect::<Result<(), _>>()?;
         Ok((id, plan))
     }
 }

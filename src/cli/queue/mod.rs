@@ -58,6 +58,9 @@ pub(super) enum Verb {
     /// goes out meanwhile, and stay held, or are removed with --remove when the folder is on stable
     /// storage. The folder has messages.jsonl (envelopes and states) and content/QUEUE-ID.eml. Exit
     /// status 1 when there was nothing to export or some items were left out.
+    #[command(
+        override_usage = "stsrelay queue export --to <FOLDER> [--remove] [--json] <ID...|--sender ...|--all>"
+    )]
     Export(export::Arguments),
     /// Take in the messages of an exported folder
     ///
