@@ -8,6 +8,7 @@ use super::protocol::{
     Answer, PAGE_MAX, QueueAction, QueueEntry, QueueFilter, QueueTotals, Request, SentLine,
 };
 use crate::delivery::Traffic;
+use super::transfer::Transfer;
 use crate::delivery::explain::Explainer;
 use crate::delivery::gather::Gather;
 use crate::net::Clock;
@@ -31,6 +32,8 @@ pub struct AdminHandles {
     pub reporting: Reporting,
     /// How hosts stand.
     pub traffic: Traffic,
+    /// Moves messages out of the queue and into it.
+    pub transfer: Arc<Transfer>,
     /// Explains what would become of mail.
     pub explainer: Explainer,
 }
@@ -109,6 +112,7 @@ impl AdminHandles {
                 Some(json) => Answer::ReportText { json },
                 None => Answer::Nothing { text: format!("no session with {domain} today") },
             },
+            Request::Transfer(request) => self.transfer.answer(request).await,
             Request::Explain { destination, connect } => {
                 Answer::Explained(Box::new(self.explainer.explain(destination, connect).await))
             }

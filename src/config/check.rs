@@ -16,6 +16,9 @@ use crate::tlspolicy::LocalRule;
 const RECIPIENTS_MIN: usize = 100;
 /// RFC 5321 §4.5.3.1.7: a server must take messages of at least so many octets.
 const MESSAGE_BYTES_MIN: u64 = 64 * 1024;
+/// Below, files would come and go with every few messages; beyond, places in them would not fit in 32
+/// bits together with a last group of records.
+const SEGMENT_BYTES: std::ops::RangeInclusive<u64> = 64 << 10..=1 << 30;
 /// A longer random delay would move a day's reports behind the next day's.
 const START_DELAY_SECONDS_MAX: u64 = 24 * 3600;
 
@@ -93,6 +96,9 @@ impl Checker<'_> {
         }
         if server.data_dir.as_os_str().is_empty() {
             self.error("server.data_dir", "is empty");
+        }
+        if !SEGMENT_BYTES.contains(&server.journal_segment.0) {
+            self.error("server.journal_segment", "must be between 64KiB and 1GiB");
         }
     }
 

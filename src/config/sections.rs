@@ -59,6 +59,9 @@ pub struct Server {
     pub data_dir: PathBuf,
     /// Part of every queue id; different on each relay of a fleet.
     pub node: u16,
+    /// A new file of the queue's journal is begun beyond so many octets; a file's space comes back when
+    /// its messages are gone. Read once, at start.
+    pub journal_segment: Size,
 }
 
 /// `[[listener]]`
@@ -395,7 +398,12 @@ impl Default for Config {
 
 impl Default for Server {
     fn default() -> Self {
-        Self { hostname: None, data_dir: PathBuf::from("/var/lib/stsrelay"), node: 1 }
+        Self {
+            hostname: None,
+            data_dir: PathBuf::from("/var/lib/stsrelay"),
+            node: 1,
+            journal_segment: Size(64 << 20),
+        }
     }
 }
 

@@ -73,7 +73,8 @@ pub(super) fn survey_queue(dir: &Path) -> Result<(), QueueError> {
     }
     for path in entries(&dir.join("journal"))? {
         if path.extension().is_some_and(|suffix| suffix == "journal") && path.is_file() {
-            let head = head(&path, HEADER as u64)?;
+            // What cannot be read is damage.
+            let head = head(&path, HEADER as u64).unwrap_or_default();
             if let Err(HeaderError::Newer(found)) = Header::parse(&head) {
                 newest(&path, Some(found), JOURNAL)?;
             }

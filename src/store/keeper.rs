@@ -5,6 +5,7 @@
 use std::collections::BTreeSet;
 use std::fs;
 use std::io::{self, IoSlice};
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::mpsc::SyncSender;
 use std::time::Duration;
@@ -57,6 +58,11 @@ impl Keeper {
                 Ok(answer) => answer,
                 Err(_) => None,
             };
+            if self.is_read_only().await {
+                // Nothing of the rest could be done.
+                let _ = answer.map(|answer| answer.send(()));
+                continue;
+            }
             self.refill_reserve();
             self.reap().await;
             self.empty_trash();
@@ -109,7 +115,7 @@ impl Keeper {
             Health::Full(_) => {
                 !table.starved && table.segments.live(segment) <= self.shared.limits.reserve_bytes / COPY_PART
             }
-            Health::Failed(_) => false,
+            Health::ReadOnly(_) | Health::Failed(_) => false,
         }
     }
 
@@ -195,8 +201,10 @@ impl Keeper {
     fn unlink(&mut self, segment: u32) -> bool {
         let path = self.shared.segment_path(segment);
         let disk = self.shared.disk.as_ref();
+        let spoiled = self.shared.table().segments.is_spoiled(segment);
+        let removed = if spoiled { self.set_aside(&path) } else { disk.remove(&path) };
         // The name must be gone for good before a later segment may go.
-        match disk.remove(&path).and_then(|()| sync_parent(disk, &path)) {
+        match removed.and_then(|()| sync_parent(disk, &path)) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => {
                 tracing::warn!(%error, path = %path.display(), "cannot remove an old journal segment");
                 false
@@ -207,6 +215,22 @@ impl Keeper {
                 true
             }
         }
+    }
+
+    /// What is damaged may be all that is left of a message: moved, never removed.
+    fn set_aside(&self, path: &Path) -> io::Result<()> {
+        let disk = self.shared.disk.as_ref();
+        let dir = self.shared.dir.join("damaged");
+        disk.create_dir(&dir)?;
+        let Some(name) = path.file_name() else { return Ok(()) };
+        disk.rename(path, &dir.join(name))?;
+        disk.sync_dir(&dir)?;
+        tracing::warn!(
+            path = %dir.join(name).display(),
+            "a damaged journal segment that no queued message needs any more is kept here; remove it when you do not \
+             need it"
+        );
+        Ok(())
     }
 
     /// Whether the segment is empty now.
@@ -222,7 +246,8 @@ impl Keeper {
                 unreadable
             }
             Err(error) => {
-                tracing::warn!(%error, "cannot compact a segment of the queue journal");
+                self.stuck = Some(segment);
+                tracing::error!(%error, "a segment of the queue journal cannot be read; its messages wait until it can");
                 return false;
             }
         };
@@ -271,6 +296,24 @@ impl Keeper {
                     let mut table = self.shared.table();
                     table.file_bytes = table.file_bytes.saturating_sub(len);
                 }
+            }
+        }
+    }
+
+    /// Whether the disk still is read-only; asks it when it was.
+    async fn is_read_only(&self) -> bool {
+        let was = |shared: &Shared| matches!(shared.table().health, Health::ReadOnly(_));
+        if !was(&self.shared) {
+            return false;
+        }
+        match self.journal.resume().await {
+            Ok(()) => {
+                tracing::info!("the disk can be written to again: messages are accepted and delivered");
+                false
+            }
+            Err(error) => {
+                tracing::debug!(%error, "the disk still is read-only");
+                was(&self.shared)
             }
         }
     }

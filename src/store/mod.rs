@@ -11,6 +11,7 @@
 //! way their loops run.
 
 mod body;
+mod check;
 mod compaction;
 mod dense;
 mod destinations;
@@ -24,6 +25,7 @@ mod journal;
 mod keeper;
 mod ledger;
 mod lines;
+pub mod moves;
 mod notions;
 mod open;
 pub mod policies;
@@ -41,12 +43,14 @@ mod table;
 mod tests;
 
 pub use evidence::{EvidenceCursor, EvidenceFilter, EvidenceLimits, EvidencePage, Tried};
+pub use check::{Checked, Finding, Severity, check};
 pub use format::survey;
 pub use ground::Ground;
+pub use moves::{Moves, Plan};
 pub use policies::Policies;
 pub use queue::{
-    AdminAction, Body, BodyReader, BodyWriter, Claim, Entry, EntryState, Filter, Health, NewMessage, Page,
-    Queue, QueueError, QueueOptions, Stats,
+    AdminAction, Body, BodyReader, BodyWriter, Claim, Entry, EntryState, Export, Filter, Health, NewMessage,
+    Page, Portable, PortableItem, Queue, QueueError, QueueOptions, Stats,
 };
 pub use reports::{ReportEntry, Reports, RuaState, RuaStatus};
 pub use results::Results;

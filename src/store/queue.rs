@@ -5,6 +5,7 @@
 //! See `journal` for how records are written, `table` for what is in memory, `open` for starting.
 
 mod operate;
+mod portable;
 
 use std::fs::File;
 use std::path::PathBuf;
@@ -20,6 +21,8 @@ pub use super::notions::{
     AdminAction, Claim, Entry, EntryState, Filter, Health, NewMessage, Page, QueueError, Stats,
 };
 
+pub use portable::{Export, Portable, PortableItem};
+
 use super::body;
 use super::evidence::{Tried, render_draft};
 use super::ground;
@@ -30,7 +33,7 @@ use super::open::{self, Opened};
 use super::read;
 use super::record::{self, Change, Message};
 use super::shared::{Shared, blocking};
-use super::table::{DOOMED, Leased, length, micros, timestamp};
+use super::table::{DOOMED, Leased, Table, length, micros, timestamp};
 use crate::mail::Destination;
 use crate::queue::{QueueId, QueueItem, Settlement};
 
@@ -151,9 +154,7 @@ impl Queue {
         shared.refusal()?;
         let leased = {
             let mut table = shared.table();
-            if let (Health::Full(text), true) = (&table.health, table.starved) {
-                return Err(QueueError::Full(text.clone()));
-            }
+            unrecordable(&table)?;
             table.claim(micros(now), max, length(lease))
         };
         self.claims(leased, now, lease).await
@@ -176,9 +177,7 @@ impl Queue {
         let (mut leased, mut unparked) = (Vec::new(), Vec::new());
         {
             let mut table = shared.table();
-            if let (Health::Full(text), true) = (&table.health, table.starved) {
-                return Err(QueueError::Full(text.clone()));
-            }
+            unrecordable(&table)?;
             for (destination, max) in wanted {
                 let (some, parked) = table.claim_parked(destination, micros(now), *max, length(lease));
                 leased.extend(some);
@@ -392,7 +391,8 @@ impl Queue {
         self.inner.shared.refusal()?;
         match &self.inner.shared.table().health {
             Health::Full(text) => Err(QueueError::Full(text.clone())),
-            _ => Ok(()),
+            Health::ReadOnly(text) => Err(QueueError::ReadOnly(text.clone())),
+            Health::Fine | Health::Failed(_) => Ok(()),
         }
     }
 
@@ -463,6 +463,15 @@ impl Drop for Inner {
         drop(ask);
         keeper.join();
         drop(lock);
+    }
+}
+
+/// Why nothing may be delivered: what became of it could not be recorded.
+fn unrecordable(table: &Table) -> Result<(), QueueError> {
+    match &table.health {
+        Health::Full(text) if table.starved => Err(QueueError::Full(text.clone())),
+        Health::ReadOnly(text) => Err(QueueError::ReadOnly(text.clone())),
+        Health::Fine | Health::Full(_) | Health::Failed(_) => Ok(()),
     }
 }
 

@@ -1,7 +1,7 @@
 //! What the queue's threads and callers share: the table, the disk, where everything is.
 //!
 //! Layout below `data_dir/queue`: `journal/` segments, `bodies/` contents over 1 MB, `spool/`
-//! contents being received, `index/` sled, `state` the marker of start and stop, `lock`, and
+//! contents being received, `index/` sled, `damaged/` segments in which something was damaged, `state` the marker of start and stop, `lock`, and
 //! `reserve`, space given up when the disk is full so that deliveries can still be recorded.
 
 use std::collections::BTreeMap;

@@ -121,6 +121,11 @@ impl Table {
         self.items.len()
     }
 
+    /// The messages, once for each of their items.
+    pub(super) fn ids(&self) -> impl Iterator<Item = QueueId> {
+        self.all().map(|(id, _)| id.queue_id)
+    }
+
     pub(super) fn slot(&self, id: ItemId) -> Option<Slot> {
         self.items.get(&id.into()).map(|packed| (*packed).into())
     }

@@ -95,12 +95,12 @@ impl IntakeError {
                 Reply::new(552, EnhancedStatus::new(5, 3, 4), self.to_string())
             }
             Self::Loop(_) => Reply::new(554, EnhancedStatus::new(5, 4, 6), self.to_string()),
-            Self::Queue(error) => queue_reply(matches!(error, QueueError::Full(_))),
+            Self::Queue(error) => queue_reply(matches!(error, QueueError::Full(_) | QueueError::ReadOnly(_))),
         }
     }
 }
 
-/// What a client is told when the queue cannot take mail: its disk is full, or something worse.
+/// What a client is told when the queue cannot take mail: its disk takes nothing now, or something worse.
 pub(super) fn queue_reply(full: bool) -> Reply {
     if full {
         Reply::new(452, EnhancedStatus::new(4, 3, 1), "no space for mail now, try again later")

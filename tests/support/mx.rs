@@ -152,6 +152,11 @@ impl Mx {
         self.log.lock().expect("no panic").clone()
     }
 
+    /// How many messages reached it so far.
+    pub fn arrived(&self) -> usize {
+        self.log.lock().expect("no panic").arrivals.len()
+    }
+
     /// Becomes a black hole: nobody is refused, and nobody is answered. Until dropped, what is given
     /// back keeps it so.
     pub async fn swallow(&self) -> BlackHole {

@@ -1,13 +1,17 @@
 //! The queue as its callers see it, on good and bad disks.
 
 mod boundary;
+mod checks;
 mod crash;
 mod damage;
 mod evidence;
 mod formats;
 mod full;
+mod harm;
 mod maps;
 mod model;
+mod moving;
+mod readonly;
 mod sim;
 
 use std::net::IpAddr;
