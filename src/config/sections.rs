@@ -200,10 +200,11 @@ pub struct Delivery {
     pub chunking: bool,
     /// Octets per second that a host must take of a message's content, on average.
     pub minimum_rate: Size,
-    /// How long to wait for MX hosts.
-    pub timeouts: Timeouts,
+    // Before the tables, so that an empty list shows under `[delivery]`.
     /// Limits for some destinations.
     pub destination: Vec<DestinationSection>,
+    /// How long to wait for MX hosts.
+    pub timeouts: Timeouts,
     /// How long open connections are kept for the next message.
     pub pool: Pool,
 }
