@@ -7,8 +7,8 @@ use tracing::info;
 use super::protocol::{
     Answer, PAGE_MAX, QueueAction, QueueEntry, QueueFilter, QueueTotals, Request, SentLine,
 };
-use crate::delivery::Traffic;
 use super::transfer::Transfer;
+use crate::delivery::Traffic;
 use crate::delivery::explain::Explainer;
 use crate::delivery::gather::Gather;
 use crate::net::Clock;

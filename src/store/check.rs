@@ -161,7 +161,7 @@ impl Check {
             );
         }
         let mut table = Table::new();
-        replay::replay(&files, nonce, None, &mut table)?;
+        replay::replay(&files, nonce, None, &mut table, &mut without_evidence)?;
         let items = all(&table);
         let messages: BTreeSet<QueueId> = items.iter().map(|(id, _)| id.queue_id).collect();
         (self.done.items, self.done.messages) = (items.len() as u64, messages.len() as u64);
@@ -322,7 +322,7 @@ impl Check {
         files.iter().for_each(|file| table.segments.set_len(file.number, file.len));
         let loaded = Index::open(&copy.0).and_then(|index| {
             let checkpoint = index.load(&nonce, &mut table, &mut BTreeSet::new())?;
-            replay::replay(files, nonce, Some(checkpoint.position), &mut table)
+            replay::replay(files, nonce, Some(checkpoint.position), &mut table, &mut without_evidence)
                 .map_err(|error| error.to_string())
         });
         if let Err(reason) = loaded {
@@ -436,4 +436,9 @@ fn copy_all(from: &Path, to: &Path) -> io::Result<()> {
         }
     }
     Ok(())
+}
+
+/// Evidence is no part of what is checked; nothing of it is kept in memory.
+fn without_evidence(table: &mut Table) {
+    table.evidence.done(usize::MAX);
 }

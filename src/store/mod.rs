@@ -42,8 +42,8 @@ mod table;
 #[cfg(test)]
 mod tests;
 
-pub use evidence::{EvidenceCursor, EvidenceFilter, EvidenceLimits, EvidencePage, Tried};
 pub use check::{Checked, Finding, Severity, check};
+pub use evidence::{EvidenceCursor, EvidenceFilter, EvidenceLimits, EvidencePage, Tried};
 pub use format::survey;
 pub use ground::Ground;
 pub use moves::{Moves, Plan};

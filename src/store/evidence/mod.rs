@@ -97,7 +97,9 @@ impl Pending {
 
     /// The oldest of them are in the log, or given up.
     pub(super) fn done(&mut self, count: usize) {
-        if let Some((at, _)) = count.checked_sub(1).and_then(|last| self.list.get(last)) {
+        if let Some((at, _)) =
+            count.checked_sub(1).and_then(|last| self.list.get(last.min(self.list.len().saturating_sub(1))))
+        {
             self.moved = Some(*at);
         }
         let gone = self.list.drain(..count.min(self.list.len())).map(|(_, content)| content.len());
