@@ -8,7 +8,9 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use tokio::sync::{Semaphore, watch};
+use futures_util::FutureExt;
+use futures_util::future::{BoxFuture, Shared};
+use tokio::sync::{Semaphore, oneshot};
 
 use super::Inner;
 use crate::mail::Domain;
@@ -36,9 +38,13 @@ pub(super) enum Fetched {
     Trouble(FetchTrouble),
 }
 
+/// A fetch under way: what it brings, or nothing when its task ended early. Those who wait go on in
+/// the order in which they came, which a `watch` channel would leave to chance.
+type UnderWay = Shared<BoxFuture<'static, Option<Fetched>>>;
+
 /// The fetches in flight.
 pub(super) struct Fetches {
-    in_flight: Mutex<HashMap<Domain, watch::Receiver<Option<Fetched>>>>,
+    in_flight: Mutex<HashMap<Domain, UnderWay>>,
     permits: Semaphore,
 }
 
@@ -51,7 +57,7 @@ impl Fetches {
         self.lock().contains_key(domain)
     }
 
-    fn lock(&self) -> MutexGuard<'_, HashMap<Domain, watch::Receiver<Option<Fetched>>>> {
+    fn lock(&self) -> MutexGuard<'_, HashMap<Domain, UnderWay>> {
         self.in_flight.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -70,17 +76,14 @@ impl Drop for InFlight {
 
 impl Inner {
     /// Starts a fetch, or joins the one in flight. `id` is the TXT id seen, if one was.
-    pub(super) fn start_fetch(
-        self: &Arc<Self>,
-        domain: &Domain,
-        id: Option<&str>,
-    ) -> watch::Receiver<Option<Fetched>> {
+    pub(super) fn start_fetch(self: &Arc<Self>, domain: &Domain, id: Option<&str>) -> UnderWay {
         let mut in_flight = self.fetches.lock();
-        if let Some(receiver) = in_flight.get(domain) {
-            return receiver.clone();
+        if let Some(under_way) = in_flight.get(domain) {
+            return under_way.clone();
         }
-        let (sender, receiver) = watch::channel(None);
-        in_flight.insert(domain.clone(), receiver.clone());
+        let (sender, receiver) = oneshot::channel();
+        let under_way = receiver.map(Result::ok).boxed().shared();
+        in_flight.insert(domain.clone(), under_way.clone());
         let over = InFlight { inner: Arc::clone(self), domain: domain.clone() };
         let id = id.map(str::to_owned);
         tokio::spawn(async move {
@@ -90,9 +93,10 @@ impl Inner {
             let fetched = inner.fetch(&over.domain, id).await;
             // The entry is kept: from here on a new caller need not join this fetch.
             drop(over);
-            sender.send_replace(Some(fetched));
+            // Nobody need be waiting.
+            let _ = sender.send(fetched);
         });
-        receiver
+        under_way
     }
 
     /// Fetches and waits; `None` when nothing came in time. The fetch goes on.
@@ -102,9 +106,7 @@ impl Inner {
         id: Option<&str>,
         within: Duration,
     ) -> Option<Fetched> {
-        let mut receiver = self.start_fetch(domain, id);
-        let fetched = tokio::time::timeout(within, receiver.wait_for(Option::is_some)).await;
-        fetched.ok()?.ok()?.clone()
+        tokio::time::timeout(within, self.start_fetch(domain, id)).await.ok()?
     }
 
     async fn fetch(&self, domain: &Domain, id: Option<String>) -> Fetched {

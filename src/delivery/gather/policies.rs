@@ -48,7 +48,8 @@ impl Gather {
         let fetched = match assessment.fetch {
             Fetch::No => None,
             Fetch::Background => {
-                inner.start_fetch(domain, txt.id());
+                // It runs in a task of its own; nobody waits for it.
+                drop(inner.start_fetch(domain, txt.id()));
                 None
             }
             // RFC 8461 §5.1 allows to fetch behind the first message's back; waiting closes the window.

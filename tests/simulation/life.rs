@@ -1,0 +1,236 @@
+//! One life of the relay: the real stories over the simulated doors, from start to end.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures_util::FutureExt;
+use stsrelay::config::{Settings, Sources, settings};
+use stsrelay::delivery::gather::Gather;
+use stsrelay::delivery::{self, Delivery};
+use stsrelay::mail::Domain;
+use stsrelay::net::World;
+use stsrelay::net::tls::{ClientOptions, ClientTls};
+use stsrelay::reporting::Reporting;
+use stsrelay::store::ground::{Ground, Limits, Loops};
+use stsrelay::store::{Health, Policies, Queue, Reports, Results};
+use stsrelay::submission::Sessions;
+use tokio::sync::watch;
+use tokio::task::JoinSet;
+use tokio::time::{Instant, sleep, timeout};
+use tokio_util::sync::CancellationToken;
+
+use crate::doors::Doors;
+use crate::scenario::trouble_for_ever;
+use crate::senders::send_for_ever;
+use crate::sim::{Chance, Sim, WallClock, epoch};
+
+/// Housekeeping of the queue; every half second would be most of the work of a simulation.
+const ROUND: Duration = Duration::from_secs(120);
+/// Small, so that segments come and go.
+const SEGMENT_BYTES: u64 = 96 << 10;
+const RESERVE_BYTES: u64 = 128 << 10;
+/// Senders at a time, and the mean seconds between two sessions of one.
+const SENDERS: u64 = 3;
+const SENDING_EVERY: u64 = 2500;
+/// More than any message waits in the simulation, and less than two.
+const LIFETIME: Duration = Duration::from_secs(36 * 3600);
+
+/// What a life is to be.
+pub struct Plan {
+    pub length: Duration,
+    pub clean: bool,
+    /// With senders and troubles; without, it ends when the queue is empty.
+    pub troubled: bool,
+    /// Differs between lives.
+    pub seed: u64,
+    /// Differs between boots.
+    pub boot: u64,
+}
+
+/// How it ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Ended {
+    /// Closed in order.
+    Closed,
+    /// In the midst of things.
+    Crashed,
+    /// It did not start.
+    NotStarted,
+    /// Nothing is left to deliver, or its time is over; with the items left.
+    Empty(usize),
+}
+
+pub struct House {
+    pub root: PathBuf,
+    roots: PathBuf,
+    config: PathBuf,
+}
+
+impl House {
+    /// Writes the relay's configuration.
+    pub fn new(root: &Path, root_pem: &str) -> Self {
+        let path = |name: &str| root.join(name);
+        std::fs::write(path("roots.pem"), root_pem).unwrap();
+        let data = path("data");
+        std::fs::create_dir_all(&data).unwrap();
+        let text = format!(
+            "[server]\nhostname = \"relay.example\"\ndata_dir = \"{}\"\n\
+             [tlsrpt]\norganization_name = \"Simulation\"\ncontact_info = \"postmaster@relay.example\"\n\
+             from = \"tlsrpt@relay.example\"\n",
+            data.display()
+        );
+        std::fs::write(path("stsrelay.toml"), text).unwrap();
+        Self { root: root.to_owned(), roots: path("roots.pem"), config: path("stsrelay.toml") }
+    }
+
+    pub fn data(&self) -> PathBuf {
+        self.root.join("data")
+    }
+
+    fn settings(&self) -> Settings {
+        let sources = Sources { file: Some(self.config.clone()), ..Sources::default() };
+        let loaded = sources.load().unwrap_or_else(|error| panic!("{error}"));
+        let mut settings = settings(&loaded).unwrap_or_else(|errors| panic!("{errors:?}"));
+        settings.delivery.retry.lifetime = LIFETIME;
+        settings
+    }
+}
+
+/// Runs one life to its end.
+pub fn live(sim: &Arc<Sim>, house: &House, plan: &Plan) -> Ended {
+    let runtime =
+        tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build().unwrap();
+    let ended = runtime.block_on(async {
+        sim.time.begin();
+        // How the last process ended is not news any more.
+        let _ = sim.disk.died.notified().now_or_never();
+        sim.disk.restart();
+        // Whoever would have ended it is gone with the last life.
+        sim.net().dns_down = false;
+        sim.set_dead(false);
+        let ended = within(sim, house, plan).await;
+        // From here on nothing reaches the disk or anybody outside.
+        sim.disk.stop();
+        sim.set_dead(true);
+        sim.time.end();
+        ended
+    });
+    drop(runtime);
+    ended
+}
+
+async fn within(sim: &Arc<Sim>, house: &House, plan: &Plan) -> Ended {
+    let began = Instant::now();
+    let settings = house.settings();
+    let clock = Arc::new(WallClock(Arc::clone(sim)));
+    let now = || epoch() + jiff::SignedDuration::from_millis(sim.time.wall());
+    let ground = Ground {
+        disk: Arc::new(sim.disk.clone()),
+        loops: Loops::Tasks,
+        boot: format!("boot {}", plan.boot),
+        limits: Limits { segment_bytes: SEGMENT_BYTES, reserve_bytes: RESERVE_BYTES, round: ROUND },
+        index: false,
+        nonce: [7; 16],
+    };
+    let data = house.data();
+    let opened = (|| {
+        let (queue, mut told) = Queue::open_over(&ground, &settings.queue, now())?;
+        let (policies, more) = Policies::open_over(&ground, &data)?;
+        told.extend(more);
+        let (results, more) = Results::open_over(&ground, &data)?;
+        told.extend(more);
+        let (reports, more) = Reports::open_over(&ground, &data)?;
+        told.extend(more);
+        Ok::<_, stsrelay::store::QueueError>((queue, policies, results, reports, told))
+    })();
+    let (queue, policies, results, reports, told) = match opened {
+        Ok(opened) => opened,
+        Err(error) => {
+            let error = error.to_string().replace(&house.root.display().to_string(), "");
+            sim.note(format_args!("the relay does not start: {error}"));
+            return Ended::NotStarted;
+        }
+    };
+    for told in told {
+        sim.note(format_args!("repaired: {}", told.replace(&house.root.display().to_string(), "")));
+    }
+    let options = ClientOptions { use_system_roots: false, extra_roots_file: Some(house.roots.clone()) };
+    let doors = Arc::new(Doors(Arc::clone(sim)));
+    let world = World {
+        clock: clock.clone(),
+        random: Arc::new(Chance::new(plan.seed)),
+        dns: doors.clone(),
+        https: doors.clone(),
+        dial: doors,
+        tls: ClientTls::with_clock(&options, clock.clone()).unwrap(),
+    };
+    let (_submission, submission_now) = watch::channel(Arc::new(settings.submission));
+    let (_tls, tls) = watch::channel(None);
+    let (_delivery, delivery_now) = watch::channel(Arc::new(settings.delivery));
+    let (_gather, gather_now) = watch::channel(Arc::new(settings.gather));
+    let (_reporting, reporting_now) = watch::channel(Arc::new(settings.reporting));
+    let listener = submission_now.borrow().listeners[0].clone();
+    let shutdown = CancellationToken::new();
+    let gather = Gather::new(world.clone(), policies.clone(), results.clone(), gather_now);
+    let reporter =
+        Reporting::new(world.clone(), queue.clone(), results.clone(), reports.clone(), reporting_now);
+    let deliverer =
+        Delivery::new(world.clone(), gather.clone(), queue.clone(), results.clone(), delivery_now);
+    let prefetcher = gather.clone();
+    let sessions = Arc::new(Sessions::new(
+        submission_now,
+        tls,
+        queue.clone(),
+        clock,
+        Arc::new(move |domain: &Domain| prefetcher.prefetch(domain)),
+        shutdown.clone(),
+    ));
+    let mut stories = JoinSet::new();
+    let token = shutdown.clone();
+    stories.spawn(async move { gather.run_refresher(token).await });
+    stories.spawn(delivery::run(deliverer, shutdown.clone()));
+    stories.spawn(reporter.run(shutdown.clone()));
+    let mut outside = JoinSet::new();
+    if plan.troubled {
+        outside.spawn(trouble_for_ever(Arc::clone(sim)));
+        for _ in 0..SENDERS {
+            let (sim, sessions, listener) = (Arc::clone(sim), Arc::clone(&sessions), listener.clone());
+            outside.spawn(send_for_ever(sim, sessions, listener, SENDING_EVERY));
+        }
+    }
+    loop {
+        tokio::select! {
+            biased;
+            () = sim.disk.died.notified() => return Ended::Crashed,
+            broken = stories.join_next() => {
+                sim.violation(format_args!("a story ended by itself: {broken:?}"));
+                return Ended::Crashed;
+            }
+            () = sleep(Duration::from_secs(600)) => {}
+        }
+        let stats = queue.stats();
+        let left = (stats.active + stats.deferred) as usize;
+        if !plan.troubled && (left == 0 || began.elapsed() >= plan.length) {
+            return Ended::Empty(left);
+        }
+        // Whoever runs the relay restarts it when its disk is sound again.
+        let failed = matches!(queue.health(), Health::Failed(_)) && sim.once_in(3);
+        if failed || began.elapsed() >= plan.length {
+            break;
+        }
+    }
+    if !plan.clean {
+        return Ended::Crashed;
+    }
+    sim.note("the relay is asked to stop");
+    shutdown.cancel();
+    let all = async {
+        while stories.join_next().await.is_some() {}
+        results.flush().await;
+        queue.close().await;
+    };
+    let closed = timeout(Duration::from_secs(60), all).await.is_ok() && !sim.is_dead();
+    drop((policies, reports));
+    if closed { Ended::Closed } else { Ended::Crashed }
+}
