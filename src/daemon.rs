@@ -26,6 +26,7 @@ use tracing::{error, info, warn};
 
 use self::reload::Channels;
 use self::storage::Storage;
+use crate::admin::transfer::Transfer;
 use crate::admin::{self, AdminHandles};
 use crate::config::{ConfigError, Doors, Loaded, Settings, Sources, doors};
 use crate::delivery::explain::Explainer;
@@ -176,13 +177,26 @@ impl Daemon {
             storage.reports.clone(),
             receivers.reporting,
         );
+        let deliverer = Delivery::new(
+            world.clone(),
+            gatherer.clone(),
+            storage.queue.clone(),
+            storage.results.clone(),
+            receivers.delivery.clone(),
+        );
         let handles = AdminHandles {
+            traffic: deliverer.traffic(),
             clock: Arc::clone(&world.clock),
             queue: storage.queue.clone(),
             policies: storage.policies.clone(),
             gather: gatherer.clone(),
             reports: storage.reports.clone(),
             reporting: reporter.clone(),
+            transfer: Arc::new(Transfer::new(
+                Arc::clone(&world.clock),
+                storage.queue.clone(),
+                storage.moves.clone(),
+            )),
             explainer: Explainer {
                 world: world.clone(),
                 gather: gatherer.clone(),
@@ -192,13 +206,6 @@ impl Daemon {
                 gathering: receivers.gather,
             },
         };
-        let deliverer = Delivery::new(
-            world.clone(),
-            gatherer.clone(),
-            storage.queue.clone(),
-            storage.results.clone(),
-            receivers.delivery,
-        );
         let addresses: Vec<(String, SocketAddr)> = listeners
             .iter()
             .flat_map(|(listener, sockets)| {
@@ -339,6 +346,7 @@ impl Daemon {
         let state = match &health {
             Health::Fine => "accepting mail".to_owned(),
             Health::Full(text) => format!("not accepting mail, disk full: {text}"),
+            Health::ReadOnly(text) => format!("not accepting mail, disk read-only: {text}"),
             Health::Failed(text) => format!("not accepting mail, storage failed: {text}"),
         };
         notify(&[NotifyState::Status(&format!("{state}; {totals}"))]);
@@ -346,6 +354,9 @@ impl Daemon {
             match &health {
                 Health::Fine => info!("accepting mail again"),
                 Health::Full(text) => error!(cause = %text, "not accepting mail: the disk is full"),
+                Health::ReadOnly(text) => {
+                    error!(cause = %text, "not accepting or delivering mail: the disk is read-only");
+                }
                 Health::Failed(text) => {
                     error!(cause = %text, "not accepting mail: storage failed; restart when it is repaired");
                 }

@@ -11,13 +11,14 @@
 //!                                                                    [I1: the 250 is said here]
 //! delivery::run
 //!  -> store::Queue::claim_due  leased, fenced claims                 -> QueueItem
+//!  -> turns, traffic           a place for it, or set aside while its hosts are left alone
 //!  -> delivery::attempt
 //!      -> gather::sts          cache, TXT id, HTTPS fetch, freshness -> StsState
 //!      -> gather::route        MX, implicit MX, null MX              -> Route
 //!      for each host, in the order of RFC 5321 §5.1:
 //!      -> gather::host         addresses, then TLSA records          -> HostAnswers
 //!      -> tlspolicy::decide    facts                                 -> Verdict
-//!      -> pool, or net::tcp                                          -> connection
+//!      -> pool, or net::tcp::eyeballs                                -> connection
 //!      -> conversation         drives smtp::client::Session          -> what TLS showed, how it ended
 //!      -> judge                consequences                          -> outcomes, next host
 //!      -> tally                what TLS showed                       -> store::Results      [I8]
@@ -51,7 +52,7 @@
 //! ```
 //!
 //! `mail`, `smtp`, `route`, `sts`, `dane`, `tlsrpt`, `dsn`, `tlspolicy`, `queue` and
-//! `delivery::judge` are pure: no clock, no disk, no network; bytes, facts and `now` come in.
+//! `delivery::judge`, `hosts`, `pace`, `turns`, `limits` and `throttle` are pure: no clock, no disk, no network; bytes, facts and `now` come in.
 //! samotop is named in `submission` alone, sled in `store`, hickory in `net::dns`, reqwest in
 //! `net::https`, mail-auth in `reporting`.
 //!
@@ -71,8 +72,8 @@
 //!   counted (RFC 8460 §5).
 //! - **I9** Delivery is at-least-once; only the window between the final dot and its reply, or a crash
 //!   before that reply is recorded, may duplicate, and the log says so.
-//! - **I10** A pooled connection carries a message only if what was verified on it satisfies that
-//!   message's plan.
+//! - **I10** A pooled connection or resumed TLS session carries a message only if what was verified on it
+//!   satisfies that message's plan.
 //!
 //! # The outside is passed in
 //!

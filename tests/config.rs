@@ -7,7 +7,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
-use stsrelay::config::{Config, Sources, load};
+use stsrelay::config::{Config, Sources, check, load};
 use tempfile::TempDir;
 
 /// A directory with `stsrelay.toml` holding `text`.
@@ -399,4 +399,49 @@ fn the_quick_start_is_a_good_configuration() {
     let folder = tempfile::tempdir().unwrap();
     let output = stsrelay(folder.path(), &["config", "check", "--config", file.to_str().unwrap()]);
     assert_eq!(output.status.code(), Some(0), "{}", stderr(&output));
+}
+
+#[test]
+fn source_addresses_are_addresses_or_tables_with_a_name() {
+    let load = |text: &str| {
+        let (_folder, file) =
+            folder(&format!("[server]\nhostname = \"relay.example.org\"\n[delivery]\n{text}\n"));
+        Sources { file: Some(file), ..Sources::default() }.load()
+    };
+    let good = "source_addresses = [\"127.0.0.5\", { address = \"::1\", hostname = \"out.example.org\" }]";
+    let loaded = load(good).unwrap();
+    let sources = &loaded.config.delivery.source_addresses;
+    assert_eq!(sources[0].address.to_string(), "127.0.0.5");
+    assert_eq!(sources[1].hostname.as_ref().map(|name| name.as_str()), Some("out.example.org"));
+    let shown = serde_json::to_value(sources).unwrap();
+    let expected = serde_json::json!(["127.0.0.5", { "address": "::1", "hostname": "out.example.org" }]);
+    assert_eq!(shown, expected);
+    let now = "2026-11-22T00:00:00Z".parse().unwrap();
+    let findings = |text: &str| match load(text) {
+        Err(error) => vec![format!("error: {}", error.text)],
+        Ok(loaded) => {
+            let found = check(&loaded, now);
+            let lines = |kind: &str, list: Vec<stsrelay::config::ConfigError>| {
+                list.into_iter()
+                    .filter(|error| error.key == "delivery.source_addresses")
+                    .map(|error| format!("{kind}: {}", error.text))
+                    .collect::<Vec<_>>()
+            };
+            [lines("error", found.errors), lines("note", found.notes)].concat()
+        }
+    };
+    assert_eq!(findings(good), Vec::<String>::new());
+    for (list, words) in [
+        ("\"relay\"", "is not an address"),
+        ("25", "expected an address such as"),
+        ("{ adress = \"127.0.0.1\" }", "unknown key"),
+        ("{ hostname = \"a.example\" }", "is missing"),
+        ("\"0.0.0.0\"", "error: 0.0.0.0 is not an address to send from"),
+        ("\"127.0.0.5\", \"127.0.0.5\"", "error: 127.0.0.5 is listed twice"),
+        ("{ address = \"127.0.0.5\", hostname = \"localhost\" }", "error: \"localhost\" (127.0.0.5) is not"),
+        ("\"198.51.100.1\"", "note: 198.51.100.1 cannot be bound on this host"),
+    ] {
+        let found = findings(&format!("source_addresses = [{list}]"));
+        assert!(found.len() == 1 && found[0].contains(words), "{list}: {found:?}");
+    }
 }

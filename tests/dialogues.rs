@@ -13,6 +13,8 @@
 //! begin: <from> [size=N] [8bit] [smtputf8] [requiretls] [ret=full|hdrs] [envid=X]
 //! rcpt: <to> [notify=never|success,failure,delay] [orcpt=X]     one line each after begin
 //! body: ok | fails                            the content goes out now
+//! chunking                                    BDAT is used where it is offered
+//! chunk: more | last | fails                  a chunk goes out now
 //! idle                                        the session is ready for a message
 //! result: answered 250 550 | broken - 550 [uncertain] | unsupported WHAT
 //! quit                                        we are done
@@ -31,7 +33,7 @@ use std::{fs, str};
 
 use stsrelay::mail::{BodyType, Mailbox, Notify, NotifyWhen, Ret, ReversePath};
 use stsrelay::smtp::client::{
-    Action, Missing, Phase, Session, SessionEnd, Timeouts, TlsUse, Transaction, TransactionEnd,
+    Action, Chunk, Missing, Phase, Session, SessionEnd, Timeouts, TlsUse, Transaction, TransactionEnd,
     TransactionRecipient,
 };
 use stsrelay::tlspolicy::{CertificateFailure, TlsFailure};
@@ -173,6 +175,16 @@ fn play(script: &str, pieces: Pieces) -> Result<(), String> {
                 expect(matches!(action, Action::SendBody { .. }), format!("{action:?}"))?;
                 session.handle_sent(if rest == "fails" { Err("broken pipe".into()) } else { Ok(()) });
             }
+            "chunk" => {
+                let action = session.next_action();
+                expect(matches!(action, Action::SendChunk { .. }), format!("{action:?}"))?;
+                session.handle_chunk(match rest.as_str() {
+                    "more" => Ok(Chunk::More),
+                    "last" => Ok(Chunk::Last),
+                    _ => Err("broken pipe".into()),
+                });
+            }
+            "chunking" => session.use_chunking(true),
             "idle" => {
                 let action = session.next_action();
                 expect(action == Action::Idle, format!("{action:?}"))?;
@@ -312,10 +324,11 @@ fn end_words(end: &SessionEnd) -> String {
     match end {
         SessionEnd::Quit => "quit".to_owned(),
         SessionEnd::Refused { phase, reply } => format!("refused {} {}", phase_word(*phase), reply.code),
+        SessionEnd::BdatUnknown(reply) => format!("bdat-unknown {}", reply.code),
         SessionEnd::Tls(failure) => format!(
             "tls {}",
             match failure {
-                TlsFailure::NotOffered(_) => "not-offered",
+                TlsFailure::NotOffered(_) | TlsFailure::Refused(_) => "not-offered",
                 TlsFailure::Certificate(_) => "certificate",
                 TlsFailure::Handshake(_) => "handshake",
                 TlsFailure::Injected => "injected",

@@ -176,3 +176,87 @@ async fn a_host_whose_certificate_goes_bad_and_forgets_its_sessions_gets_no_mail
     world.daemon.ask(&["queue", "retry", "--all"]).await;
     world.arrivals(0, 2).await;
 }
+
+#[tokio::test]
+async fn content_goes_out_by_bdat_where_it_is_offered_octet_by_octet_as_it_was() {
+    let world = World::start(2, &[], "").await;
+    for (host, domain) in ["chunking.test", "plain.test"].iter().enumerate() {
+        world.good_domain(domain, host);
+    }
+    world.farm.hosts[0].adjust(|mx| mx.extensions.push("CHUNKING".to_owned()));
+    let dots = format!("{}.\r\n..\r\n.dots\r\n\r\n", message("dots"));
+    // Three chunks, from a file.
+    let large = format!("{}{}", message("large"), "0123456789abcdef\r\n".repeat(80_000));
+    for content in [&dots, &large] {
+        world.submit("a@home.test", &["b@chunking.test", "b@plain.test"], content).await;
+    }
+    for (host, chunked) in [(0, true), (1, false)] {
+        let arrivals = world.arrivals(host, 2).await;
+        assert!(arrivals.iter().all(|arrival| arrival.chunked == chunked));
+        for content in [&dots, &large] {
+            assert!(arrivals.iter().any(|arrival| arrival.text().ends_with(content.as_str())), "host {host}");
+        }
+    }
+    world.drained().await;
+    let commands = world.farm.hosts[0].log().commands;
+    let bdat: Vec<_> = commands.iter().filter(|line| line.starts_with("BDAT")).collect();
+    assert_eq!(bdat.len(), 4, "{bdat:?}");
+    assert_eq!(bdat.iter().filter(|line| line.ends_with(" LAST")).count(), 2, "{bdat:?}");
+}
+
+#[tokio::test]
+async fn a_host_that_offers_chunking_and_does_not_know_bdat_gets_data_at_once_and_nothing_twice() {
+    let world = World::start(1, &[], "[delivery]\nconcurrency_per_destination = 1\n").await;
+    world.good_domain("broken.test", 0);
+    let host = &world.farm.hosts[0];
+    host.adjust(|mx| {
+        mx.extensions.push("CHUNKING".to_owned());
+        mx.replies.push(("BDAT".to_owned(), "502 5.5.1 unknown".to_owned()));
+        mx.replies.push(("RCPT TO:<no@".to_owned(), "550 5.1.1 no".to_owned()));
+    });
+    // What such a host makes of content: commands.
+    let content = format!("{}QUIT\r\n", message("one"));
+    world.submit("<>", &["b@broken.test", "no@broken.test", "c@broken.test"], &content).await;
+    world.submit("<>", &["d@broken.test"], &message("two")).await;
+    let arrivals = world.arrivals(0, 2).await;
+    world.drained().await;
+    assert_eq!(host.log().arrivals.len(), 2);
+    assert!(arrivals.iter().all(|arrival| !arrival.chunked));
+    assert_eq!(arrivals[0].rcpts.len(), 2, "{:?}", arrivals[0].rcpts);
+    let commands = host.log().commands;
+    assert_eq!(commands.iter().filter(|line| line.starts_with("BDAT")).count(), 1, "{commands:?}");
+    assert!(!world.daemon.log().contains("deferred"), "{}", world.daemon.log());
+}
+
+#[tokio::test]
+async fn a_refused_early_chunk_refuses_the_message_and_the_connection_goes_on() {
+    let world = World::start(1, &[], "[delivery]\nconcurrency_per_destination = 1\n").await;
+    world.good_domain("small.test", 0);
+    let host = &world.farm.hosts[0];
+    host.adjust(|mx| {
+        mx.extensions.push("CHUNKING".to_owned());
+        mx.chunk = "452 4.3.1 no room for that".to_owned();
+    });
+    let large = format!("{}{}", message("large"), "0123456789abcdef\r\n".repeat(80_000));
+    let id = world.submit("a@home.test", &["b@small.test"], &large).await;
+    world.deferred(&id).await;
+    world.submit("a@home.test", &["b@small.test"], &message("two")).await;
+    assert!(world.arrivals(0, 1).await[0].chunked);
+    let log = host.log();
+    assert_eq!(log.commands.iter().filter(|line| line.starts_with("BDAT")).count(), 2, "{:?}", log.commands);
+    assert_eq!((log.connections, log.arrivals.len()), (1, 1));
+}
+
+#[tokio::test]
+async fn a_connection_carries_as_many_messages_as_configured() {
+    let extra = "[delivery]\nconcurrency_per_destination = 1\n[delivery.pool]\nmessages = 2\n";
+    let world = World::start(1, &[], extra).await;
+    world.good_domain("some.test", 0);
+    for count in 1..=5 {
+        world.submit("a@home.test", &["b@some.test"], &message("one")).await;
+        world.arrivals(0, count).await;
+        world.drained().await;
+    }
+    let log = world.farm.hosts[0].log();
+    assert_eq!(log.connections, 3, "{:?}", log.commands);
+}

@@ -7,11 +7,13 @@ use tracing::info;
 use super::protocol::{
     Answer, PAGE_MAX, QueueAction, QueueEntry, QueueFilter, QueueTotals, Request, SentLine,
 };
+use super::transfer::Transfer;
+use crate::delivery::Traffic;
 use crate::delivery::explain::Explainer;
 use crate::delivery::gather::Gather;
 use crate::net::Clock;
 use crate::reporting::{Reporting, SendOutcome};
-use crate::store::{Filter, Policies, Queue, Reports};
+use crate::store::{self, Filter, Policies, Queue, Reports};
 
 /// Everything the command line may look at or change.
 #[derive(Clone)]
@@ -28,6 +30,10 @@ pub struct AdminHandles {
     pub reports: Reports,
     /// Makes and sends them.
     pub reporting: Reporting,
+    /// How hosts stand.
+    pub traffic: Traffic,
+    /// Moves messages out of the queue and into it.
+    pub transfer: Arc<Transfer>,
     /// Explains what would become of mail.
     pub explainer: Explainer,
 }
@@ -106,6 +112,7 @@ impl AdminHandles {
                 Some(json) => Answer::ReportText { json },
                 None => Answer::Nothing { text: format!("no session with {domain} today") },
             },
+            Request::Transfer(request) => self.transfer.answer(request).await,
             Request::Explain { destination, connect } => {
                 Answer::Explained(Box::new(self.explainer.explain(destination, connect).await))
             }
@@ -138,11 +145,20 @@ impl AdminHandles {
         };
         match self.queue.list(&filter, cursor, PAGE_MAX).await {
             Ok(page) => Answer::QueuePage {
-                entries: page.entries.iter().map(|entry| QueueEntry::new(entry, history)).collect(),
+                entries: page.entries.iter().map(|entry| self.entry(entry, history)).collect(),
                 cursor: page.cursor,
             },
             Err(error) => Answer::Failed { text: error.to_string() },
         }
+    }
+
+    /// An entry as listed, with what keeps it waiting beside its schedule.
+    fn entry(&self, entry: &store::Entry, history: bool) -> QueueEntry {
+        let held = self.traffic.held(&entry.item.destination, self.clock.now());
+        // Whose own schedule is later waits for nothing else.
+        let waits = held.filter(|held| entry.next_attempt.is_some_and(|at| at <= held.until));
+        let waits = waits.map(|held| held.text);
+        QueueEntry { waits, ..QueueEntry::new(entry, history) }
     }
 
     async fn queue_act(&self, filter: &QueueFilter, action: QueueAction) -> Answer {
@@ -150,6 +166,10 @@ impl AdminHandles {
             Ok(filter) => filter,
             Err(text) => return Answer::Failed { text },
         };
+        // Before the items are due, so that the first of them finds nothing held against its hosts.
+        if matches!(action, QueueAction::Retry | QueueAction::Release) {
+            self.traffic.clear();
+        }
         match self.queue.admin(&store_filter, action.into(), self.clock.now()).await {
             Ok(count) => {
                 info!(?action, ?filter, count, "queue changed by an operator");

@@ -9,6 +9,7 @@ pub mod client;
 pub mod protocol;
 mod serve;
 mod socket;
+pub mod transfer;
 
 pub use answer::AdminHandles;
 pub use serve::serve;

@@ -4,6 +4,8 @@
 //! Listings come in pages. Both sides use these types; a daemon of another protocol version answers
 //! with an error that says so. Pure.
 
+pub mod transfer;
+
 use jiff::Timestamp;
 use jiff::civil::Date;
 use serde::{Deserialize, Serialize};
@@ -16,8 +18,8 @@ use crate::sts::CachedPolicy;
 
 /// Raised whenever an older side could misunderstand.
 pub const VERSION: u32 = 1;
-/// Octets of a request line at most: filters and names, nothing large.
-pub const REQUEST_BYTES_MAX: usize = 64 * 1024;
+/// Octets of a request line at most; an imported message with all its recipients is the largest.
+pub const REQUEST_BYTES_MAX: usize = 16 << 20;
 /// Octets of an answer line at most; a day's report of one domain is the largest.
 pub const ANSWER_BYTES_MAX: usize = 64 << 20;
 /// Entries of a page at most.
@@ -105,6 +107,8 @@ pub enum Request {
         /// Also what was sent already.
         again: bool,
     },
+    /// Moves messages out of the queue or into it.
+    Transfer(transfer::TransferRequest),
     /// Everything that decides about mail to a destination, now.
     Explain {
         /// Where mail would go.
@@ -203,6 +207,8 @@ pub enum Answer {
         /// One line per report and target.
         lines: Vec<SentLine>,
     },
+    /// Of a move.
+    Transfer(transfer::TransferAnswer),
     /// What decides about mail to a destination.
     Explained(Box<Explanation>),
     /// There is no such thing.
@@ -238,6 +244,9 @@ pub struct QueueEntry {
     pub attempts: u32,
     /// Absent when held.
     pub next_attempt: Option<Timestamp>,
+    /// What its destination waits for beside the schedule, one sentence.
+    #[serde(default)]
+    pub waits: Option<String>,
     /// Our own report mail.
     pub is_report: bool,
     /// The attempts asked for, oldest first: all kept ones, or the last one.
@@ -301,6 +310,7 @@ impl QueueEntry {
             size: item.size,
             attempts: item.attempts,
             next_attempt: entry.next_attempt,
+            waits: None,
             is_report: item.is_report,
             history: item.history.iter().skip(skip).cloned().collect(),
         }
@@ -355,6 +365,7 @@ impl QueueTotals {
             health: match health {
                 store::Health::Fine => "fine".to_owned(),
                 store::Health::Full(text) => format!("disk full: {text}"),
+                store::Health::ReadOnly(text) => format!("disk read-only: {text}"),
                 store::Health::Failed(text) => format!("storage failed: {text}"),
             },
         }

@@ -16,6 +16,9 @@ use crate::tlspolicy::LocalRule;
 const RECIPIENTS_MIN: usize = 100;
 /// RFC 5321 §4.5.3.1.7: a server must take messages of at least so many octets.
 const MESSAGE_BYTES_MIN: u64 = 64 * 1024;
+/// Below, files would come and go with every few messages; beyond, places in them would not fit in 32
+/// bits together with a last group of records.
+const SEGMENT_BYTES: std::ops::RangeInclusive<u64> = 64 << 10..=1 << 30;
 /// A longer random delay would move a day's reports behind the next day's.
 const START_DELAY_SECONDS_MAX: u64 = 24 * 3600;
 
@@ -93,6 +96,9 @@ impl Checker<'_> {
         }
         if server.data_dir.as_os_str().is_empty() {
             self.error("server.data_dir", "is empty");
+        }
+        if !SEGMENT_BYTES.contains(&server.journal_segment.0) {
+            self.error("server.journal_segment", "must be between 64KiB and 1GiB");
         }
     }
 
@@ -238,12 +244,14 @@ impl Checker<'_> {
         for (key, number) in [
             ("delivery.concurrency", delivery.concurrency),
             ("delivery.concurrency_per_destination", delivery.concurrency_per_destination),
+            ("delivery.concurrency_per_host", delivery.concurrency_per_host),
         ] {
             if number == 0 {
                 self.error(key, "must be at least 1");
             }
         }
         self.schedule("delivery.retry", &delivery.retry);
+        self.destinations();
         if self.loaded.config.mta_sts.fetch_timeout.0.is_zero() {
             self.error("mta_sts.fetch_timeout", "must be at least 1s");
         }
@@ -274,6 +282,43 @@ impl Checker<'_> {
                 self.error(
                     KEY,
                     format!("\"{name}\" ({ip}) is not a fully qualified name that others could resolve"),
+                );
+            }
+        }
+    }
+
+    fn destinations(&mut self) {
+        let tables = &self.loaded.config.delivery.destination;
+        for (index, table) in tables.iter().enumerate() {
+            let key = |name: &str| format!("delivery.destination[{index}].{name}");
+            match (&table.domain, &table.mx) {
+                (Some(_), None) | (None, Some(_)) => {}
+                (None, None) => self.error(
+                    &key("domain"),
+                    "is missing; give domain = \"example.net\" or mx = \"*.mail.example.net\"",
+                ),
+                (Some(_), Some(_)) => {
+                    self.error(&key("mx"), "is set beside domain; a table is about one of them")
+                }
+            }
+            if table.concurrency == Some(0) {
+                self.error(&key("concurrency"), "must be at least 1");
+            }
+            if table.messages_per_connection == Some(0) {
+                self.error(&key("messages_per_connection"), "must be at least 1");
+            }
+            if (table.concurrency, table.rate, table.messages_per_connection) == (None, None, None) {
+                let name = if table.domain.is_some() { "domain" } else { "mx" };
+                self.note(&key(name), "has no effect: the table sets no limit");
+            }
+            let same = |other: &&super::sections::DestinationSection| {
+                (&other.domain, &other.mx) == (&table.domain, &table.mx)
+            };
+            if tables[..index].iter().any(|other| same(&other)) {
+                let name = if table.domain.is_some() { "domain" } else { "mx" };
+                self.note(
+                    &key(name),
+                    "has no effect: an earlier table is about the same, and the first one holds",
                 );
             }
         }

@@ -290,6 +290,7 @@ pub fn known_keys() -> Vec<String> {
         until: None,
         reason: String::new(),
     });
+    example.delivery.destination.push(super::sections::DestinationSection::default());
     let mut keys = Vec::new();
     collect(&serde_json::to_value(example).unwrap_or_default(), "", &mut keys);
     keys

@@ -8,6 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::{ConfigError, Dnssec, ListenerAuth, ListenerTls, Loaded};
+use crate::delivery::limits::{DestinationLimit, Whom};
 use crate::delivery::{self, gather, pool};
 use crate::mail::{Destination, Domain, Mailbox};
 use crate::net::dns::{self, HickoryDns};
@@ -222,6 +223,8 @@ fn delivery_options(loaded: &Loaded, hostname: Domain) -> delivery::Options {
         smtp_port: delivery.smtp_port,
         concurrency: delivery.concurrency,
         concurrency_per_destination: delivery.concurrency_per_destination,
+        concurrency_per_host: delivery.concurrency_per_host,
+        limits: limits(loaded),
         retry: RetryOptions {
             retry: spans(&delivery.retry),
             lifetime: delivery.lifetime.0,
@@ -237,6 +240,7 @@ fn delivery_options(loaded: &Loaded, hostname: Domain) -> delivery::Options {
             dot: timeouts.dot.0,
             octets_per_second: delivery.minimum_rate.0,
         },
+        chunking: delivery.chunking,
         pool: pool::Options {
             idle_time: delivery.pool.idle_time.0,
             age: delivery.pool.age.0,
@@ -290,6 +294,22 @@ fn reporting_options(
         retry: spans(&tlsrpt.retry),
         ..reporting::Options::new(hostname, organization_name, contact_info, from)
     })
+}
+
+fn limits(loaded: &Loaded) -> Vec<DestinationLimit> {
+    let tables = loaded.config.delivery.destination.iter();
+    tables
+        .filter_map(|table| {
+            // One of them is set: checked.
+            let by_domain = table.domain.clone().map(Whom::Domain);
+            Some(DestinationLimit {
+                whom: by_domain.or_else(|| table.mx.clone().map(Whom::Mx))?,
+                concurrency: table.concurrency,
+                rate: table.rate,
+                messages_per_connection: table.messages_per_connection,
+            })
+        })
+        .collect()
 }
 
 fn overrides(loaded: &Loaded) -> Vec<Override> {

@@ -9,6 +9,8 @@ use serde::{Deserialize, Serialize};
 
 use super::source::SourceAddress;
 use super::value::{Nameserver, Network, Size, Span, Until};
+use crate::delivery::limits::Pattern;
+use crate::delivery::pace::Rate;
 use crate::delivery::pool;
 use crate::mail::{Domain, Mailbox};
 use crate::queue::RetryOptions;
@@ -57,6 +59,9 @@ pub struct Server {
     pub data_dir: PathBuf,
     /// Part of every queue id; different on each relay of a fleet.
     pub node: u16,
+    /// A new file of the queue's journal is begun beyond so many octets; a file's space comes back when
+    /// its messages are gone. Read once, at start.
+    pub journal_segment: Size,
 }
 
 /// `[[listener]]`
@@ -183,14 +188,21 @@ pub struct Delivery {
     pub concurrency: usize,
     /// Attempts at the same time to one destination.
     pub concurrency_per_destination: usize,
+    /// Attempts at the same time to one host address.
+    pub concurrency_per_host: usize,
     /// Waits after the first, second, ... failed attempt; the last one repeats.
     pub retry: Vec<Span>,
     /// Then a message is given up and bounced.
     pub lifetime: Span,
     /// Then the sender is warned, once.
     pub delay_warning: Span,
+    /// Content by BDAT where a host offers CHUNKING (RFC 3030).
+    pub chunking: bool,
     /// Octets per second that a host must take of a message's content, on average.
     pub minimum_rate: Size,
+    // Before the tables, so that an empty list shows under `[delivery]`.
+    /// Limits for some destinations.
+    pub destination: Vec<DestinationSection>,
     /// How long to wait for MX hosts.
     pub timeouts: Timeouts,
     /// How long open connections are kept for the next message.
@@ -211,6 +223,22 @@ pub struct Pool {
     pub connections: usize,
     /// Idle connections to one host.
     pub connections_per_host: usize,
+}
+
+/// `[[delivery.destination]]`: `domain` or `mx`, and at least one limit.
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct DestinationSection {
+    /// Each recipient domain with this name, or below it.
+    pub domain: Option<Pattern>,
+    /// All MX hosts with this name, or below it, together.
+    pub mx: Option<Pattern>,
+    /// Attempts at the same time.
+    pub concurrency: Option<usize>,
+    /// Attempts a unit of time.
+    pub rate: Option<Rate>,
+    /// Messages on one connection.
+    pub messages_per_connection: Option<u32>,
 }
 
 /// `[delivery.timeouts]` (RFC 5321 §4.5.3.2)
@@ -371,7 +399,12 @@ impl Default for Config {
 
 impl Default for Server {
     fn default() -> Self {
-        Self { hostname: None, data_dir: PathBuf::from("/var/lib/stsrelay"), node: 1 }
+        Self {
+            hostname: None,
+            data_dir: PathBuf::from("/var/lib/stsrelay"),
+            node: 1,
+            journal_segment: Size(64 << 20),
+        }
     }
 }
 
@@ -421,11 +454,14 @@ impl Default for Delivery {
             source_addresses: Vec::new(),
             concurrency: 500,
             concurrency_per_destination: 20,
+            concurrency_per_host: 50,
             retry: retry.retry.into_iter().map(Span).collect(),
             lifetime: Span(retry.lifetime),
             delay_warning: Span(retry.delay_warning),
+            chunking: true,
             minimum_rate: Size(ClientTimeouts::default().octets_per_second),
             timeouts: Timeouts::default(),
+            destination: Vec::new(),
             pool: Pool::default(),
         }
     }

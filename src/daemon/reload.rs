@@ -19,9 +19,10 @@ use crate::{reporting, submission};
 pub type Level = dyn Fn(&str) -> Result<(), String> + Send + Sync;
 
 /// Read once, when the daemon starts: keys, and sections with all their keys.
-const NEEDS_RESTART: [&str; 13] = [
+const NEEDS_RESTART: [&str; 14] = [
     "server.data_dir",
     "server.node",
+    "server.journal_segment",
     "limits.connections",
     "tls.extra_roots_file",
     "tls.use_system_roots",

@@ -7,7 +7,7 @@ use tracing::warn;
 
 use crate::config::{ConfigError, Loaded};
 use crate::net::{Clock as _, SystemClock};
-use crate::store::{self, Policies, Queue, QueueOptions, Reports, Results};
+use crate::store::{self, Ground, Moves, Policies, Queue, QueueOptions, Reports, Results};
 
 /// Message content is nobody else's business.
 const DATA_DIR_MODE: u32 = 0o750;
@@ -18,12 +18,14 @@ pub(super) struct Storage {
     pub(super) policies: Policies,
     pub(super) results: Results,
     pub(super) reports: Reports,
+    pub(super) moves: Moves,
 }
 
 impl Storage {
     /// Opens or creates the stores; repairs are logged, one line each.
     pub(super) async fn open(loaded: &Loaded, options: QueueOptions) -> Result<Self, ConfigError> {
-        let opened = tokio::task::spawn_blocking(move || open(&options)).await;
+        let segment_bytes = loaded.config.server.journal_segment.0;
+        let opened = tokio::task::spawn_blocking(move || open(&options, segment_bytes)).await;
         let text = match opened {
             Ok(Ok((storage, repairs))) => {
                 for repair in repairs {
@@ -44,7 +46,7 @@ impl Storage {
     }
 }
 
-fn open(options: &QueueOptions) -> Result<(Storage, Vec<String>), String> {
+fn open(options: &QueueOptions, segment_bytes: u64) -> Result<(Storage, Vec<String>), String> {
     let folder = &options.data_dir;
     // Before anything is made or changed.
     store::survey(folder).map_err(|error| error.to_string())?;
@@ -53,12 +55,17 @@ fn open(options: &QueueOptions) -> Result<(Storage, Vec<String>), String> {
         .mode(DATA_DIR_MODE)
         .create(folder)
         .map_err(|error| format!("{} cannot be made: {error}", folder.display()))?;
-    let (queue, mut repairs) = Queue::open(options, SystemClock.now()).map_err(|error| error.to_string())?;
+    let mut ground = Ground::machine();
+    ground.limits.segment_bytes = segment_bytes;
+    let (queue, mut repairs) =
+        Queue::open_over(&ground, options, SystemClock.now()).map_err(|error| error.to_string())?;
     let (policies, more) = Policies::open(folder).map_err(|error| error.to_string())?;
     repairs.extend(more);
     let (results, more) = Results::open(folder).map_err(|error| error.to_string())?;
     repairs.extend(more);
     let (reports, more) = Reports::open(folder).map_err(|error| error.to_string())?;
     repairs.extend(more);
-    Ok((Storage { queue, policies, results, reports }, repairs))
+    let (moves, more) = Moves::open(folder).map_err(|error| error.to_string())?;
+    repairs.extend(more);
+    Ok((Storage { queue, policies, results, reports, moves }, repairs))
 }

@@ -5,24 +5,27 @@
 //! the requirement allows clear. Called by `delivery::run`, once per claim.
 
 mod connect;
+mod reach;
 mod walk;
 
 use std::net::IpAddr;
+use std::time::Duration;
 
 use tokio::time::Instant;
-use tracing::debug;
+use tracing::{debug, info, warn};
 
 use self::walk::{Walk, empty_record, local_failure, not_tried};
 use super::Delivery;
 use super::conversation::Conversation;
 use super::gather::{Heed, HostAnswers, NextHop, StsState};
-use super::judge;
 use super::known::Known;
-use super::tally;
+use super::pace::Signal;
+use super::run::Turn;
+use super::{judge, limits, tally};
 use crate::mail::{Destination, Domain, Failure, Scope, TlsRequest};
 use crate::queue::QueueItem;
 use crate::route::{DnssecStatus, MxHost};
-use crate::smtp::client::TransactionEnd;
+use crate::smtp::client::{SessionEnd, TransactionEnd};
 use crate::tlspolicy::{self, LocalRule, TlsPlan, Verdict};
 
 pub use self::walk::Attempted;
@@ -40,11 +43,13 @@ enum Used {
     Done,
     /// A pooled connection had died meanwhile; nothing was sent on it.
     Stale,
+    /// The host offers CHUNKING and does not understand BDAT; on another connection it gets DATA.
+    BdatUnknown,
 }
 
 impl Delivery {
     /// Tries to deliver an item once.
-    pub async fn attempt(&self, item: &QueueItem) -> Attempted {
+    pub(super) async fn attempt(&self, item: &QueueItem, turn: &Turn) -> Attempted {
         let options = self.options.borrow().clone();
         let report_domain = match (&item.destination, item.is_report) {
             (Destination::Domain(domain), false) => Some(domain.clone()),
@@ -54,17 +59,26 @@ impl Delivery {
             Ok(body) => body,
             Err(error) => return not_tried(item, self.now(), local_failure(&error.to_string())),
         };
+        // RFC 8460 §3: report mail goes whatever TLS shows.
+        let request = if item.is_report { TlsRequest::NotRequired } else { item.envelope.tls };
         let mut walk = Walk {
             item,
             begun: Instant::now(),
             body,
-            options,
+            request,
             report_domain,
             remaining: item.pending().map(|(index, _)| index).collect(),
             outcomes: Vec::new(),
             relayed: Vec::new(),
             failures: Vec::new(),
             record: empty_record(self.now()),
+            last: item.is_expired(self.now(), &options.retry),
+            tried: false,
+            signal: Signal::None,
+            throttled: None,
+            turn,
+            held: None,
+            options,
         };
         match &item.destination {
             Destination::Literal(ip) => self.walk_literal(&mut walk, *ip).await,
@@ -78,18 +92,27 @@ impl Delivery {
     }
 
     async fn walk_domain(&self, walk: &mut Walk<'_>, domain: &Domain) -> Result<(), Failure> {
-        let request = if walk.item.is_report { TlsRequest::NotRequired } else { walk.item.envelope.tls };
         // RFC 8460 §3: report mail heeds no policy, so none is asked for.
         let (sts, local) = if walk.item.is_report {
             (StsState::default(), LocalRule::None)
         } else {
-            let waiting = self.now().duration_since(walk.item.received_at).unsigned_abs();
+            let waiting = match walk.request {
+                // Without the policy it is not known whether it vouches for the hosts: no waiting ends that.
+                TlsRequest::Required => Duration::ZERO,
+                _ => self.now().duration_since(walk.item.received_at).unsigned_abs(),
+            };
             let local = tlspolicy::override_for(&walk.options.overrides, domain, self.now());
             // I6, RFC 8461 §5.1: the last attempt before giving up looks the policy up afresh.
             if walk.item.is_expired(self.now(), &walk.options.retry) {
                 self.gather.recheck(domain).await;
             }
-            (self.gather.sts(domain, waiting).await?, local)
+            let sts = match self.gather.sts(domain, waiting).await {
+                Ok(sts) => sts,
+                // RFC 8689 §4.2.2: no policy stops it, so none has to be known.
+                Err(_) if walk.request == TlsRequest::NotRequired => StsState::default(),
+                Err(failure) => return Err(failure),
+            };
+            (sts, local)
         };
         let route = match self.gather.route(&walk.item.destination).await? {
             NextHop::Route(route) => route,
@@ -98,17 +121,33 @@ impl Delivery {
                 return Ok(());
             }
         };
-        let known = Known {
-            domain,
-            route: &route,
-            sts: &sts,
-            request,
-            local,
-            dane_with_sts: walk.options.dane_with_sts,
-        };
+        let dane_with_sts = walk.options.dane_with_sts;
+        let known = Known { domain, route: &route, sts: &sts, request: walk.request, local, dane_with_sts };
+        self.walk_hosts(walk, &known).await;
+        let mut afresh = None;
+        if walk.is_refused_for_requiretls() {
+            // I6 here too: what the policy vouches for is asked once more before the sender is told.
+            let now = self.gather.recheck(domain).await;
+            let changed = now.policy != sts.policy || now.trouble.is_some() != sts.trouble.is_some();
+            afresh = changed.then_some(now);
+        }
+        let known = Known { sts: afresh.as_ref().unwrap_or(&sts), ..known };
+        if afresh.is_some() {
+            walk.failures.clear();
+            self.walk_hosts(walk, &known).await;
+        }
+        if walk.goes_without_requiretls(self.now()) {
+            info!("no host takes it with REQUIRETLS; mail from the null path goes without");
+            walk.request = TlsRequest::None;
+            self.walk_hosts(walk, &Known { request: walk.request, ..known }).await;
+        }
+        Ok(())
+    }
+
+    async fn walk_hosts(&self, walk: &mut Walk<'_>, known: &Known<'_>) {
         // Hosts that are skipped cost nothing and do not count.
         let mut tried = 0;
-        for host in &route.hosts {
+        for host in &known.route.hosts {
             if walk.remaining.is_empty() || tried == HOSTS_MAX || walk.is_over() {
                 break;
             }
@@ -136,12 +175,15 @@ impl Delivery {
                 }
             }
         }
-        Ok(())
     }
 
     /// RFC 5321 §4.1.3: an address literal is connected to directly; no policy domain, so no policy.
     async fn walk_literal(&self, walk: &mut Walk<'_>, ip: IpAddr) {
-        if walk.item.envelope.tls == TlsRequest::Required {
+        // RFC 8689 §5: mail from the null path is not lost for want of it.
+        if walk.request == TlsRequest::Required && walk.item.envelope.reverse_path.is_null() {
+            walk.request = TlsRequest::None;
+        }
+        if walk.request == TlsRequest::Required {
             walk.record.rule = tlspolicy::Rule::RequireTls.to_string();
             walk.failures.push((None, judge::literal_failure(&walk.item.destination.to_string())));
             return;
@@ -182,12 +224,24 @@ impl Delivery {
             }
         };
         if let Some(conversation) = self.pool.take(&host.name, plan, &walk.options.pool)
+            && let Some(conversation) = self.unless_full(walk, name, conversation)
             && let Used::Done = self.use_connection(walk, name, plan, conversation, true).await
         {
             return Ok(());
         }
         self.try_addresses(walk, name, plan, &found.addresses).await;
         Ok(())
+    }
+
+    /// A connection, unless it has carried what the operator allows; then it is closed.
+    fn unless_full(&self, walk: &Walk<'_>, host: &str, conversation: Conversation) -> Option<Conversation> {
+        let domain = walk.item.destination.domain();
+        let max = limits::messages_per_connection(&walk.options.limits, domain, host);
+        if max.is_some_and(|max| conversation.carried >= max) {
+            self.close(conversation);
+            return None;
+        }
+        Some(conversation)
     }
 
     async fn use_connection(
@@ -208,8 +262,16 @@ impl Delivery {
                 walk.leave(batch.into_iter().map(|index| (index, failure.clone())));
                 continue;
             }
+            conversation.use_chunking(walk.options.chunking && !self.plain.contains(host));
+            walk.tried = true;
+            walk.turn.goes_to(conversation.remote.ip(), host);
             let end = conversation.carry(walk.transaction(&batch), &walk.body).await;
-            if reused && first && is_untouched(&end) {
+            if conversation.broke_in_bdat() {
+                warn!(mx = host, end = ?conversation.end(), "host offers CHUNKING and broke in BDAT; it gets DATA for a day");
+                self.plain.remember(host);
+            }
+            let bdat_unknown = matches!(conversation.end(), SessionEnd::BdatUnknown(_));
+            if reused && first && is_untouched(&end) && !bdat_unknown {
                 walk.remaining = batch.into_iter().chain(queue).collect();
                 debug!(mx = host, "pooled connection had closed");
                 return Used::Stale;
@@ -222,9 +284,14 @@ impl Delivery {
             }
             first = false;
             let session_end = (!conversation.is_open()).then(|| conversation.end());
+            self.hear(walk, &end, session_end.as_ref(), conversation.carried);
             let judgement = judge::judge(&end, session_end.as_ref(), &batch, host, plan.demands());
             let progress = judgement.again.len() < batch.len();
             let again = walk.apply(judgement, conversation.offers_dsn());
+            if bdat_unknown {
+                walk.remaining.extend(again.into_iter().chain(queue));
+                return Used::BdatUnknown;
+            }
             // RFC 5321 §4.5.3.1.10: those refused as one too many, in the same session; each round
             // decides at least one recipient, so it ends.
             if progress {
@@ -235,6 +302,7 @@ impl Delivery {
             }
         }
         if let Some(name) = walk.pool_name(host)
+            && let Some(conversation) = self.unless_full(walk, host, conversation)
             && let Some(full) = self.pool.keep(&name, conversation, &walk.options.pool)
         {
             self.close(full);

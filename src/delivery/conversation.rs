@@ -5,18 +5,21 @@
 //! only when [`TlsFacts::verify`] passed, and [`Conversation::meets`] is asked before every message.
 //! Called by `delivery::attempt` and `delivery::pool`.
 
+mod chunks;
+mod content;
+
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::time::{Instant, timeout, timeout_at};
 
+use self::content::{send, send_body, send_chunk};
 use crate::mail::Domain;
 use crate::net::tcp::{Connection, Stream};
 use crate::net::tls::{ClientTls, TlsFacts};
 use crate::route::DnssecStatus;
-use crate::smtp::body::Stuffer;
 use crate::smtp::client::{
     Action, Phase, Session, SessionEnd, Timeouts, TlsUse, Transaction, TransactionEnd,
 };
@@ -25,8 +28,6 @@ use crate::tlspolicy::{Requirement, TlsFailure, TlsPlan};
 
 /// Octets read at once; replies are short.
 const READ_BYTES: usize = 4096;
-/// Octets of stuffed content written at once.
-const BLOCK_BYTES: usize = 64 * 1024;
 /// Time for QUIT and its answer (RFC 5321 §4.1.1.10: say it, but wait for nobody long).
 const QUIT_WITHIN: Duration = Duration::from_secs(5);
 
@@ -130,6 +131,20 @@ impl Conversation {
         }
     }
 
+    /// Whether content of the next transactions goes out by BDAT where the host offers it.
+    pub fn use_chunking(&mut self, on: bool) {
+        self.session.use_chunking(on);
+    }
+
+    /// Whether the last transaction broke where its content was sent by BDAT.
+    pub fn broke_in_bdat(&self) -> bool {
+        let in_content = matches!(
+            self.session.end(),
+            Some(SessionEnd::BdatUnknown(_) | SessionEnd::Lost { phase: Phase::Body | Phase::Dot, .. })
+        );
+        in_content && self.session.chunks()
+    }
+
     /// Carries one transaction; the session is idle or over afterwards.
     pub async fn carry(&mut self, transaction: Transaction, body: &Body) -> TransactionEnd {
         let recipients = transaction.recipients.len();
@@ -213,6 +228,7 @@ impl Conversation {
 
     async fn drive(&mut self, plan: Option<&TlsPlan>, body: Option<&Body>) -> Stop {
         let mut buffer = [0u8; READ_BYTES];
+        let (mut chunks, mut content_until) = (None, None);
         let envelope = self.timeouts.envelope();
         let envelope_until = body.map(|_| Instant::now() + envelope);
         // The time for a reply runs from its command, however slowly its octets drip.
@@ -233,7 +249,8 @@ impl Conversation {
                         reply = (self.session.replies_read(), Instant::now() + within);
                     }
                     // The content and the answer to it have times of their own.
-                    let until = envelope_until.filter(|_| self.session.phase() != Phase::Dot);
+                    let in_content = matches!(self.session.phase(), Phase::Body | Phase::Dot);
+                    let until = envelope_until.filter(|_| !in_content);
                     let until = until.map_or(reply.1, |until| until.min(reply.1));
                     match timeout_at(until, stream.read(&mut buffer)).await {
                         Err(_) if until < reply.1 => {
@@ -256,6 +273,26 @@ impl Conversation {
                         None => Err("no content to send".to_owned()),
                     };
                     self.session.handle_sent(sent);
+                }
+                Action::SendChunk { within } => {
+                    let sent = match body {
+                        Some(body) => {
+                            // The time for all content runs from its first chunk, the host's answers included.
+                            let until = *content_until.get_or_insert_with(|| {
+                                let all = self.timeouts.content(body.len());
+                                all.map(|all| Instant::now() + all)
+                            });
+                            let sent = send_chunk(stream, body, &mut chunks, within);
+                            match until {
+                                None => sent.await,
+                                Some(until) => timeout_at(until, sent)
+                                    .await
+                                    .unwrap_or_else(|_| Err("content taken too slowly".to_owned())),
+                            }
+                        }
+                        None => Err("no content to send".to_owned()),
+                    };
+                    self.session.handle_chunk(sent);
                 }
                 Action::Idle => return Stop::Idle,
                 Action::Close => {
@@ -298,47 +335,5 @@ impl Conversation {
     }
 }
 
-async fn send(stream: &mut Box<dyn Stream>, bytes: &[u8], within: Duration) -> Result<(), String> {
-    let write = async {
-        stream.write_all(bytes).await?;
-        stream.flush().await
-    };
-    match timeout(within, write).await {
-        Ok(Ok(())) => Ok(()),
-        Ok(Err(error)) => Err(error.to_string()),
-        Err(_) => Err("timed out".to_owned()),
-    }
-}
-
-/// Each block within its time, and all of them at the rate that is asked for: a host that reads an octet
-/// now and then would otherwise hold a place for hours.
-async fn send_body(
-    stream: &mut Box<dyn Stream>,
-    body: &Body,
-    within: Duration,
-    timeouts: &Timeouts,
-) -> Result<(), String> {
-    let Some(all) = timeouts.content(body.len()) else { return send_blocks(stream, body, within).await };
-    match timeout(all, send_blocks(stream, body, within)).await {
-        Ok(sent) => sent,
-        Err(_) => Err(format!("content not taken within {} s", all.as_secs())),
-    }
-}
-
-async fn send_blocks(stream: &mut Box<dyn Stream>, body: &Body, within: Duration) -> Result<(), String> {
-    let mut stuffer = Stuffer::default();
-    let mut out =
-        Vec::with_capacity(BLOCK_BYTES.min(usize::try_from(body.len()).unwrap_or(BLOCK_BYTES)) + 1024);
-    let mut reader = body.reader().await.map_err(|error| error.to_string())?;
-    while let Some(piece) = reader.next().await.map_err(|error| error.to_string())? {
-        for block in piece.chunks(BLOCK_BYTES) {
-            stuffer.feed(block, &mut out);
-            if out.len() >= BLOCK_BYTES {
-                send(stream, &out, within).await?;
-                out.clear();
-            }
-        }
-    }
-    stuffer.finish(&mut out);
-    send(stream, &out, within).await
-}
+#[cfg(test)]
+mod tests;

@@ -131,6 +131,9 @@ pub fn session_failure(end: &SessionEnd, host: &str, rule: Option<Rule>) -> Fail
             let during = format!(" in reply to {}", phase.command());
             reply_failure(reply, host, Scope::Host, permanence, &during)
         }
+        SessionEnd::BdatUnknown(reply) => {
+            lost_failure(&format!("offers CHUNKING and does not understand BDAT: {reply}"), host)
+        }
         SessionEnd::Tls(failure) => tls_failure(failure, host, rule),
         SessionEnd::Lost { text, .. } => lost_failure(text, host),
         SessionEnd::Quit => lost_failure("the session was closed", host),
@@ -141,7 +144,7 @@ pub fn session_failure(end: &SessionEnd, host: &str, rule: Option<Rule>) -> Fail
 fn tls_failure(failure: &TlsFailure, host: &str, rule: Option<Rule>) -> Failure {
     // RFC 3463 X.7.10: encryption needed; X.7.5: cryptographic failure.
     let status = match failure {
-        TlsFailure::NotOffered(_) => EnhancedStatus::new(4, 7, 10),
+        TlsFailure::NotOffered(_) | TlsFailure::Refused(_) => EnhancedStatus::new(4, 7, 10),
         _ => EnhancedStatus::new(4, 7, 5),
     };
     let text = if let Some(rule) = rule {
@@ -161,12 +164,43 @@ fn tls_failure(failure: &TlsFailure, host: &str, rule: Option<Rule>) -> Failure 
     }
 }
 
+/// The failure of a session as a message with REQUIRETLS must take it. What a host lacks is a verdict
+/// on it, and the sender is told when all hosts have spoken (RFC 8689 §4.2.1); trouble stays transient.
+///
+/// A certificate that does not prove enough is a verdict only where nothing but REQUIRETLS asked for
+/// the proof: a policy's failure may be an attack or a mistake, and waits (RFC 8461 §5, RFC 7672 §2.2).
+pub fn under_requiretls(failure: Failure, end: &SessionEnd) -> Failure {
+    let only_asked_here = failure.rule.as_deref() == Some(&Rule::RequireTls.to_string());
+    let text = match end {
+        SessionEnd::Tls(lacking @ TlsFailure::NotOffered(_)) => lacking.to_string(),
+        SessionEnd::Tls(unproven @ (TlsFailure::Certificate(_) | TlsFailure::TlsaMismatch))
+            if only_asked_here =>
+        {
+            unproven.to_string()
+        }
+        _ => return failure,
+    };
+    let host = failure.host.as_deref().unwrap_or_default();
+    Failure {
+        permanence: Permanence::Permanent,
+        status: EnhancedStatus::new(5, 7, 10),
+        text: header::sanitize(&format!("host {host}: {text}; the message requires TLS (REQUIRETLS)")),
+        rule: Some(Rule::RequireTls.to_string()),
+        ..failure
+    }
+}
+
 /// A host that the policy forbids before any connection is made.
 pub fn skip_failure(reason: &SkipReason, host: &str) -> Failure {
+    let status = match reason.permanence {
+        // RFC 8689 §4.2.1.
+        Permanence::Permanent => EnhancedStatus::new(5, 7, 30),
+        Permanence::Transient => EnhancedStatus::new(4, 7, 5),
+    };
     Failure {
         scope: Scope::Host,
-        permanence: Permanence::Transient,
-        status: EnhancedStatus::new(4, 7, 5),
+        permanence: reason.permanence,
+        status,
         text: header::sanitize(&reason.text),
         host: Some(host.to_owned()),
         reply: None,
@@ -195,6 +229,11 @@ pub fn dial_failure(text: &str, host: &str) -> Failure {
     Failure { status: EnhancedStatus::new(4, 4, 1), ..lost_failure(text, host) }
 }
 
+/// A host that is left alone for now, since others could not talk to it.
+pub fn held_failure(text: &str, host: &str) -> Failure {
+    Failure { text: header::sanitize(text), ..dial_failure("", host) }
+}
+
 fn lost_failure(text: &str, host: &str) -> Failure {
     Failure {
         scope: Scope::Host,
@@ -208,6 +247,7 @@ fn lost_failure(text: &str, host: &str) -> Failure {
 }
 
 fn missing_failure(missing: Missing, host: &str) -> Failure {
+    let rule = (missing == Missing::RequireTls).then(|| Rule::RequireTls.to_string());
     let (status, text) = match missing {
         // RFC 6531 §3.5
         Missing::SmtpUtf8 => {
@@ -234,7 +274,7 @@ fn missing_failure(missing: Missing, host: &str) -> Failure {
         text: format!("host {host} {text}"),
         host: Some(host.to_owned()),
         reply: None,
-        rule: None,
+        rule,
     }
 }
 
@@ -244,7 +284,7 @@ fn transient(failure: Failure) -> Failure {
 
 /// The outcome for a recipient whose hosts are all exhausted: the failures in the order met.
 ///
-/// One transient failure is enough to try again; among the transient ones a policy's is the most
+/// One transient failure is enough to try again; among those of a kind a policy's is the most
 /// telling, then the last.
 pub fn exhausted(failures: &[Failure]) -> Outcome {
     let of = |wanted: &dyn Fn(&&Failure) -> bool| failures.iter().rev().find(wanted).cloned();
@@ -254,9 +294,22 @@ pub fn exhausted(failures: &[Failure]) -> Outcome {
     {
         return Outcome::Deferred(failure);
     }
-    match failures.last() {
+    match failures.iter().rev().find(|failure| failure.rule.is_some()).or(failures.last()) {
         Some(failure) => Outcome::Failed(failure.clone()),
         None => Outcome::Deferred(lost_failure("no host was tried", "(none)")),
+    }
+}
+
+/// No host of the domain has an address (5.4.4): names vanish for a moment when zones are edited, so the
+/// first attempt does not bounce for it.
+pub fn not_at_once(outcome: Outcome) -> Outcome {
+    match outcome {
+        Outcome::Failed(failure)
+            if failure.status == EnhancedStatus::new(5, 4, 4) && failure.reply.is_none() =>
+        {
+            Outcome::Deferred(transient(failure))
+        }
+        other => other,
     }
 }
 
@@ -338,6 +391,44 @@ mod tests {
     }
 
     #[test]
+    fn what_a_host_lacks_for_requiretls_is_final_and_trouble_is_not() {
+        let under = |failure: TlsFailure, rule: Rule| {
+            let end = SessionEnd::Tls(failure);
+            under_requiretls(session_failure(&end, HOST, Some(rule)), &end)
+        };
+        let lacking = || TlsFailure::NotOffered("the EHLO reply does not list it".into());
+        let expired = || TlsFailure::Certificate(CertificateFailure::Expired("2020-01-01".into()));
+        for (failure, rule, status) in [
+            (lacking(), Rule::RequireTls, "5.7.10"),
+            (lacking(), Rule::StsEnforce, "5.7.10"),
+            (TlsFailure::Refused("refused with 454 later".into()), Rule::RequireTls, "4.7.10"),
+            (expired(), Rule::RequireTls, "5.7.10"),
+            (expired(), Rule::StsEnforce, "4.7.5"),
+            (TlsFailure::TlsaMismatch, Rule::Dane, "4.7.5"),
+            (TlsFailure::Handshake("alert".into()), Rule::RequireTls, "4.7.5"),
+            (TlsFailure::Lost("reset".into()), Rule::RequireTls, "4.7.5"),
+            (TlsFailure::Injected, Rule::RequireTls, "4.7.5"),
+        ] {
+            let failure = under(failure, rule);
+            assert_eq!(failure.status.to_string(), status, "{failure:?}");
+            let permanent = failure.permanence == Permanence::Permanent;
+            assert_eq!(permanent, status.starts_with('5'), "{failure:?}");
+            assert!(!permanent || failure.rule.as_deref() == Some("requiretls"), "{failure:?}");
+        }
+        let lost = SessionEnd::Lost { phase: Phase::Greeting, text: "timed out".into() };
+        assert_eq!(under_requiretls(session_failure(&lost, HOST, None), &lost).status.class, 4);
+        let missing = missing_failure(Missing::RequireTls, HOST);
+        assert_eq!(
+            (missing.status.to_string().as_str(), missing.rule.as_deref()),
+            ("5.7.30", Some("requiretls"))
+        );
+        let gone = Failure { permanence: Permanence::Permanent, ..dial_failure("no address", HOST) };
+        assert!(
+            matches!(exhausted(&[missing, gone]), Outcome::Failed(f) if f.status.to_string() == "5.7.30")
+        );
+    }
+
+    #[test]
     fn a_refused_greeting_is_permanent_for_the_host_and_421_never_is() {
         let refused = |phase, code| SessionEnd::Refused { phase, reply: reply(code, None) };
         let permanence = |end| session_failure(&end, HOST, None).permanence;
@@ -346,6 +437,15 @@ mod tests {
         assert_eq!(permanence(refused(Phase::Mail, 421)), Permanence::Transient);
         let enforced = session_failure(&refused(Phase::Greeting, 554), HOST, Some(Rule::StsEnforce));
         assert_eq!(enforced.permanence, Permanence::Transient, "spoken by nobody we know");
+    }
+
+    #[test]
+    fn only_missing_addresses_are_not_believed_at_once() {
+        let of = |status| Failure { permanence: Permanence::Permanent, status, ..dial_failure("", HOST) };
+        let gone = Outcome::Failed(of(EnhancedStatus::new(5, 4, 4)));
+        assert!(matches!(not_at_once(gone), Outcome::Deferred(f) if f.status.to_string() == "4.4.4"));
+        let null_mx = Outcome::Failed(of(EnhancedStatus::new(5, 1, 10)));
+        assert_eq!(not_at_once(null_mx.clone()), null_mx);
     }
 
     #[test]

@@ -32,6 +32,7 @@ impl Known<'_> {
             mx_status: self.route.status,
             sts: self.sts.policy.clone(),
             sts_id: self.sts.id.clone(),
+            sts_trouble: self.sts.trouble.as_ref().map(|trouble| trouble.text.clone()),
             tlsa,
             tlsa_base,
             request: self.request,

@@ -9,13 +9,19 @@ pub mod attempt;
 pub mod conversation;
 pub mod explain;
 pub mod gather;
+mod hosts;
 pub mod judge;
 mod known;
+pub mod limits;
 mod notice;
+pub mod pace;
+mod plain;
 pub mod pool;
 mod run;
 mod settle;
 pub mod tally;
+mod throttle;
+mod traffic;
 mod turns;
 
 use std::sync::Arc;
@@ -26,9 +32,11 @@ use tokio_util::task::TaskTracker;
 
 use self::conversation::Conversation;
 use self::gather::Gather;
+use self::limits::DestinationLimit;
+use self::plain::PlainHosts;
 use self::pool::Pool;
 pub use self::run::run;
-use self::turns::Places;
+pub use self::traffic::{Held, Traffic};
 use crate::mail::Domain;
 use crate::net::World;
 use crate::queue::RetryOptions;
@@ -46,12 +54,18 @@ pub struct Options {
     pub smtp_port: u16,
     /// Attempts at a time. Default 500.
     pub concurrency: usize,
-    /// Attempts at a time to one recipient domain. Default 20.
+    /// Attempts at a time to one recipient domain at most. Default 20.
     pub concurrency_per_destination: usize,
+    /// Attempts at a time to one host address at most, whatever the domains. Default 50.
+    pub concurrency_per_host: usize,
+    /// `[[delivery.destination]]`
+    pub limits: Vec<DestinationLimit>,
     /// Schedule, lifetime, delay warning.
     pub retry: RetryOptions,
     /// Time limits (RFC 5321 §4.5.3.2).
     pub timeouts: Timeouts,
+    /// Content by BDAT where a host offers CHUNKING (RFC 3030).
+    pub chunking: bool,
     /// How long open connections are kept.
     pub pool: pool::Options,
     /// `policy.dane_with_sts`
@@ -67,7 +81,9 @@ pub struct Delivery {
     queue: Queue,
     results: Results,
     pool: Pool,
+    plain: PlainHosts,
     options: watch::Receiver<Arc<Options>>,
+    traffic: Traffic,
     closing: TaskTracker,
 }
 
@@ -80,12 +96,22 @@ impl Delivery {
         results: Results,
         options: watch::Receiver<Arc<Options>>,
     ) -> Self {
-        Self { world, gather, queue, results, pool: Pool::default(), options, closing: TaskTracker::new() }
+        Self {
+            world,
+            gather,
+            queue,
+            results,
+            pool: Pool::default(),
+            plain: PlainHosts::default(),
+            options,
+            traffic: Traffic::default(),
+            closing: TaskTracker::new(),
+        }
     }
 
-    fn places(&self) -> Places {
-        let options = self.options.borrow();
-        Places { all: options.concurrency, per_destination: options.concurrency_per_destination }
+    /// How hosts stand, for the operator.
+    pub fn traffic(&self) -> Traffic {
+        self.traffic.clone()
     }
 
     fn now(&self) -> Timestamp {

@@ -10,6 +10,8 @@ use tokio::time::{MissedTickBehavior, interval, sleep};
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, error, info, warn};
 
+use super::run::Turn;
+use super::traffic::Held;
 use super::{Delivery, attempt};
 use crate::queue::retry::after;
 use crate::queue::{QueueItem, RetryOptions, Settled, Settlement};
@@ -25,7 +27,7 @@ impl Delivery {
     /// Tries a claim and settles it. A result that cannot be written is kept and written as soon as
     /// that is possible again, so that nobody gets a message twice because a disk was full; only when
     /// `shutdown` comes first, the item is tried again.
-    pub(super) async fn deliver(&self, mut claim: Claim, shutdown: &CancellationToken) {
+    pub(super) async fn deliver(&self, mut claim: Claim, turn: &Turn, shutdown: &CancellationToken) {
         // It may have waited long for its destination's turn.
         let now = self.now();
         if claim.leased_until < after(now, LEASE.saturating_sub(EXTEND_EVERY))
@@ -37,7 +39,7 @@ impl Delivery {
         let item = claim.item.clone();
         let started = self.now();
         let attempted = {
-            let attempt = self.attempt(&item);
+            let attempt = self.attempt(&item, turn);
             tokio::pin!(attempt);
             let mut extend = interval(EXTEND_EVERY);
             extend.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -56,10 +58,29 @@ impl Delivery {
             }
         };
         let now = self.now();
+        turn.hears(attempted.signal);
         let options = self.options.borrow().clone();
+        if let Some(held) = &attempted.held {
+            info!(reason = %held.text, "not tried now");
+            self.traffic.hold(&item.destination, held.clone(), now);
+            if now < item.settled_by(&options.retry) {
+                if held.brief {
+                    turn.parks();
+                }
+                return self.give_back(claim, held).await;
+            }
+        }
         let judged_at = judged_at(&item, started, now, &options.retry);
-        let settlement =
+        let mut settlement =
             item.settle(&attempted.outcomes, judged_at, &options.retry, self.world.random.fraction());
+        if let Some(cause) = &attempted.throttled {
+            let jitter = self.world.random.fraction();
+            let until = self.traffic.throttled(&item.destination, cause, (started, now), jitter);
+            if let Settled::Again(at) = &mut settlement.settled {
+                // It goes on when its destination does, instead of the next step of its schedule.
+                *at = until.min(*at);
+            }
+        }
         let born = self.notices(&item, &attempted, &settlement, now).await;
         log_settled(&settlement, &attempted, born.len());
         let mut told = false;
@@ -91,6 +112,20 @@ impl Delivery {
                 }
             }
             return;
+        }
+    }
+
+    /// Ends a claim that was not tried, without an attempt of its schedule spent: due again when a host
+    /// may be tried, or when its sender is to hear of it; and parked while that is being found out.
+    pub(super) async fn give_back(&self, claim: Claim, held: &Held) {
+        let given = if held.brief {
+            self.queue.park(claim).await
+        } else {
+            let by = claim.item.settled_by(&self.options.borrow().retry);
+            self.queue.unclaim(claim, held.until.min(by)).await
+        };
+        if let Err(error) = given {
+            warn!(%error, "claim not given back; it becomes due when its lease ends");
         }
     }
 }

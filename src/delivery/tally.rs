@@ -34,7 +34,7 @@ pub fn of_session(report_domain: &Domain, plan: &TlsPlan, seen: &TlsSeen, ends: 
         .map(|on| SessionResult {
             report_domain: report_domain.clone(),
             policy: on.policy.clone(),
-            failures: failures(&on.expects, plan, seen)
+            failures: failures(&on.expects, seen)
                 .into_iter()
                 .map(|(result_type, reason)| detail(&plan.name, ends, result_type, reason))
                 .collect(),
@@ -55,32 +55,35 @@ pub fn of_skip(report_domain: &Domain, mx: &Domain, reason: &SkipReason) -> Vec<
         .collect()
 }
 
-fn failures(expects: &Expectation, plan: &TlsPlan, seen: &TlsSeen) -> Vec<(ResultType, Option<String>)> {
+fn failures(expects: &Expectation, seen: &TlsSeen) -> Vec<(ResultType, Option<String>)> {
     let of_failure = |failure: &TlsFailure| (failure.result_type(), reason(failure));
     let mut failures = Vec::new();
-    if let Expectation::Never(why) = expects {
-        // RFC 8460 §4.3.3: no type of its own for "MX not in policy".
-        failures.push((ResultType::ValidationFailure, Some(why.clone())));
+    if let Expectation::Never(result_type, why) = expects {
+        failures.push((*result_type, Some(why.clone())));
     }
     match (seen, expects) {
         (TlsSeen::NotReached, _) => {}
         (TlsSeen::Clear(failure) | TlsSeen::Failed(failure), _) => failures.push(of_failure(failure)),
         (TlsSeen::Established(_), Expectation::Tls) => {}
-        (TlsSeen::Established(facts), Expectation::Pkix | Expectation::Never(_)) => {
+        (
+            TlsSeen::Established(facts),
+            Expectation::Pkix | Expectation::Never(ResultType::ValidationFailure, _),
+        ) => {
             if let Err(failure) = &facts.pkix {
                 failures.push((failure.result_type(), certificate_reason(failure)));
             }
         }
-        (TlsSeen::Established(facts), Expectation::Tlsa) => match &plan.require {
-            Requirement::Dane { records, names } | Requirement::DaneAndPkix { records, names, .. } => {
-                let dane = Requirement::Dane { records: records.clone(), names: names.clone() };
-                if let Err(failure) = facts.verify(&dane) {
-                    failures.push(of_failure(&failure));
-                }
+        (TlsSeen::Established(_), Expectation::Never(..)) => {}
+        // RFC 8460 §4.3.2.1: mail flowed, but none of the records could have matched.
+        (TlsSeen::Established(_), Expectation::Tlsa { records, .. }) if records.is_empty() => {
+            failures.push((ResultType::TlsaInvalid, Some("no usable TLSA record".to_owned())));
+        }
+        (TlsSeen::Established(facts), Expectation::Tlsa { records, names }) => {
+            let dane = Requirement::Dane { records: records.clone(), names: names.clone() };
+            if let Err(failure) = facts.verify(&dane) {
+                failures.push(of_failure(&failure));
             }
-            // RFC 8460 §4.3.2.1: mail flowed, but none of the records could have matched.
-            _ => failures.push((ResultType::TlsaInvalid, Some("no usable TLSA record".to_owned()))),
-        },
+        }
     }
     failures
 }
@@ -136,6 +139,7 @@ mod tests {
             mx_status: DnssecStatus::Secure,
             sts: enforced.then(|| Arc::new(StsPolicy::parse(text.as_bytes()).unwrap())),
             sts_id: None,
+            sts_trouble: None,
             tlsa: TlsaAnswer::Secure(records),
             tlsa_base: domain("host.example.net"),
             request: TlsRequest::None,

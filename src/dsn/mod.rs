@@ -172,9 +172,13 @@ pub fn compose(facts: &NoticeFacts<'_>) -> Option<ComposedNotice> {
         smtputf8: unicode,
         ret: None,
         envid: None,
-        // RFC 8689 §5: what must not travel in clear is left out, so that the notice itself is never
-        // lost to a path without REQUIRETLS.
-        tls: TlsRequest::None,
+        // RFC 8689 §5: the header is in it, so it travels as the message did; and without the body, since
+        // mail from the null path goes on where no host offers REQUIRETLS.
+        tls: match facts.envelope.tls {
+            TlsRequest::Required => TlsRequest::Required,
+            // Never: a notice weakens nobody's policy; the author's wish was about the message.
+            TlsRequest::NotRequired | TlsRequest::None => TlsRequest::None,
+        },
     };
     Some(ComposedNotice { envelope, content })
 }

@@ -286,6 +286,19 @@ fn what_is_returned_follows_ret_size_and_requiretls() {
 }
 
 #[test]
+fn a_notice_travels_as_protected_as_the_message_did_and_never_less_than_others() {
+    for (asked, wanted) in [
+        (TlsRequest::Required, TlsRequest::Required),
+        (TlsRequest::NotRequired, TlsRequest::None),
+        (TlsRequest::None, TlsRequest::None),
+    ] {
+        let original = Envelope { tls: asked, ..envelope("alice@example.com", &["bob@example.net"]) };
+        let failed = vec![(0, Notice::Failed(refused("no")))];
+        assert_eq!(notice(&original, failed, ORIGINAL).unwrap().envelope.tls, wanted, "{asked:?}");
+    }
+}
+
+#[test]
 fn an_endless_header_is_cut_at_a_line_end() {
     let original = [b"A: b\r\n".repeat(20_000), b"\r\nbody\r\n".to_vec()].concat();
     let made = notice(

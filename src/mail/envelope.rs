@@ -114,7 +114,7 @@ pub enum TlsRequest {
     None,
     /// `REQUIRETLS` on MAIL: never in clear, never unauthenticated (RFC 8689 §4.2.1).
     Required,
-    /// `TLS-Required: No`: try TLS, but deliver anyway (RFC 8689 §4.2.2). Ours only on report mail
-    /// made by the daemon itself (RFC 8460 §3); a submitter's header arrives with its own issue.
+    /// `TLS-Required: No`: try TLS, but deliver anyway (RFC 8689 §4.2.2). From the message's header,
+    /// and on report mail made by the daemon itself (RFC 8460 §3).
     NotRequired,
 }

@@ -45,6 +45,14 @@ pub fn first<'a>(header: &'a [u8], name: &str) -> Option<&'a [u8]> {
     fields(header).find(|(field, _)| field.eq_ignore_ascii_case(name.as_bytes())).map(|(_, value)| value)
 }
 
+/// Whether a header section says `TLS-Required: No` (RFC 8689 §3): one such field and no other value,
+/// neither of which depends on case (RFC 5234 §2.3). A second field makes the wish unclear, and
+/// protection is not taken off for an unclear wish.
+pub fn says_tls_not_required(header: &[u8]) -> bool {
+    count(header, "TLS-Required") == 1
+        && first(header, "TLS-Required").is_some_and(|value| value.eq_ignore_ascii_case(b"No"))
+}
+
 /// An RFC 5322 §3.3 date-time in UTC, zone numeric: `Sun, 22 Nov 2026 04:09:36 +0000`.
 pub fn date(at: Timestamp) -> String {
     at.strftime("%a, %d %b %Y %H:%M:%S +0000").to_string()
@@ -59,6 +67,26 @@ pub fn sanitize(text: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn tls_is_not_required_only_by_one_plain_no() {
+        for (header, wanted) in [
+            ("TLS-Required: No\r\n", true),
+            ("Subject: x\r\ntls-required:no \r\nTo: b\r\n", true),
+            ("TLS-Required:\r\n No\r\n", true),
+            ("TLS-Required: Yes\r\n", false),
+            ("TLS-Required: No, thanks\r\n", false),
+            ("TLS-Required: No (really)\r\n", false),
+            ("TLS-Required: \"No\"\r\n", false),
+            ("TLS-Required:\r\n", false),
+            ("TLS-Required: No\r\nTLS-Required: No\r\n", false),
+            ("TLS-Required: No\r\nTLS-Required: Yes\r\n", false),
+            ("X-TLS-Required: No\r\n", false),
+            ("Subject: TLS-Required: No\r\n", false),
+        ] {
+            assert_eq!(says_tls_not_required(header.as_bytes()), wanted, "{header:?}");
+        }
+    }
 
     const MESSAGE: &[u8] = b"Received: a\r\n\tb\r\nreceived: c\r\nSubject: x\r\n\r\nReceived: not me\r\n";
 

@@ -217,6 +217,19 @@ impl QueueItem {
         now >= self.expires_at(options)
     }
 
+    /// When the sender is to be told of the delay, if that is still to come.
+    fn warned_at(&self, options: &RetryOptions) -> Option<Timestamp> {
+        let told = self.delay_warned || self.is_report || self.envelope.reverse_path.is_null();
+        (!told).then(|| after(self.received_at, options.delay_warning))
+    }
+
+    /// When this item has to be settled, whatever its hosts are waiting for: its sender is to be warned
+    /// then, or it is given up.
+    pub fn settled_by(&self, options: &RetryOptions) -> Timestamp {
+        let end = self.expires_at(options);
+        self.warned_at(options).map_or(end, |at| at.min(end))
+    }
+
     /// Applies one attempt's outcomes, given by position in the envelope.
     ///
     /// A recipient without outcome stays as it was. Transient failures become permanent once the
@@ -258,11 +271,7 @@ impl QueueItem {
         } else {
             Settled::Done
         };
-        let warn_delay = pending
-            && !self.delay_warned
-            && !self.is_report
-            && !self.envelope.reverse_path.is_null()
-            && now >= after(self.received_at, options.delay_warning);
+        let warn_delay = pending && self.warned_at(options).is_some_and(|at| now >= at);
         Settlement { recipients, settled, newly_failed, newly_delivered, warn_delay }
     }
 }

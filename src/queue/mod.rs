@@ -2,10 +2,12 @@
 //!
 //! Pure. `store` keeps items, `delivery` produces outcomes; the rules between them are here.
 
+pub mod evidence;
 pub mod item;
 pub mod retry;
 
+pub use evidence::{Evidence, EvidenceDraft, HostEvidence, MessageEvidence};
 pub use item::{
     AttemptRecord, ItemId, QueueId, QueueItem, RecipientState, RecipientStatus, Settled, Settlement,
 };
-pub use retry::RetryOptions;
+pub use retry::{RetryOptions, after};

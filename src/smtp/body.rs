@@ -192,6 +192,18 @@ impl Normalizer {
     }
 }
 
+/// Whether content can go out by BDAT as it is: whole CRLF lines and no stray CR or LF.
+pub fn is_canonical(content: &[u8]) -> bool {
+    let mut at = 0;
+    while let Some(found) = memchr2(b'\r', b'\n', &content[at..]) {
+        if content.get(at + found..at + found + 2) != Some(b"\r\n") {
+            return false;
+        }
+        at += found + 2;
+    }
+    at == content.len()
+}
+
 /// Any text to CRLF lines.
 #[derive(Debug, Clone, Default)]
 struct Lines {

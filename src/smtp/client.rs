@@ -5,8 +5,9 @@
 //!
 //! The life of a session: greeting; EHLO, or HELO where EHLO is unknown; STARTTLS and, inside it,
 //! EHLO again with everything heard before forgotten; then [`Action::Idle`]. From there any number
-//! of transactions, each MAIL, RCPT.., DATA, content, final dot, back to idle; RSET goes ahead of
-//! the next one when the last was cut short. QUIT ends it. Whatever else happens ends it at once.
+//! of transactions, each MAIL, RCPT.., DATA, content, final dot, back to idle, or BDAT in place of
+//! DATA where the server offers it and [`Session::use_chunking`] was said; RSET goes ahead of the
+//! next one when the last was cut short. QUIT ends it. Whatever else happens ends it at once.
 //!
 //! Never: MAIL before the handshake where TLS is required; a reply counted for a command that was
 //! not sent yet; a panic, whatever the server says and in whatever order the driver calls.
@@ -25,6 +26,7 @@ mod tests;
 
 use std::time::Duration;
 
+pub use exchange::Chunk;
 pub use options::{Timeouts, TlsUse};
 pub use phases::Phase;
 pub use session::{Session, SessionEnd};
@@ -53,6 +55,12 @@ pub enum Action {
     },
     /// Send the stuffed body and its end, each block within the time, then `handle_sent`.
     SendBody {
+        /// Time limit per block (RFC 5321 §4.5.3.2.5).
+        within: Duration,
+    },
+    /// Send the next chunk: `BDAT`, its exact size, `LAST` with the last one, and its octets as they are
+    /// (RFC 3030 §2); then `handle_chunk`.
+    SendChunk {
         /// Time limit per block (RFC 5321 §4.5.3.2.5).
         within: Duration,
     },

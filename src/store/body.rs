@@ -12,7 +12,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
-use super::disk::{DiskFile, is_full, sync_parent};
+use super::disk::{DiskFile, is_full, is_read_only, remedy, sync_parent};
 use super::notions::QueueError;
 use super::shared::{Shared, blocking};
 use crate::queue::QueueId;
@@ -246,11 +246,15 @@ fn write(shared: &Shared, content: &[u8]) -> io::Result<PathBuf> {
 }
 
 fn unreadable(path: &Path, error: &io::Error) -> QueueError {
-    QueueError::Storage(format!("cannot read {}: {error}", path.display()))
+    QueueError::Storage(format!("cannot read {}: {error}{}", path.display(), remedy(error)))
 }
 
 /// The error of a write that failed.
 pub(super) fn troubled(what: &str, path: &Path, error: &io::Error) -> QueueError {
-    let text = format!("{what} {}: {error}", path.display());
-    if is_full(error) { QueueError::Full(text) } else { QueueError::Storage(text) }
+    let text = format!("{what} {}: {error}{}", path.display(), remedy(error));
+    match () {
+        () if is_full(error) => QueueError::Full(text),
+        () if is_read_only(error) => QueueError::ReadOnly(text),
+        () => QueueError::Storage(text),
+    }
 }

@@ -119,6 +119,26 @@ pub(super) fn sync_parent(disk: &dyn Disk, path: &Path) -> io::Result<()> {
     path.parent().map_or(Ok(()), |parent| disk.sync_dir(parent))
 }
 
+/// Whether an error says that the disk may not be written to: somebody mounted it so, or the kernel
+/// did after trouble.
+pub(super) fn is_read_only(error: &io::Error) -> bool {
+    error.kind() == io::ErrorKind::ReadOnlyFilesystem
+}
+
+/// What an operator can do about an error, to be put behind it.
+pub(super) fn remedy(error: &io::Error) -> &'static str {
+    match error.kind() {
+        io::ErrorKind::PermissionDenied => {
+            "; everything below the data directory must belong to the user that runs the daemon"
+        }
+        io::ErrorKind::ReadOnlyFilesystem => "; look in the kernel's log why, and mount it writable again",
+        io::ErrorKind::AlreadyExists | io::ErrorKind::NotADirectory => {
+            "; something else is where the store needs a directory of its own"
+        }
+        _ => "",
+    }
+}
+
 /// Whether an error says that there is no room, so that waiting for room helps.
 pub(super) fn is_full(error: &io::Error) -> bool {
     matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)

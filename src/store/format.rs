@@ -5,6 +5,7 @@
 //! | part | names its format in | an older one | a newer one |
 //! |---|---|---|---|
 //! | `queue/journal/*.journal` | the segment's header | read; writing goes on in a new segment, and it leaves with its last message | refused |
+//! | `queue/evidence/*.evidence` | the segment's header | there is none | refused |
 //! | `queue/state` | `format` | read; written anew at every start | refused |
 //! | `policies/`, `reports/`, `results/` `*.log` | the first line | read; written anew at once | refused |
 //! | `queue/index` | its checkpoint | removed, rebuilt from the journal | removed, rebuilt from the journal |
@@ -22,8 +23,10 @@ use super::frame::{HEADER, Header, HeaderError};
 use super::lines;
 use super::notions::QueueError;
 
-/// Of the journal's segments: frames, operations and what they say.
-pub(super) const JOURNAL: u32 = 1;
+/// Of the journal's segments: frames, operations and what they say. Since 2 with evidence.
+pub(super) const JOURNAL: u32 = 2;
+/// Of the segments of the evidence log.
+pub(super) const EVIDENCE: u32 = 1;
 /// Of the marker `queue/state`.
 pub(super) const MARKER: u32 = 1;
 /// Of the files of checksummed lines.
@@ -70,10 +73,16 @@ pub(super) fn survey_queue(dir: &Path) -> Result<(), QueueError> {
     }
     for path in entries(&dir.join("journal"))? {
         if path.extension().is_some_and(|suffix| suffix == "journal") && path.is_file() {
-            let head = head(&path, HEADER as u64)?;
+            // What cannot be read is damage.
+            let head = head(&path, HEADER as u64).unwrap_or_default();
             if let Err(HeaderError::Newer(found)) = Header::parse(&head) {
                 newest(&path, Some(found), JOURNAL)?;
             }
+        }
+    }
+    for path in entries(&dir.join("evidence"))? {
+        if path.extension().is_some_and(|suffix| suffix == "evidence") && path.is_file() {
+            newest(&path, super::evidence::format_of(&head(&path, HEADER as u64)?), EVIDENCE)?;
         }
     }
     Ok(())

@@ -90,13 +90,14 @@ pub(super) enum Kind {
     Done = 5,
     /// Queue ids below this number may be in use.
     Reserve = 6,
+    /// How an attempt travelled; in the frame that settles it, moved to the evidence log.
+    Evidence = 7,
 }
 
 impl Kind {
     fn parse(byte: u8) -> Option<Self> {
-        [Self::Enqueue, Self::Body, Self::State, Self::Mark, Self::Done, Self::Reserve]
-            .into_iter()
-            .find(|kind| *kind as u8 == byte)
+        use Kind::{Body, Done, Enqueue, Evidence, Mark, Reserve, State};
+        [Enqueue, Body, State, Mark, Done, Reserve, Evidence].into_iter().find(|kind| *kind as u8 == byte)
     }
 }
 

@@ -8,7 +8,7 @@
 //! the pages to hold, to find again at start and to read. Every call is guarded against the panics
 //! that damaged files cause in it.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::fs::{self, File};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
@@ -116,7 +116,14 @@ impl Index {
     }
 
     /// Fills an empty table; from where the journal must be replayed.
-    pub(super) fn load(&self, nonce: &Nonce, table: &mut Table) -> Result<Checkpoint, String> {
+    /// `strays` gets all messages it knows when the journal does not have
+    /// the place of one of them.
+    pub(super) fn load(
+        &self,
+        nonce: &Nonce,
+        table: &mut Table,
+        strays: &mut BTreeSet<QueueId>,
+    ) -> Result<Checkpoint, String> {
         let bytes = guarded(|| self.db.get(CHECKPOINT_KEY))?.ok_or("it has no checkpoint")?;
         let checkpoint = parse_checkpoint(&bytes, nonce).ok_or("its checkpoint is not of this journal")?;
         // By name as written: most items go to few destinations.
@@ -137,13 +144,19 @@ impl Index {
                     table.segments.len(at.segment).is_some_and(|len| end <= len)
                 };
                 if ![Some(slot.enqueue), slot.state].iter().flatten().all(known) {
-                    return Err("it names a place that the journal does not have".into());
+                    strays.insert(id.queue_id);
+                    continue;
                 }
                 slot.destination = table.destinations.add(&destinations[name]);
                 table.restore(id, slot);
             }
         }
-        Ok(checkpoint)
+        if strays.is_empty() {
+            return Ok(checkpoint);
+        }
+        // Whoever rebuilds it finds out which of all these there still are.
+        strays.extend(table.ids());
+        Err("it names a place that the journal does not have".into())
     }
 
     /// Makes changes, all or none.
@@ -161,7 +174,12 @@ impl Index {
 
 /// Removes the index.
 pub(super) fn remove(dir: &Path) -> std::io::Result<()> {
-    match fs::remove_dir_all(dir) {
+    let removed = match fs::symlink_metadata(dir) {
+        // Somebody put something else there.
+        Ok(metadata) if !metadata.is_dir() => fs::remove_file(dir),
+        _ => fs::remove_dir_all(dir),
+    };
+    match removed {
         Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(error),
         _ => Ok(()),
     }

@@ -7,6 +7,8 @@
 //! - A write that finds no room is cut off again. Messages are then refused; what records
 //!   deliveries goes on in the space of the reserve file, and when the keeper could make a new
 //!   reserve, messages are accepted again.
+//! - A disk that became read-only took nothing: nothing is written or delivered until the keeper finds
+//!   that it can be written to again; then what was not acknowledged is cut off and all goes on.
 //! - Any other failed write, cut or sync is the end: what the kernel did with the data is unknown,
 //!   a second sync would say Ok and prove nothing. Nothing is written until a restart has read the
 //!   journal afresh.
@@ -75,6 +77,11 @@ impl Draft {
         self.changes.extend(other.changes.into_iter().map(|one| Planned { op: one.op + shift, ..one }));
     }
 
+    /// Adds how an attempt travelled.
+    pub(super) fn push_evidence(&mut self, content: Bytes) {
+        self.ops.push(Op::new(super::frame::Kind::Evidence, content));
+    }
+
     /// Adds a change, with a message's content.
     pub(super) fn push(&mut self, change: Change, body: Option<Bytes>) {
         let op = self.ops.len();
@@ -87,6 +94,7 @@ impl Draft {
 enum Work {
     Commit(Submission),
     Move(Vec<Move>, oneshot::Sender<Result<Moved, QueueError>>),
+    Resume(oneshot::Sender<Result<(), QueueError>>),
 }
 
 /// The way to the writer. Closing it ends its loop after what waits.
@@ -135,6 +143,13 @@ impl Journal {
     pub(super) async fn relocate(&self, moves: Vec<Move>) -> Result<Moved, QueueError> {
         let (reply, answer) = oneshot::channel();
         self.send(Work::Move(moves, reply));
+        answer.await.unwrap_or_else(|_| Err(closed()))
+    }
+
+    /// Asks whether a disk that was read-only can be written to again, and goes on if so.
+    pub(super) async fn resume(&self) -> Result<(), QueueError> {
+        let (reply, answer) = oneshot::channel();
+        self.send(Work::Resume(reply));
         answer.await.unwrap_or_else(|_| Err(closed()))
     }
 

@@ -5,6 +5,7 @@
 use std::collections::BTreeSet;
 use std::fs;
 use std::io::{self, IoSlice};
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::mpsc::SyncSender;
 use std::time::Duration;
@@ -57,6 +58,11 @@ impl Keeper {
                 Ok(answer) => answer,
                 Err(_) => None,
             };
+            if self.is_read_only().await {
+                // Nothing of the rest could be done.
+                let _ = answer.map(|answer| answer.send(()));
+                continue;
+            }
             self.refill_reserve();
             self.reap().await;
             self.empty_trash();
@@ -73,7 +79,7 @@ impl Keeper {
         self.reap().await;
         self.empty_trash();
         self.update_index();
-        let complete = self.sync_index();
+        let complete = self.sync_evidence() && self.sync_index();
         // sled writes once more when it is dropped.
         self.index = None;
         complete && index::sync_files(&self.shared.index_dir()).is_ok()
@@ -84,6 +90,9 @@ impl Keeper {
         let cleaning = self.shared.table().segments.cleaning(self.shared.limits.segment_bytes);
         self.update_index();
         self.sync_index();
+        if !self.sync_evidence() {
+            return false;
+        }
         match cleaning {
             // What made them dead is in the index now.
             Some(Cleaning::Unlink(segments)) => {
@@ -106,17 +115,24 @@ impl Keeper {
             Health::Full(_) => {
                 !table.starved && table.segments.live(segment) <= self.shared.limits.reserve_bytes / COPY_PART
             }
-            Health::Failed(_) => false,
+            Health::ReadOnly(_) | Health::Failed(_) => false,
         }
     }
 
     fn update_index(&mut self) {
-        let Some(index) = &self.index else { return self.shared.table().dirty = Dense::default() };
-        let (dirty, checkpoint) = {
-            let mut table = self.shared.table();
-            let checkpoint = Checkpoint { position: table.position, ids_below: table.ids_below };
-            (std::mem::take(&mut table.dirty), checkpoint)
+        let Some(index) = &self.index else {
+            self.shared.move_evidence();
+            return self.shared.table().dirty = Dense::default();
         };
+        let checkpoint = {
+            let table = self.shared.table();
+            Checkpoint { position: table.position, ids_below: table.ids_below }
+        };
+        // A start from this checkpoint reads no evidence from before it.
+        if !self.shared.move_evidence() {
+            return;
+        }
+        let dirty = std::mem::take(&mut self.shared.table().dirty);
         if dirty.is_empty() {
             return;
         }
@@ -155,6 +171,23 @@ impl Keeper {
         }
     }
 
+    /// Whether all evidence of the journal is in its log for good.
+    fn sync_evidence(&self) -> bool {
+        if !self.shared.move_evidence() {
+            return false;
+        }
+        let now = self.shared.table().latest_now();
+        let mut log = self.shared.evidence();
+        now.into_iter().for_each(|now| log.drop_old(now));
+        match log.sync() {
+            Ok(()) => true,
+            Err(error) => {
+                tracing::error!(%error, "the evidence of the last seconds may not survive a power cut");
+                true
+            }
+        }
+    }
+
     fn drop_index(&mut self, error: &str) {
         tracing::error!(error, "queue index failed; going on without, the next start rebuilds it");
         self.index = None;
@@ -168,8 +201,10 @@ impl Keeper {
     fn unlink(&mut self, segment: u32) -> bool {
         let path = self.shared.segment_path(segment);
         let disk = self.shared.disk.as_ref();
+        let spoiled = self.shared.table().segments.is_spoiled(segment);
+        let removed = if spoiled { self.set_aside(&path) } else { disk.remove(&path) };
         // The name must be gone for good before a later segment may go.
-        match disk.remove(&path).and_then(|()| sync_parent(disk, &path)) {
+        match removed.and_then(|()| sync_parent(disk, &path)) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => {
                 tracing::warn!(%error, path = %path.display(), "cannot remove an old journal segment");
                 false
@@ -180,6 +215,22 @@ impl Keeper {
                 true
             }
         }
+    }
+
+    /// What is damaged may be all that is left of a message: moved, never removed.
+    fn set_aside(&self, path: &Path) -> io::Result<()> {
+        let disk = self.shared.disk.as_ref();
+        let dir = self.shared.dir.join("damaged");
+        disk.create_dir(&dir)?;
+        let Some(name) = path.file_name() else { return Ok(()) };
+        disk.rename(path, &dir.join(name))?;
+        disk.sync_dir(&dir)?;
+        tracing::warn!(
+            path = %dir.join(name).display(),
+            "a damaged journal segment that no queued message needs any more is kept here; remove it when you do not \
+             need it"
+        );
+        Ok(())
     }
 
     /// Whether the segment is empty now.
@@ -195,7 +246,8 @@ impl Keeper {
                 unreadable
             }
             Err(error) => {
-                tracing::warn!(%error, "cannot compact a segment of the queue journal");
+                self.stuck = Some(segment);
+                tracing::error!(%error, "a segment of the queue journal cannot be read; its messages wait until it can");
                 return false;
             }
         };
@@ -244,6 +296,24 @@ impl Keeper {
                     let mut table = self.shared.table();
                     table.file_bytes = table.file_bytes.saturating_sub(len);
                 }
+            }
+        }
+    }
+
+    /// Whether the disk still is read-only; asks it when it was.
+    async fn is_read_only(&self) -> bool {
+        let was = |shared: &Shared| matches!(shared.table().health, Health::ReadOnly(_));
+        if !was(&self.shared) {
+            return false;
+        }
+        match self.journal.resume().await {
+            Ok(()) => {
+                tracing::info!("the disk can be written to again: messages are accepted and delivered");
+                false
+            }
+            Err(error) => {
+                tracing::debug!(%error, "the disk still is read-only");
+                was(&self.shared)
             }
         }
     }

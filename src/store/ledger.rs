@@ -17,7 +17,7 @@ use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 use tokio::sync::oneshot;
 
 use super::body::troubled;
-use super::disk::{Disk, DiskFile, replace};
+use super::disk::{Disk, DiskFile, remedy, replace};
 use super::format;
 use super::ground::{Ground, Running};
 use super::lines;
@@ -62,12 +62,21 @@ impl<V: Serialize + DeserializeOwned + Send + Sync + 'static> Ledger<V> {
     pub(super) fn open(ground: &Ground, dir: &Path, kind: &str) -> Result<(Self, Vec<String>), QueueError> {
         let disk = Arc::clone(&ground.disk);
         let path = dir.join(format!("{kind}.log"));
+        let begun = dir.is_dir();
         let made = disk.create_dir(dir).and_then(|()| super::disk::sync_parent(disk.as_ref(), dir));
         made.map_err(|error| storage("cannot create", dir, &error))?;
         let bytes = match fs::read(&path) {
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => Vec::new(),
             read => read.map_err(|error| storage("cannot read", &path, &error))?,
         };
+        let mut repaired = Vec::new();
+        if begun && bytes.is_empty() {
+            repaired.push(format!(
+                "{} was gone or empty and is begun anew{}",
+                path.display(),
+                consequence(kind)
+            ));
+        }
         let lines = lines::parse(&bytes, kind).map_err(|found| newer(&path, found))?;
         let (mut map, mut live, mut lost) = (Map::<V>::new(), BTreeMap::new(), lines.damaged);
         for json in &lines.values {
@@ -83,9 +92,9 @@ impl<V: Serialize + DeserializeOwned + Send + Sync + 'static> Ledger<V> {
                 Err(_) => lost += 1,
             }
         }
-        let mut repaired = Vec::new();
         if lost > 0 {
-            repaired.push(format!("{lost} damaged entries of {} were dropped", path.display()));
+            let what = consequence(kind);
+            repaired.push(format!("{lost} damaged entries of {} were dropped{what}", path.display()));
         }
         if lines.torn {
             repaired.push(format!("an unfinished entry at the end of {} was cut off", path.display()));
@@ -247,11 +256,20 @@ fn guard<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
+/// What the loss of entries means to an operator.
+fn consequence(kind: &str) -> &'static str {
+    match kind {
+        "policies" => ": those policies are fetched again when there is mail for their domains",
+        "reports" => ": what became of those TLS reports is forgotten",
+        _ => "",
+    }
+}
+
 /// The error of a file of lines that is of a newer format.
 pub(super) fn newer(path: &Path, found: u32) -> QueueError {
     QueueError::Newer { path: path.to_owned(), found, known: format::LINES }
 }
 
 fn storage(what: &str, path: &Path, error: &std::io::Error) -> QueueError {
-    QueueError::Storage(format!("{what} {}: {error}", path.display()))
+    QueueError::Storage(format!("{what} {}: {error}{}", path.display(), remedy(error)))
 }

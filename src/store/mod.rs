@@ -5,15 +5,18 @@
 //!
 //! Inside, from the caller to the disk: `queue` (the verbs) over `table` (what is in memory) and
 //! `journal` (what is durable: group commit of `frame`s of `record`s through `disk`); `keeper` with
-//! `index` and `compaction` behind them; `open` and `replay` at start, after `format` has looked what
-//! is there. Beside it `policies` and `reports` over `ledger`, and `results` over `resultlog`, both
-//! files of checksummed `lines`. All of them stand on a `ground`: the disk, and the way their loops run.
+//! `index`, `compaction` and `evidence` behind them; `open` and `replay` at start, after `format` has
+//! looked what is there. Beside it `policies` and `reports` over `ledger`, and `results` over
+//! `resultlog`, both files of checksummed `lines`. All of them stand on a `ground`: the disk, and the
+//! way their loops run.
 
 mod body;
+mod check;
 mod compaction;
 mod dense;
 mod destinations;
 pub mod disk;
+mod evidence;
 mod format;
 mod frame;
 pub mod ground;
@@ -22,6 +25,7 @@ mod journal;
 mod keeper;
 mod ledger;
 mod lines;
+pub mod moves;
 mod notions;
 mod open;
 pub mod policies;
@@ -38,12 +42,15 @@ mod table;
 #[cfg(test)]
 mod tests;
 
+pub use check::{Checked, Finding, Severity, check};
+pub use evidence::{EvidenceCursor, EvidenceFilter, EvidenceLimits, EvidencePage, Tried};
 pub use format::survey;
 pub use ground::Ground;
+pub use moves::{Moves, Plan};
 pub use policies::Policies;
 pub use queue::{
-    AdminAction, Body, BodyReader, BodyWriter, Claim, Entry, EntryState, Filter, Health, NewMessage, Page,
-    Queue, QueueError, QueueOptions, Stats,
+    AdminAction, Body, BodyReader, BodyWriter, Claim, Entry, EntryState, Export, Filter, Health, NewMessage,
+    Page, Portable, PortableItem, Queue, QueueError, QueueOptions, Stats,
 };
 pub use reports::{ReportEntry, Reports, RuaState, RuaStatus};
 pub use results::Results;

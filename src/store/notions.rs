@@ -45,6 +45,9 @@ pub enum QueueError {
     /// No space: answer 452, nothing was kept.
     #[error("no space left for the queue: {0}")]
     Full(String),
+    /// The disk may not be written to now: answer 452, nothing was kept. Passes by itself.
+    #[error("the queue's disk is read-only: {0}")]
+    ReadOnly(String),
     /// The journal cannot be trusted to write any more: answer 451, accept nothing.
     #[error("queue storage failed: {0}")]
     Storage(String),
@@ -153,6 +156,8 @@ pub enum Health {
     Fine,
     /// The disk is full: 452 until there is space again.
     Full(String),
+    /// The disk is read-only: 452, and nothing is delivered, until it can be written to again.
+    ReadOnly(String),
     /// The journal failed: 451 until restart.
     Failed(String),
 }

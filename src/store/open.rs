@@ -4,6 +4,7 @@
 //! closed the queue, or only the process ended and not the machine. Otherwise it is removed and the
 //! whole journal is read. What was repaired is told, one sentence each.
 
+use std::collections::BTreeSet;
 use std::fs::{self, File, TryLockError};
 use std::io;
 use std::path::Path;
@@ -13,7 +14,8 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use super::body::troubled;
-use super::disk::{Disk, is_full, replace, sync_parent};
+use super::disk::{Disk, is_full, remedy, replace, sync_parent};
+use super::evidence::Log;
 use super::format;
 use super::frame::{HEADER, Header, HeaderError, Nonce};
 use super::ground::Ground;
@@ -22,23 +24,35 @@ use super::journal::Tail;
 use super::keeper::make_reserve;
 use super::notions::{Health, QueueError};
 use super::replay::{self, Replayed, SegmentFile};
+use super::segments::Position;
 use super::shared::{Shared, segment_name};
 use super::table::{IN_FILE, Table, micros};
+use crate::queue::QueueId;
 
 /// Where the kernel tells boots apart.
 const BOOT_ID: &str = "/proc/sys/kernel/random/boot_id";
+/// A segment of the evidence log is this part of one of the journal's: 16 MB are read in some
+/// hundredths of a second.
+const EVIDENCE_PART: u64 = 4;
 /// Names listed in one sentence at most.
 const NAMED_MAX: usize = 10;
 
 /// What `state` says.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-struct Marker {
+pub(super) struct Marker {
     format: u32,
     /// The boot during which it was written.
     boot: String,
     /// The queue was closed in order.
-    clean: bool,
+    pub(super) clean: bool,
     nonce: String,
+}
+
+impl Marker {
+    /// The nonce of the store's journal.
+    pub(super) fn nonce(&self) -> Option<Nonce> {
+        unhex(&self.nonce)
+    }
 }
 
 /// A queue ready to run.
@@ -66,10 +80,16 @@ pub(super) fn open(dir: &Path, ground: &Ground, now: Timestamp) -> Result<Opened
     let files = list_segments(&dir.join("journal"))?;
     let (nonce, files) = settle_nonce(dir, ground, marker.as_ref(), files, &mut repaired)?;
 
-    let (mut table, replayed, index) = recover(dir, ground, &files, nonce, &marker, &mut repaired)?;
+    let end = files.last().map_or(Position::default(), |last| Position {
+        segment: last.number,
+        offset: u32::try_from(last.len).unwrap_or(u32::MAX),
+    });
+    let (folder, piece) = (Shared::evidence_dir(dir), ground.limits.segment_bytes / EVIDENCE_PART);
+    let mut log = Log::open(Arc::clone(&disk), folder, nonce, piece, end, &mut repaired)?;
+    let (mut table, replayed, index) = recover(dir, ground, &files, nonce, &marker, &mut log, &mut repaired)?;
     let tail = open_tail(dir, disk.as_ref(), &files, &replayed, &mut table)?;
     table.rewind(micros(now));
-    let shared = Shared::new(disk, dir.to_owned(), nonce, ground.limits, table);
+    let shared = Shared::new(disk, dir.to_owned(), nonce, ground.limits, table, log);
     sweep(&shared, replayed.damaged, &mut repaired)?;
     write_marker(&shared, boot, false)?;
     if let Err(error) = make_reserve(&shared) {
@@ -127,7 +147,7 @@ fn lock(dir: &Path) -> Result<File, QueueError> {
     }
 }
 
-fn read_marker(dir: &Path, repaired: &mut Vec<String>) -> Result<Option<Marker>, QueueError> {
+pub(super) fn read_marker(dir: &Path, repaired: &mut Vec<String>) -> Result<Option<Marker>, QueueError> {
     let path = dir.join("state");
     let bytes = match fs::read(&path) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
@@ -142,7 +162,7 @@ fn read_marker(dir: &Path, repaired: &mut Vec<String>) -> Result<Option<Marker>,
     }
 }
 
-fn list_segments(dir: &Path) -> Result<Vec<SegmentFile>, QueueError> {
+pub(super) fn list_segments(dir: &Path) -> Result<Vec<SegmentFile>, QueueError> {
     let trouble = |error: io::Error| storage("cannot read", dir, &error);
     let mut files = Vec::new();
     for entry in fs::read_dir(dir).map_err(trouble)? {
@@ -153,9 +173,13 @@ fn list_segments(dir: &Path) -> Result<Vec<SegmentFile>, QueueError> {
         let len = entry.metadata().map_err(trouble)?.len();
         let mut head = Vec::new();
         let path = entry.path();
-        File::open(&path)
-            .and_then(|file| io::Read::read_to_end(&mut io::Read::take(file, HEADER as u64), &mut head))
-            .map_err(|error| storage("cannot read", &path, &error))?;
+        let read = File::open(&path)
+            .and_then(|file| io::Read::read_to_end(&mut io::Read::take(file, HEADER as u64), &mut head));
+        match read {
+            // Replaying tells of it and reads what can be read.
+            Err(error) if error.kind() != io::ErrorKind::PermissionDenied => head.clear(),
+            read => drop(read.map_err(|error| storage("cannot read", &path, &error))?),
+        }
         let header = match Header::parse(&head) {
             Err(HeaderError::Newer(found)) => {
                 return Err(QueueError::Newer { path, found, known: format::JOURNAL });
@@ -185,7 +209,7 @@ fn settle_nonce(
         repaired.push(format!("{} was begun and never used; removed", last.path.display()));
     }
     let known = files.iter().find_map(|file| file.header).map(|header| header.nonce);
-    let nonce = match known.or_else(|| unhex(&marker?.nonce)) {
+    let nonce = match known.or_else(|| marker?.nonce()) {
         Some(nonce) => nonce,
         None if files.is_empty() => ground.nonce,
         None => {
@@ -205,6 +229,7 @@ fn recover(
     files: &[SegmentFile],
     nonce: Nonce,
     marker: &Option<Marker>,
+    log: &mut Log,
     repaired: &mut Vec<String>,
 ) -> Result<(Table, Replayed, Option<Index>), QueueError> {
     if let Some(last) = files.last() {
@@ -221,9 +246,10 @@ fn recover(
         None => Some("it is not known how the queue was closed".to_owned()),
     };
     let doubt = doubt.or_else(|| (!index_dir.exists()).then(|| "it was missing".to_owned()));
+    let mut strays = BTreeSet::new();
     let reason = match doubt {
         Some(reason) => reason,
-        None => match from_index(&index_dir, files, nonce) {
+        None => match from_index(&index_dir, files, nonce, log, &mut strays) {
             Ok((table, replayed, index)) => {
                 if !clean {
                     repaired.push(format!(
@@ -238,8 +264,18 @@ fn recover(
         },
     };
     let mut table = Table::new();
-    let replayed = replay::replay(files, nonce, None, &mut table)?;
+    table.evidence.moved = log.moved();
+    let replayed = replay::replay(files, nonce, None, &mut table, &mut |table| refill(log, table))?;
     repaired.extend(replayed.notes.iter().cloned());
+    strays.retain(|id| table.parts(*id).next().is_none());
+    if !strays.is_empty() {
+        repaired.push(format!(
+            "{} messages that the index knew are in no record that can be read: lost with the damaged or missing part \
+             of the journal unless a backup has it, or ended in the last moments before the stop: {}",
+            strays.len(),
+            names(strays.iter())
+        ));
+    }
     index::remove(&index_dir).map_err(|error| storage("cannot remove", &index_dir, &error))?;
     if !files.is_empty() || marker.is_some() {
         let items = table.len();
@@ -254,21 +290,36 @@ fn recover(
     Ok((table, replayed, index.ok()))
 }
 
-fn from_index(dir: &Path, files: &[SegmentFile], nonce: Nonce) -> Result<(Table, Replayed, Index), String> {
+/// Writes what the evidence log lacks; what cannot be written is tried again by the keeper.
+fn refill(log: &mut Log, table: &mut Table) {
+    let attempts = table.evidence.list();
+    if log.append(&attempts).and_then(|()| log.sync()).is_ok() {
+        table.evidence.done(attempts.len());
+    }
+}
+
+fn from_index(
+    dir: &Path,
+    files: &[SegmentFile],
+    nonce: Nonce,
+    log: &mut Log,
+    strays: &mut BTreeSet<QueueId>,
+) -> Result<(Table, Replayed, Index), String> {
     let mut table = Table::new();
+    table.evidence.moved = log.moved();
     for file in files {
         table.segments.set_len(file.number, file.len);
     }
     let index = Index::open(dir)?;
-    let checkpoint = index.load(&nonce, &mut table)?;
+    let checkpoint = index.load(&nonce, &mut table, strays)?;
     table.ids_below = table.ids_below.max(checkpoint.ids_below);
     let position = checkpoint.position;
     let there = files.iter().find(|file| file.number == position.segment);
     if there.is_none_or(|file| file.len < u64::from(position.offset)) {
         return Err("it names a place that the journal does not have".to_owned());
     }
-    let replayed =
-        replay::replay(files, nonce, Some(position), &mut table).map_err(|error| error.to_string())?;
+    let replayed = replay::replay(files, nonce, Some(position), &mut table, &mut |table| refill(log, table))
+        .map_err(|error| error.to_string())?;
     Ok((table, replayed, index))
 }
 
@@ -282,6 +333,10 @@ fn open_tail(
 ) -> Result<Tail, QueueError> {
     let Some(last) = files.last() else { return Ok(Tail { segment: 0, len: 0, file: None }) };
     let path = dir.join("journal").join(segment_name(last.number));
+    if replayed.last_unreadable {
+        table.segments.set_len(last.number, last.len);
+        return Ok(Tail { segment: last.number, len: last.len, file: None });
+    }
     let end = replayed.end;
     let open = || -> io::Result<_> {
         let mut file = disk.append(&path, end)?;
@@ -358,7 +413,7 @@ pub(super) fn names<T: ToString>(all: impl ExactSizeIterator<Item = T>) -> Strin
 }
 
 fn storage(what: &str, path: &Path, error: &io::Error) -> QueueError {
-    QueueError::Storage(format!("{what} {}: {error}", path.display()))
+    QueueError::Storage(format!("{what} {}: {error}{}", path.display(), remedy(error)))
 }
 
 fn hex(nonce: &Nonce) -> String {

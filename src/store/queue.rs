@@ -5,6 +5,7 @@
 //! See `journal` for how records are written, `table` for what is in memory, `open` for starting.
 
 mod operate;
+mod portable;
 
 use std::fs::File;
 use std::path::PathBuf;
@@ -20,7 +21,10 @@ pub use super::notions::{
     AdminAction, Claim, Entry, EntryState, Filter, Health, NewMessage, Page, QueueError, Stats,
 };
 
+pub use portable::{Export, Portable, PortableItem};
+
 use super::body;
+use super::evidence::{Tried, render_draft};
 use super::ground;
 use super::ground::Ground;
 use super::journal::{Draft, Journal};
@@ -29,9 +33,9 @@ use super::open::{self, Opened};
 use super::read;
 use super::record::{self, Change, Message};
 use super::shared::{Shared, blocking};
-use super::table::{DOOMED, Leased, length, micros, timestamp};
+use super::table::{DOOMED, Leased, Table, length, micros, timestamp};
 use crate::mail::Destination;
-use crate::queue::{AttemptRecord, QueueId, QueueItem, Settlement};
+use crate::queue::{QueueId, QueueItem, Settlement};
 
 /// Destinations in [`Stats`].
 const DESTINATIONS_MAX: usize = 20;
@@ -150,9 +154,7 @@ impl Queue {
         shared.refusal()?;
         let leased = {
             let mut table = shared.table();
-            if let (Health::Full(text), true) = (&table.health, table.starved) {
-                return Err(QueueError::Full(text.clone()));
-            }
+            unrecordable(&table)?;
             table.claim(micros(now), max, length(lease))
         };
         self.claims(leased, now, lease).await
@@ -175,9 +177,7 @@ impl Queue {
         let (mut leased, mut unparked) = (Vec::new(), Vec::new());
         {
             let mut table = shared.table();
-            if let (Health::Full(text), true) = (&table.health, table.starved) {
-                return Err(QueueError::Full(text.clone()));
-            }
+            unrecordable(&table)?;
             for (destination, max) in wanted {
                 let (some, parked) = table.claim_parked(destination, micros(now), *max, length(lease));
                 leased.extend(some);
@@ -227,8 +227,8 @@ impl Queue {
         Ok(())
     }
 
-    /// Ends a claim: new recipient states, the attempt for the record, and messages born of it
-    /// (bounce, delay warning), all in one durable step (invariant I2). `Settlement::warn_delay`
+    /// Ends a claim: new recipient states, the attempt for the record with its evidence, and messages
+    /// born of it (bounce, delay warning), all in one durable step (invariant I2). `Settlement::warn_delay`
     /// marks the delay warning as sent.
     ///
     /// A lease that ran out still settles as long as nobody claimed the item again.
@@ -240,13 +240,14 @@ impl Queue {
         &self,
         claim: Claim,
         settlement: &Settlement,
-        attempt: AttemptRecord,
+        attempt: impl Into<Tried>,
         born: Vec<NewMessage>,
     ) -> Result<(), QueueError> {
         let id = claim.item.id;
+        let Tried { record, evidence } = attempt.into();
         self.inner.shared.refusal()?;
         let mut draft = Draft::vital();
-        let change = record::settled(&claim.item, settlement, attempt);
+        let change = record::settled(&claim.item, settlement, record);
         let mut messages = Draft::vital();
         for message in &born {
             if let Err(error) = self.draft_message(&mut messages, message).await {
@@ -255,12 +256,19 @@ impl Queue {
             }
         }
         // Nothing may be waited for between here and the hand-over to the journal.
-        let slot = self.inner.shared.table().begin_settle(id, claim.fence);
+        let (slot, full) = {
+            let mut table = self.inner.shared.table();
+            (table.begin_settle(id, claim.fence), matches!(table.health, Health::Full(_)))
+        };
         let result = match slot {
             None => Err(QueueError::Fenced(id)),
             Some(slot) => {
                 // Deleted while the attempt ran: what it delivered is delivered, the rest is gone.
                 draft.push(if slot.is(DOOMED) { Change::Done(id) } else { change }, None);
+                // The room kept for a full disk is for recording deliveries.
+                if let Some(evidence) = evidence.as_ref().filter(|_| !full) {
+                    draft.push_evidence(render_draft(evidence).into());
+                }
                 draft.append(messages);
                 self.inner.journal.commit(draft).await
             }
@@ -383,7 +391,8 @@ impl Queue {
         self.inner.shared.refusal()?;
         match &self.inner.shared.table().health {
             Health::Full(text) => Err(QueueError::Full(text.clone())),
-            _ => Ok(()),
+            Health::ReadOnly(text) => Err(QueueError::ReadOnly(text.clone())),
+            Health::Fine | Health::Failed(_) => Ok(()),
         }
     }
 
@@ -454,6 +463,15 @@ impl Drop for Inner {
         drop(ask);
         keeper.join();
         drop(lock);
+    }
+}
+
+/// Why nothing may be delivered: what became of it could not be recorded.
+fn unrecordable(table: &Table) -> Result<(), QueueError> {
+    match &table.health {
+        Health::Full(text) if table.starved => Err(QueueError::Full(text.clone())),
+        Health::ReadOnly(text) => Err(QueueError::ReadOnly(text.clone())),
+        Health::Fine | Health::Full(_) | Health::Failed(_) => Ok(()),
     }
 }
 

@@ -99,13 +99,13 @@ impl Change {
         }
     }
 
-    /// Reads an operation; `Ok(None)` for a body, which changes nothing by itself.
+    /// Reads an operation; `Ok(None)` for a body or evidence, which change nothing by themselves.
     pub(super) fn parse(kind: Kind, bytes: &[u8]) -> Result<Option<Self>, serde_json::Error> {
         fn read<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, serde_json::Error> {
             serde_json::from_slice(bytes)
         }
         Ok(Some(match kind {
-            Kind::Body => return Ok(None),
+            Kind::Body | Kind::Evidence => return Ok(None),
             Kind::Enqueue => Self::Enqueue(Arc::new(read(bytes)?)),
             Kind::State => Self::State(read(bytes)?),
             Kind::Mark => Self::Mark(read(bytes)?),

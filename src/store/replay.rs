@@ -3,8 +3,13 @@
 //! A frame is whole or it is not applied, so what was written in one step appears in one step. The
 //! caller decides from where to read and cuts the torn end off.
 
-use std::fs;
+use std::collections::BTreeSet;
+use std::fs::{self, File};
+use std::io;
+use std::os::unix::fs::FileExt as _;
 use std::path::PathBuf;
+
+use bytes::Bytes;
 
 use super::body::troubled;
 use super::frame::{Found, FoundOp, HEADER, Header, Kind, Nonce, OP_HEAD, Scan};
@@ -13,6 +18,10 @@ use super::open::names;
 use super::record::Change;
 use super::segments::{Location, Position};
 use super::table::Table;
+use crate::queue::QueueId;
+
+/// What a disk loses at once, at least.
+const PAGE_BYTES: usize = 4096;
 
 /// A segment on disk.
 #[derive(Debug, Clone)]
@@ -34,16 +43,20 @@ pub(super) struct Replayed {
     pub damaged: bool,
     /// The last segment has damage before its end.
     pub last_damaged: bool,
+    /// The last segment could not be read to its end: it must be left as it is.
+    pub last_unreadable: bool,
     /// Where the last segment's last whole record ends.
     pub end: u64,
 }
 
-/// Applies the journal to the table, from `from` on if that is given. Blocking.
+/// Applies the journal to the table, from `from` on if that is given; `after_each` takes what a
+/// segment left waiting, so that memory never holds more than one segment's. Blocking.
 pub(super) fn replay(
     files: &[SegmentFile],
     nonce: Nonce,
     from: Option<Position>,
     table: &mut Table,
+    after_each: &mut dyn FnMut(&mut Table),
 ) -> Result<Replayed, QueueError> {
     let mut done = Replayed::default();
     for file in files {
@@ -66,22 +79,40 @@ pub(super) fn replay(
     for (index, file) in files.iter().enumerate().filter(|(_, file)| file.number >= begin.segment) {
         let at = if file.number == begin.segment { begin.offset as usize } else { HEADER };
         let last = index + 1 == files.len();
-        if file.header.is_none() {
+        let path = file.path.display();
+        if file.len < HEADER as u64 {
             done.damaged = true;
-            done.notes
-                .push(format!("the header of {} is damaged; its records were read", file.path.display()));
+            table.segments.spoil(file.number);
+            done.notes.push(format!(
+                "{path} has only {} octets left: the messages in it are lost unless a backup has them",
+                file.len
+            ));
+        } else if file.header.is_none() {
+            done.damaged = true;
+            table.segments.spoil(file.number);
+            done.notes.push(format!("the header of {path} is damaged; its records were read"));
         }
-        let bytes = fs::read(&file.path).map_err(|error| troubled("cannot read", &file.path, &error))?;
+        let (bytes, trouble) = read_segment(file)?;
+        if let Some(trouble) = &trouble {
+            done.damaged = true;
+            done.last_unreadable = last;
+            table.segments.spoil(file.number);
+            done.notes.push(format!(
+                "{trouble}; the others go on, and messages that ended according to what cannot be read may be \
+                 delivered again"
+            ));
+        }
         let at = at.max(HEADER);
         done.end = at.min(bytes.len()) as u64;
         segment(
             file,
             &bytes,
             Scan { bytes: &bytes, segment: file.number, nonce, at },
-            last,
+            last && trouble.is_none(),
             table,
             &mut done,
         );
+        after_each(table);
     }
     table.position = files
         .last()
@@ -113,6 +144,7 @@ fn segment(
             Found::Gap { from, to, ops } => {
                 done.damaged = true;
                 done.last_damaged |= last;
+                table.segments.spoil(file.number);
                 done.notes.push(gap(file, from, to, &ops));
             }
         }
@@ -121,23 +153,60 @@ fn segment(
 
 fn gap(file: &SegmentFile, from: usize, to: usize, ops: &[FoundOp<'_>]) -> String {
     let mut text = format!(
-        "octets {from} to {to} of {} are damaged and were skipped; the file holds them until its messages are gone",
+        "octets {from} to {to} of {} are damaged and were skipped; the file is kept, in the folder damaged once its messages are gone",
         file.path.display()
     );
-    let whose: Vec<String> = ops
-        .iter()
-        .filter_map(|op| match Change::parse(op.kind, op.bytes).ok()?? {
-            Change::Enqueue(message) => Some(message.id.to_string()),
-            Change::State(state) => Some(state.item.to_string()),
-            Change::Mark(mark) => Some(mark.item.to_string()),
-            Change::Done(item) => Some(item.to_string()),
-            Change::Reserve(_) => None,
-        })
-        .collect();
+    let whose = about(ops);
     if !whose.is_empty() {
         text.push_str(&format!("; they were about {}", names(whose.iter())));
     }
     text
+}
+
+/// The messages that operations are about.
+pub(super) fn about(ops: &[FoundOp<'_>]) -> BTreeSet<QueueId> {
+    ops.iter()
+        .filter_map(|op| match Change::parse(op.kind, op.bytes).ok()?? {
+            Change::Enqueue(message) => Some(message.id),
+            Change::State(state) => Some(state.item.queue_id),
+            Change::Mark(mark) => Some(mark.item.queue_id),
+            Change::Done(item) => Some(item.queue_id),
+            Change::Reserve(_) => None,
+        })
+        .collect()
+}
+
+/// A segment's octets, and what of them the disk does not give: zeros stand there, which no record
+/// is made of. Blocking.
+///
+/// # Errors
+/// When we may not read it: that is for an operator to put right, not damage.
+pub(super) fn read_segment(file: &SegmentFile) -> Result<(Vec<u8>, Option<String>), QueueError> {
+    let error = match fs::read(&file.path) {
+        Ok(bytes) => return Ok((bytes, None)),
+        Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {
+            return Err(troubled("cannot read", &file.path, &error));
+        }
+        Err(error) => error,
+    };
+    let opened = File::open(&file.path).ok();
+    let (bytes, lost) = salvage(file.len as usize, |at, piece| match &opened {
+        Some(opened) => opened.read_exact_at(piece, at),
+        None => Err(io::ErrorKind::NotFound.into()),
+    });
+    Ok((bytes, Some(format!("{lost} octets of {} cannot be read ({error})", file.path.display()))))
+}
+
+/// Reads page by page; those that fail stay zeros and are counted.
+fn salvage(len: usize, read: impl Fn(u64, &mut [u8]) -> io::Result<()>) -> (Vec<u8>, usize) {
+    let (mut bytes, mut lost) = (vec![0; len], 0);
+    for (index, piece) in bytes.chunks_mut(PAGE_BYTES).enumerate() {
+        if read((index * PAGE_BYTES) as u64, piece).is_err() {
+            piece.fill(0);
+            lost += piece.len();
+        }
+    }
+    (bytes, lost)
 }
 
 fn frame(file: &SegmentFile, ops: &[FoundOp<'_>], table: &mut Table, done: &mut Replayed) {
@@ -146,6 +215,10 @@ fn frame(file: &SegmentFile, ops: &[FoundOp<'_>], table: &mut Table, done: &mut 
         let length = OP_HEAD + op.bytes.len() + body.map_or(0, |body| OP_HEAD + body.bytes.len());
         let at = Location { segment: file.number, offset: op.offset, length: length as u32 };
         match Change::parse(op.kind, op.bytes) {
+            Ok(None) if op.kind == Kind::Evidence => {
+                let at = Position { segment: file.number, offset: op.offset };
+                table.evidence.push(at, Bytes::copy_from_slice(op.bytes));
+            }
             Ok(None) => {}
             Ok(Some(change)) => {
                 done.records += 1;
@@ -161,5 +234,24 @@ fn frame(file: &SegmentFile, ops: &[FoundOp<'_>], table: &mut Table, done: &mut 
                 ));
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_disk_does_not_give_is_zeros_and_all_the_rest_is_there() {
+        let good: Vec<u8> = (0..3 * PAGE_BYTES + 100).map(|at| (at % 251) as u8 + 1).collect();
+        let bad = PAGE_BYTES..2 * PAGE_BYTES;
+        let (bytes, lost) = salvage(good.len(), |at, piece| {
+            let at = at as usize;
+            piece.copy_from_slice(&good[at..at + piece.len()]);
+            if bad.contains(&at) { Err(io::Error::from_raw_os_error(5)) } else { Ok(()) }
+        });
+        assert_eq!(lost, PAGE_BYTES);
+        assert!(bytes[bad.clone()].iter().all(|byte| *byte == 0));
+        assert_eq!((&bytes[..bad.start], &bytes[bad.end..]), (&good[..bad.start], &good[bad.end..]));
     }
 }

@@ -96,6 +96,11 @@ pub(super) fn read(dir: &Path) -> Result<(Days, Vec<String>), QueueError> {
         let bytes = fs::read(&path).map_err(|error| troubled("cannot read", &path, &error))?;
         let lines = lines::parse(&bytes, KIND).map_err(|found| newer(&path, found))?;
         let mut lost = lines.damaged;
+        if bytes.is_empty() {
+            repaired
+                .push(format!("{} is empty: sessions counted on that day, if any, are lost", path.display()));
+            days.incomplete.insert(day);
+        }
         for json in &lines.values {
             match serde_json::from_slice::<LineIn>(json) {
                 Ok(LineIn::Result { count, result }) => days.fold(day, &result, count),

@@ -29,6 +29,8 @@ pub(super) struct Position {
 struct Segment {
     len: u64,
     live: u64,
+    /// Something in it was damaged: worth keeping.
+    spoiled: bool,
 }
 
 /// See the file's header.
@@ -54,6 +56,15 @@ impl Segments {
 
     pub(super) fn len(&self, segment: u32) -> Option<u64> {
         self.map.get(&segment).map(|segment| segment.len)
+    }
+
+    /// Something in a segment is damaged.
+    pub(super) fn spoil(&mut self, segment: u32) {
+        self.map.entry(segment).or_default().spoiled = true;
+    }
+
+    pub(super) fn is_spoiled(&self, segment: u32) -> bool {
+        self.map.get(&segment).is_some_and(|segment| segment.spoiled)
     }
 
     pub(super) fn remove(&mut self, segment: u32) {

@@ -1,7 +1,7 @@
 //! What the queue's threads and callers share: the table, the disk, where everything is.
 //!
 //! Layout below `data_dir/queue`: `journal/` segments, `bodies/` contents over 1 MB, `spool/`
-//! contents being received, `index/` sled, `state` the marker of start and stop, `lock`, and
+//! contents being received, `index/` sled, `damaged/` segments in which something was damaged, `state` the marker of start and stop, `lock`, and
 //! `reserve`, space given up when the disk is full so that deliveries can still be recorded.
 
 use std::collections::BTreeMap;
@@ -14,7 +14,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use tokio::runtime::{Handle, RuntimeFlavor};
 use tokio::sync::{Notify, Semaphore};
 
-use super::disk::Disk;
+use super::disk::{Disk, is_full};
+use super::evidence::Log;
 use super::frame::Nonce;
 use super::ground::Limits;
 use super::notions::{Health, QueueError};
@@ -30,6 +31,8 @@ pub(super) struct Shared {
     /// Something became due earlier than was known.
     pub wake: Notify,
     table: Mutex<Table>,
+    /// Locked before the table, never after it.
+    evidence: Mutex<Log>,
     spooled: AtomicU64,
     ids: AtomicU64,
     /// Segments open for reading, the latest.
@@ -38,6 +41,8 @@ pub(super) struct Shared {
     reads: Semaphore,
 }
 
+/// Octets of evidence that may wait in memory for a disk that does not take them.
+const EVIDENCE_WAITING_MAX: usize = 32 << 20;
 /// Segments kept open for reading at most.
 const READERS_MAX: usize = 64;
 /// Reads of what waits in the journal at a time. Each has a thread of its own: hundreds of attempts that
@@ -45,7 +50,14 @@ const READERS_MAX: usize = 64;
 const READS_MAX: usize = 8;
 
 impl Shared {
-    pub(super) fn new(disk: Arc<dyn Disk>, dir: PathBuf, nonce: Nonce, limits: Limits, table: Table) -> Self {
+    pub(super) fn new(
+        disk: Arc<dyn Disk>,
+        dir: PathBuf,
+        nonce: Nonce,
+        limits: Limits,
+        table: Table,
+        evidence: Log,
+    ) -> Self {
         let ids = AtomicU64::new(table.ids_below);
         let (wake, spooled) = (Notify::new(), AtomicU64::new(0));
         Self {
@@ -55,6 +67,7 @@ impl Shared {
             limits,
             wake,
             table: Mutex::new(table),
+            evidence: Mutex::new(evidence),
             spooled,
             ids,
             readers: Mutex::default(),
@@ -86,6 +99,47 @@ impl Shared {
     /// The table, for a moment. A panic elsewhere leaves it as the last whole change made it.
     pub(super) fn table(&self) -> MutexGuard<'_, Table> {
         self.table.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The evidence log, for as long as a write takes.
+    pub(super) fn evidence(&self) -> MutexGuard<'_, Log> {
+        self.evidence.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Moves what the journal says of attempts into the evidence log; whether nothing of it is left
+    /// behind, so that the journal need not be read for it again. Blocking.
+    pub(super) fn move_evidence(&self) -> bool {
+        let mut log = self.evidence();
+        let (attempts, bytes, full) = {
+            let table = self.table();
+            let full = matches!(table.health, Health::Full(_));
+            (table.evidence.list(), table.evidence.bytes(), full)
+        };
+        if attempts.is_empty() {
+            return true;
+        }
+        let mut written = log.append(&attempts);
+        while written.as_ref().is_err_and(is_full) && log.drop_oldest() {
+            written = log.append(&attempts);
+        }
+        match written {
+            Ok(()) => {
+                log.note(false);
+            }
+            // Segments of the journal must come free on a full disk: mail comes first.
+            Err(error) if full || bytes > EVIDENCE_WAITING_MAX => {
+                let attempts = attempts.len();
+                tracing::error!(attempts, %error, "evidence lost: it cannot be written");
+            }
+            Err(error) => {
+                if log.note(true) {
+                    tracing::error!(%error, "evidence cannot be written; kept in the journal and tried again");
+                }
+                return false;
+            }
+        }
+        self.table().evidence.done(attempts.len());
+        true
     }
 
     pub(super) fn segment_path(&self, segment: u32) -> PathBuf {
@@ -130,6 +184,10 @@ impl Shared {
 
     pub(super) fn reserve_path(&self) -> PathBuf {
         self.dir.join("reserve")
+    }
+
+    pub(super) fn evidence_dir(dir: &std::path::Path) -> PathBuf {
+        dir.join("evidence")
     }
 
     pub(super) fn index_dir(&self) -> PathBuf {

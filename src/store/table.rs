@@ -21,6 +21,7 @@ use bytes::Bytes;
 
 use super::dense::Dense;
 use super::destinations::Destinations;
+use super::evidence::Pending;
 use super::notions::{EntryState, Health};
 use super::record::Message;
 use super::segments::{Location, Position, Segments};
@@ -66,6 +67,8 @@ pub(super) struct Table {
     pub(super) dirty: Dense<Key, ()>,
     /// Messages whose content file is no longer needed.
     pub(super) trash: Vec<QueueId>,
+    /// How attempts travelled, on its way to the evidence log.
+    pub(super) evidence: Pending,
     pub(super) destinations: Destinations,
     pub(super) segments: Segments,
     /// Octets of content files.
@@ -97,6 +100,7 @@ impl Table {
             reap: BTreeSet::new(),
             dirty: Dense::default(),
             trash: Vec::new(),
+            evidence: Pending::default(),
             destinations: Destinations::default(),
             segments: Segments::default(),
             file_bytes: 0,
@@ -108,8 +112,18 @@ impl Table {
         }
     }
 
+    /// The latest time any caller has told.
+    pub(super) fn latest_now(&self) -> Option<i64> {
+        (self.latest_now > i64::MIN).then_some(self.latest_now)
+    }
+
     pub(super) fn len(&self) -> usize {
         self.items.len()
+    }
+
+    /// The messages, once for each of their items.
+    pub(super) fn ids(&self) -> impl Iterator<Item = QueueId> {
+        self.all().map(|(id, _)| id.queue_id)
     }
 
     pub(super) fn slot(&self, id: ItemId) -> Option<Slot> {

@@ -14,7 +14,7 @@ use futures_util::future::BoxFuture;
 use jiff::Timestamp;
 use memchr::memmem;
 
-use crate::mail::{BodyType, Domain, EnhancedStatus, Envelope, Reply, header};
+use crate::mail::{BodyType, Domain, EnhancedStatus, Envelope, Reply, TlsRequest, header};
 use crate::queue::QueueId;
 use crate::store::{Body, BodyWriter, Health, NewMessage, Queue, QueueError};
 
@@ -95,12 +95,12 @@ impl IntakeError {
                 Reply::new(552, EnhancedStatus::new(5, 3, 4), self.to_string())
             }
             Self::Loop(_) => Reply::new(554, EnhancedStatus::new(5, 4, 6), self.to_string()),
-            Self::Queue(error) => queue_reply(matches!(error, QueueError::Full(_))),
+            Self::Queue(error) => queue_reply(matches!(error, QueueError::Full(_) | QueueError::ReadOnly(_))),
         }
     }
 }
 
-/// What a client is told when the queue cannot take mail: its disk is full, or something worse.
+/// What a client is told when the queue cannot take mail: its disk takes nothing now, or something worse.
 pub(super) fn queue_reply(full: bool) -> Reply {
     if full {
         Reply::new(452, EnhancedStatus::new(4, 3, 1), "no space for mail now, try again later")
@@ -197,6 +197,10 @@ impl Incoming {
         let hops = header::count(section, "Received");
         if hops > HOPS_MAX {
             return Err(IntakeError::Loop(hops));
+        }
+        // RFC 8689 §4.1: the header counts only where REQUIRETLS was not said.
+        if self.opening.envelope.tls == TlsRequest::None && header::says_tls_not_required(section) {
+            self.opening.envelope.tls = TlsRequest::NotRequired;
         }
         let added = self.additions(section);
         if !added.is_empty() {

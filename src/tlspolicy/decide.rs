@@ -24,7 +24,7 @@ use super::{
 };
 use crate::dane::names::NextHop;
 use crate::dane::{self, Tlsa, TlsaAnswer};
-use crate::mail::{Domain, TlsRequest};
+use crate::mail::{Domain, Permanence, TlsRequest};
 use crate::route::DnssecStatus;
 use crate::sts::{Mode, StsPolicy};
 use crate::tlsrpt::{AppliedPolicy, ResultType};
@@ -51,7 +51,7 @@ pub fn decide(facts: &HostFacts) -> Verdict {
     let sts = Sts::of(facts);
     let dane = Dane::of(&facts.tlsa);
     if facts.request == TlsRequest::NotRequired {
-        return Verdict::Use(not_required(facts));
+        return Verdict::Use(not_required(facts, sts, &dane));
     }
     let dane_is_enough = facts.dane_with_sts == DaneWithSts::Dane;
     let (require, rule) = match (&dane, sts) {
@@ -80,7 +80,7 @@ pub fn decide(facts: &HostFacts) -> Verdict {
     };
     let (require, rule) = raised_by_local_rule(facts, require, rule);
     match raised_by_requiretls(facts, sts, require, rule) {
-        Ok((require, rule)) => Verdict::Use(plan(facts, require, report_on(facts, sts), rule)),
+        Ok((require, rule)) => Verdict::Use(plan(facts, require, report_on(facts, sts, &dane), rule)),
         Err(skip) => Verdict::Skip(skip),
     }
 }
@@ -166,11 +166,16 @@ fn plan(facts: &HostFacts, require: Requirement, report_on: Vec<ReportOn>, rule:
 }
 
 /// `TLS-Required: No` and our own reports: TLS is tried, and nothing it shows stops the mail
-/// (RFC 8689 §4.2.2, RFC 8460 §3). A demand of this relay's operator still stands. Not counted
-/// (RFC 8460 §5).
-fn not_required(facts: &HostFacts) -> TlsPlan {
+/// (RFC 8689 §4.2.2, RFC 8460 §3). A demand of this relay's operator still stands. What the session
+/// shows is judged by the domain's policies all the same: their owner wants to know (RFC 8460 §4).
+fn not_required(facts: &HostFacts, sts: Sts<'_>, dane: &Dane<'_>) -> TlsPlan {
     let (require, rule) = raised_by_local_rule(facts, Requirement::Opportunistic, Rule::TlsNotRequired);
-    plan(facts, require, Vec::new(), rule)
+    let mut plan = plan(facts, require, report_on(facts, sts, dane), rule);
+    if let Dane::Usable(_) = dane {
+        // RFC 7672 §8.1: the certificate that the records are about.
+        plan.sni = facts.tlsa_base.clone();
+    }
+    plan
 }
 
 fn raised_by_local_rule(facts: &HostFacts, require: Requirement, rule: Rule) -> (Requirement, Rule) {
@@ -196,13 +201,23 @@ fn raised_by_requiretls(
         return Ok((require, rule));
     }
     // RFC 8689 §4.2.1: the host must be named by a DNSSEC-secure MX answer or by MTA-STS. Testing is
-    // no basis: nothing would be enforced.
-    let vouched = facts.mx_status == DnssecStatus::Secure || matches!(sts, Sts::Enforce(_, Listed::Yes));
+    // no basis: nothing would be enforced. §2: a host that is the domain itself was named by nobody;
+    // its certificate is for that name.
+    let vouched = facts.mx_status == DnssecStatus::Secure
+        || facts.policy_domain == facts.mx
+        || matches!(sts, Sts::Enforce(_, Listed::Yes));
     if !vouched {
+        // Trouble with the policy is trouble: one may exist, and vouch for the host.
+        let trouble = facts.sts_trouble.as_deref().filter(|_| facts.sts.is_none());
+        let (permanence, because) = match trouble {
+            Some(why) => (Permanence::Transient, format!(" (its policy could not be fetched: {why})")),
+            None => (Permanence::Permanent, String::new()),
+        };
         return Err(SkipReason {
             rule: Rule::RequireTls,
+            permanence,
             text: format!(
-                "the message requires TLS (REQUIRETLS), and neither DNSSEC nor an enforced MTA-STS policy of {} vouches for mx host {}",
+                "the message requires TLS (REQUIRETLS), and neither DNSSEC nor an enforced MTA-STS policy of {} vouches for mx host {}{because}",
                 facts.policy_domain, facts.mx
             ),
             report: Vec::new(),
@@ -219,6 +234,7 @@ fn skip_not_listed(facts: &HostFacts, policy: &StsPolicy) -> Verdict {
     let id = facts.sts_id.as_deref().map(|id| format!(", id {id}")).unwrap_or_default();
     Verdict::Skip(SkipReason {
         rule: Rule::StsEnforce,
+        permanence: Permanence::Transient,
         text: format!(
             "mx host {} is not listed in the MTA-STS policy of {} (mode enforce{id})",
             facts.mx, facts.policy_domain
@@ -235,6 +251,7 @@ fn skip_lookup_failed(facts: &HostFacts, sts: Sts<'_>, why: &str) -> Verdict {
     }
     Verdict::Skip(SkipReason {
         rule: Rule::DaneLookupFailed,
+        permanence: Permanence::Transient,
         text: format!(
             "the TLSA lookup for mx host {} of {} failed ({why}), so it is not known whether DANE protects it",
             facts.mx, facts.policy_domain
@@ -250,17 +267,26 @@ fn report_not_listed(facts: &HostFacts, policy: &StsPolicy) -> (AppliedPolicy, R
 }
 
 /// The policies a session with this host is counted under (RFC 8460 §4.1: each that applies).
-fn report_on(facts: &HostFacts, sts: Sts<'_>) -> Vec<ReportOn> {
+fn report_on(facts: &HostFacts, sts: Sts<'_>, dane: &Dane<'_>) -> Vec<ReportOn> {
     let mut report_on = Vec::with_capacity(2);
     if let TlsaAnswer::Secure(records) = &facts.tlsa {
-        // With unusable records only, no session can match: `tlsa-invalid` is what the owner should see.
         let policy = applied::tlsa(&facts.tlsa_base, records);
-        report_on.push(ReportOn { policy, expects: Expectation::Tlsa });
+        // With unusable records only, no session can match: `tlsa-invalid` is what the owner should see.
+        let usable = if let Dane::Usable(usable) = dane { usable.clone() } else { Vec::new() };
+        report_on
+            .push(ReportOn { policy, expects: Expectation::Tlsa { records: usable, names: names(facts) } });
+    }
+    if let Dane::Failed(why) = dane {
+        let expects = Expectation::Never(ResultType::DnssecInvalid, applied::reason_code(why));
+        report_on.push(ReportOn { policy: applied::tlsa(&facts.tlsa_base, &[]), expects });
     }
     if let Sts::Enforce(policy, listed) | Sts::Testing(policy, listed) = sts {
         let expects = match listed {
             Listed::Yes => Expectation::Pkix,
-            Listed::No => Expectation::Never(applied::mx_not_in_policy(&facts.mx)),
+            // RFC 8460 §4.3: there is no result type of its own for this.
+            Listed::No => {
+                Expectation::Never(ResultType::ValidationFailure, applied::mx_not_in_policy(&facts.mx))
+            }
         };
         report_on.push(ReportOn { policy: applied::sts(&facts.policy_domain, policy), expects });
     }

@@ -7,9 +7,12 @@ use crate::tlsrpt::ResultType;
 /// Why TLS, or the proof wanted of it, failed.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]
 pub enum TlsFailure {
-    /// EHLO did not offer STARTTLS, or the command was refused (text says which).
+    /// EHLO did not offer STARTTLS, or EHLO itself was refused (text says which).
     #[error("STARTTLS not available: {0}")]
     NotOffered(String),
+    /// EHLO offered STARTTLS and the command was refused: a host that can, and would not now.
+    #[error("STARTTLS not available: {0}")]
+    Refused(String),
     /// The certificate does not prove what is required.
     #[error("{0}")]
     Certificate(CertificateFailure),
@@ -45,7 +48,8 @@ impl TlsFailure {
     /// The result type to report.
     pub fn result_type(&self) -> ResultType {
         match self {
-            Self::NotOffered(_) => ResultType::StarttlsNotSupported,
+            // RFC 8460 §4.3.1: one type for both.
+            Self::NotOffered(_) | Self::Refused(_) => ResultType::StarttlsNotSupported,
             Self::Certificate(failure) => failure.result_type(),
             Self::Handshake(_) | Self::Injected | Self::Lost(_) => ResultType::ValidationFailure,
             Self::TlsaMismatch => ResultType::TlsaInvalid,
@@ -73,6 +77,7 @@ mod tests {
         let text = || "x".to_owned();
         for (failure, name) in [
             (TlsFailure::NotOffered(text()), "starttls-not-supported"),
+            (TlsFailure::Refused(text()), "starttls-not-supported"),
             (TlsFailure::Certificate(CertificateFailure::Expired(text())), "certificate-expired"),
             (TlsFailure::Certificate(CertificateFailure::NameMismatch(text())), "certificate-host-mismatch"),
             (TlsFailure::Certificate(CertificateFailure::NotTrusted(text())), "certificate-not-trusted"),

@@ -17,7 +17,7 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use crate::dane::{Tlsa, TlsaAnswer};
-use crate::mail::{Domain, TlsRequest};
+use crate::mail::{Domain, Permanence, TlsRequest};
 use crate::route::DnssecStatus;
 use crate::sts::StsPolicy;
 use crate::tlsrpt::AppliedPolicy;
@@ -40,6 +40,9 @@ pub struct HostFacts {
     pub sts: Option<Arc<StsPolicy>>,
     /// The TXT id of that policy, for texts.
     pub sts_id: Option<String>,
+    /// The domain's policy could not be had lately, and why. Without a policy it is then not known
+    /// that there is none.
+    pub sts_trouble: Option<String>,
     /// What the TLSA lookup for this host said.
     pub tlsa: TlsaAnswer,
     /// The base domain of that lookup: the host, or what it is an alias of (RFC 7672 §2.2.2).
@@ -101,8 +104,8 @@ pub struct TlsPlan {
     /// Whether DNSSEC vouches for the MX records. Without it DANE authenticates the host, not the
     /// domain it serves (RFC 7672 §2.2.1).
     pub mx_status: DnssecStatus,
-    /// The policies this session counts under, with what each needs to count as met. Empty for
-    /// report mail (RFC 8460 §5).
+    /// The policies this session counts under, with what each needs to count as met. Whether it is
+    /// counted at all is the caller's: report mail is not (RFC 8460 §5).
     pub report_on: Vec<ReportOn>,
     /// The rule that decided.
     pub rule: Rule,
@@ -133,10 +136,15 @@ pub enum Expectation {
     /// TLS and a PKIX-valid certificate for the MX host.
     Pkix,
     /// TLS and a TLSA match.
-    Tlsa,
-    /// Cannot be met whatever the session shows: the host is not in the policy (testing mode), with
-    /// the reason to report.
-    Never(String),
+    Tlsa {
+        /// The usable records; none when no session can match.
+        records: Vec<Tlsa>,
+        /// Reference identities for usage 2.
+        names: Vec<Domain>,
+    },
+    /// Cannot be met whatever the session shows, with what to report: the host is not in the policy
+    /// (testing mode, or the message says `TLS-Required: No`), or the TLSA lookup failed (the latter).
+    Never(crate::tlsrpt::ResultType, String),
 }
 
 /// What a connection must prove before any envelope data is sent.
@@ -181,6 +189,9 @@ impl Requirement {
 pub struct SkipReason {
     /// The rule that decided.
     pub rule: Rule,
+    /// Permanent only where no later attempt can end otherwise: REQUIRETLS towards a domain that has
+    /// nothing to vouch for its hosts (RFC 8689 §4.2.1).
+    pub permanence: Permanence,
     /// One sentence for logs, warnings and bounces.
     pub text: String,
     /// What to count: `(policy, result type, reason)`; empty for report mail.
@@ -209,7 +220,7 @@ pub enum Rule {
     LocalOverride,
     /// REQUIRETLS.
     RequireTls,
-    /// `TLS-Required: No`, or our own report mail.
+    /// `TLS-Required: No` in the message's header, or our own report mail.
     TlsNotRequired,
 }
 

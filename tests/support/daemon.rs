@@ -143,13 +143,18 @@ socket = "{root}/admin.sock"
         command
     }
 
-    /// Starts it and waits until it answers.
-    pub async fn start(&mut self) {
+    /// Starts it and does not wait.
+    pub fn spawn(&mut self) {
         let log = File::options().create(true).append(true).open(self.path("log")).expect("writable");
         let mut command = self.command();
         command.arg("serve").arg("--config").arg(self.path("stsrelay.toml"));
         command.stdout(Stdio::null()).stderr(log);
         self.child = Some(command.spawn().expect("the daemon can be started"));
+    }
+
+    /// Starts it and waits until it answers.
+    pub async fn start(&mut self) {
+        self.spawn();
         for _ in 0..1500 {
             if self.greets().await {
                 return;

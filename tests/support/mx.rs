@@ -39,6 +39,8 @@ pub struct Behaviour {
     pub replies: Vec<(String, String)>,
     /// The reply to the final dot.
     pub dot: String,
+    /// The answer to a chunk by BDAT that is not the last.
+    pub chunk: String,
     /// Whether content is read at all after 354.
     pub reads_content: bool,
     /// How long that reply takes.
@@ -68,6 +70,7 @@ impl Behaviour {
             replies: Vec::new(),
             dot: "250 2.0.0 taken".to_owned(),
             dot_after: Duration::ZERO,
+            chunk: "250 2.0.0 octets received".to_owned(),
             reads_content: true,
             rcpts_max: usize::MAX,
             messages_max: usize::MAX,
@@ -89,6 +92,8 @@ pub struct Arrival {
     pub mail: String,
     /// The accepted RCPT lines.
     pub rcpts: Vec<String>,
+    /// Came by BDAT.
+    pub chunked: bool,
     /// Content with dot-stuffing taken off.
     pub content: Vec<u8>,
     /// Inside TLS.
@@ -145,6 +150,11 @@ impl Mx {
     /// What reached it so far.
     pub fn log(&self) -> Log {
         self.log.lock().expect("no panic").clone()
+    }
+
+    /// How many messages reached it so far.
+    pub fn arrived(&self) -> usize {
+        self.log.lock().expect("no panic").arrivals.len()
     }
 
     /// Becomes a black hole: nobody is refused, and nobody is answered. Until dropped, what is given

@@ -54,7 +54,7 @@ pub(super) fn list_table(entries: &[QueueEntry], now: Timestamp) -> Table {
                 sender_name(&entry.sender).to_owned(),
                 cut(&to, 36),
             ],
-            entry.history.last().map(|attempt| attempt.result.clone()),
+            entry.waits.clone().or_else(|| entry.history.last().map(|attempt| attempt.result.clone())),
         );
     }
     table

@@ -51,6 +51,9 @@ fn describe(entry: &QueueEntry, now: Timestamp) -> Vec<String> {
             None => "  next try  when released".to_owned(),
         },
     ];
+    if let Some(waits) = &entry.waits {
+        lines.extend(wrap("  waits     ", waits));
+    }
     for recipient in &entry.recipients {
         let last = recipient.last.as_deref().map(|last| format!(": {last}")).unwrap_or_default();
         lines.extend(wrap("  to        ", &format!("{} {}{last}", recipient.address, recipient.state)));
@@ -98,6 +101,7 @@ mod tests {
             size: 12_345,
             attempts: 3,
             next_attempt: "2026-01-10T12:20:00Z".parse().ok(),
+            waits: None,
             is_report: false,
             history: vec![AttemptRecord {
                 at,

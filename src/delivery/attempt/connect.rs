@@ -12,8 +12,9 @@ use super::super::Delivery;
 use super::super::conversation::{Conversation, TlsSeen};
 use super::super::judge;
 use super::super::tally::{self, Ends};
-use super::ADDRESSES_MAX;
 use super::walk::Walk;
+use super::{ADDRESSES_MAX, Used};
+use crate::mail::TlsRequest;
 use crate::net::tcp::Connection;
 use crate::net::tcp::eyeballs::{Race, interleave};
 use crate::smtp::client::{SessionEnd, TlsUse};
@@ -41,16 +42,39 @@ impl Delivery {
         let port = walk.options.smtp_port;
         let addresses: Vec<SocketAddr> = interleave(addresses)
             .into_iter()
+            .filter(|ip| !self.leaves_alone(walk, host, *ip))
             .take(ADDRESSES_MAX)
             .map(|ip| SocketAddr::new(ip, port))
             .collect();
+        let Some(first) = addresses.first() else { return };
+        walk.tried = true;
+        walk.turn.goes_to(first.ip(), host);
+        let mut unseen: Vec<IpAddr> = addresses.iter().map(SocketAddr::ip).collect();
+        self.race(walk, host, plan, addresses, &mut unseen).await;
+        for ip in unseen {
+            self.traffic.unseen(ip);
+        }
+    }
+
+    /// Takes out of `unseen` what it has heard of.
+    async fn race(
+        &self,
+        walk: &mut Walk<'_>,
+        host: &str,
+        plan: &TlsPlan,
+        addresses: Vec<SocketAddr>,
+        unseen: &mut Vec<IpAddr>,
+    ) {
         let mut race = Race::new(&*self.world.dial, host, addresses, walk.options.timeouts.connect);
         while !walk.is_over() {
             let raced = race.next().await;
             for (address, error) in raced.failed {
+                unseen.retain(|ip| *ip != address.ip());
+                self.remember_dial(walk, host, address.ip(), &error);
                 not_connected(walk, host, plan, address, &error);
             }
             let Some(connection) = raced.won else { return };
+            unseen.retain(|ip| *ip != connection.remote.ip());
             if self.try_connection(walk, host, plan, connection).await {
                 return;
             }
@@ -79,7 +103,13 @@ impl Delivery {
             opened = self.dial_again(walk, host, plan, address, TlsUse::Never).await;
         }
         let Ok(conversation) = opened else { return false };
-        self.use_connection(walk, host, plan, conversation, false).await;
+        if let Used::BdatUnknown = self.use_connection(walk, host, plan, conversation, false).await {
+            // The host is remembered, so it gets DATA now and this happens once.
+            match self.dial_again(walk, host, plan, address, tls_use).await {
+                Ok(conversation) => self.use_connection(walk, host, plan, conversation, false).await,
+                Err(_) => return false,
+            };
+        }
         true
     }
 
@@ -94,6 +124,7 @@ impl Delivery {
         match self.world.dial.dial(address, host, walk.options.timeouts.connect).await {
             Ok(connection) => self.open(walk, host, plan, connection, tls_use).await,
             Err(error) => {
+                self.remember_dial(walk, host, address.ip(), &error);
                 not_connected(walk, host, plan, address, &error);
                 Err(Opening::Host)
             }
@@ -109,6 +140,7 @@ impl Delivery {
         tls_use: TlsUse,
     ) -> Result<Conversation, Opening> {
         let address = connection.remote;
+        walk.turn.goes_to(address.ip(), host);
         begin_record(walk, host, plan, address);
         let (mut conversation, opened) = Conversation::open(
             connection,
@@ -124,10 +156,16 @@ impl Delivery {
             return Err(Opening::Resumption);
         }
         self.count(walk, plan, &mut conversation);
+        self.remember_opening(walk, host, address.ip(), plan, opened.as_ref().err());
         let Err(end) = opened else { return Ok(conversation) };
         debug!(mx = host, %address, end = ?end, "session failed");
         walk.record.tls = conversation.tls_text();
-        walk.failures.push((None, judge::session_failure(&end, host, plan.demands())));
+        let failure = judge::session_failure(&end, host, plan.demands());
+        let failure = match walk.request {
+            TlsRequest::Required => judge::under_requiretls(failure, &end),
+            TlsRequest::None | TlsRequest::NotRequired => failure,
+        };
+        walk.failures.push((None, failure));
         let by_tls = matches!(end, SessionEnd::Tls(_)) || matches!(conversation.seen, TlsSeen::Failed(_));
         Err(if by_tls { Opening::Tls } else { Opening::Host })
     }

@@ -12,6 +12,9 @@ use tokio::time::Instant;
 use super::super::Options;
 use super::super::conversation::Conversation;
 use super::super::judge::{self, Judgement};
+use super::super::pace::Signal;
+use super::super::run::Turn;
+use super::super::traffic::Held;
 use crate::mail::{Domain, EnhancedStatus, Failure, Outcome, Permanence, Scope, TlsRequest};
 use crate::queue::{AttemptRecord, QueueItem};
 use crate::smtp::client::{Transaction, TransactionRecipient};
@@ -31,6 +34,12 @@ pub struct Attempted {
     pub relayed: Vec<usize>,
     /// For the operator.
     pub record: AttemptRecord,
+    /// What it says of the pace.
+    pub(in crate::delivery) signal: Signal,
+    /// The destination asked for less, in these words.
+    pub throttled: Option<String>,
+    /// No host was tried, since they are left alone for now: `outcomes` need not be settled.
+    pub held: Option<Held>,
 }
 
 /// The state of one walk.
@@ -38,6 +47,8 @@ pub(super) struct Walk<'a> {
     pub(super) item: &'a QueueItem,
     pub(super) begun: Instant,
     pub(super) body: Body,
+    /// What the message asks of TLS, as far as this walk goes along with it (RFC 8689 §5).
+    pub(super) request: TlsRequest,
     pub(super) options: Arc<Options>,
     /// Whose `_smtp._tls` record hears of these sessions; nobody for report mail and literals.
     pub(super) report_domain: Option<Domain>,
@@ -48,6 +59,18 @@ pub(super) struct Walk<'a> {
     /// Failures of hosts: for everybody remaining, or for one recipient.
     pub(super) failures: Vec<(Option<usize>, Failure)>,
     pub(super) record: AttemptRecord,
+    /// The last attempt before giving up: hosts that are left alone are tried all the same.
+    pub(super) last: bool,
+    /// A connection was tried, or one from before used.
+    pub(super) tried: bool,
+    /// What was heard of the pace.
+    pub(super) signal: Signal,
+    /// The destination asked for less, in these words.
+    pub(super) throttled: Option<String>,
+    /// Told where the walk goes.
+    pub(super) turn: &'a Turn,
+    /// Hosts that were left alone.
+    pub(super) held: Option<Held>,
 }
 
 impl Walk<'_> {
@@ -73,7 +96,7 @@ impl Walk<'_> {
             smtputf8: envelope.smtputf8,
             ret: envelope.ret,
             envid: envelope.envid.clone(),
-            require_tls: envelope.tls == TlsRequest::Required,
+            require_tls: self.request == TlsRequest::Required,
             size: self.body.len(),
         }
     }
@@ -106,6 +129,30 @@ impl Walk<'_> {
         }
     }
 
+    /// Whether all hosts have failed for good, and REQUIRETLS is why.
+    pub(super) fn is_refused_for_requiretls(&self) -> bool {
+        let rule = tlspolicy::Rule::RequireTls.to_string();
+        self.request == TlsRequest::Required
+            && !self.remaining.is_empty()
+            && matches!(self.exhausted(), Outcome::Failed(failure) if failure.rule == Some(rule))
+    }
+
+    /// What the failures of all hosts come to, whomever they hit.
+    fn exhausted(&self) -> Outcome {
+        let failures: Vec<Failure> = self.failures.iter().map(|(_, failure)| failure.clone()).collect();
+        judge::exhausted(&failures)
+    }
+
+    /// RFC 8689 §5: mail from the null path must not be lost for want of REQUIRETLS. Whether this walk
+    /// has ended so that it is to be done again without.
+    pub(super) fn goes_without_requiretls(&self, now: Timestamp) -> bool {
+        self.request == TlsRequest::Required
+            && self.item.envelope.reverse_path.is_null()
+            && !self.remaining.is_empty()
+            && (self.item.is_expired(now, &self.options.retry)
+                || matches!(self.exhausted(), Outcome::Failed(_)))
+    }
+
     /// Connections to address literals are not pooled: they have no host name to be keyed by.
     pub(super) fn pool_name(&self, host: &str) -> Option<Domain> {
         self.item.destination.domain().and_then(|_| Domain::parse_a_label(host).ok())
@@ -119,11 +166,21 @@ impl Walk<'_> {
                 .filter(|(whose, _)| whose.is_none_or(|whose| whose == index))
                 .map(|(_, failure)| failure.clone())
                 .collect();
-            self.outcomes.push((index, judge::exhausted(&failures)));
+            let outcome = judge::exhausted(&failures);
+            let first = self.item.attempts == 0 && !self.last;
+            self.outcomes.push((index, if first { judge::not_at_once(outcome) } else { outcome }));
         }
         self.record.at = now;
         self.record.result = summary(&self.outcomes);
-        Attempted { outcomes: self.outcomes, relayed: self.relayed, record: self.record }
+        let held = self.held.filter(|_| !self.tried);
+        Attempted {
+            outcomes: self.outcomes,
+            relayed: self.relayed,
+            record: self.record,
+            signal: self.signal,
+            throttled: self.throttled,
+            held,
+        }
     }
 }
 
@@ -169,7 +226,7 @@ pub(super) fn not_tried(item: &QueueItem, now: Timestamp, failure: Failure) -> A
     let mut record = empty_record(now);
     record.rule = failure.rule.clone().unwrap_or_else(|| "routing".to_owned());
     record.result = summary(&outcomes);
-    Attempted { outcomes, relayed: Vec::new(), record }
+    Attempted { outcomes, relayed: Vec::new(), record, signal: Signal::None, throttled: None, held: None }
 }
 
 /// Our own trouble (RFC 3463 X.3.0).

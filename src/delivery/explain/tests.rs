@@ -44,8 +44,12 @@ fn usable(name: &str, rule: Rule) -> Explained {
 }
 
 fn skipped(name: &str) -> Explained {
-    let reason =
-        SkipReason { rule: Rule::StsEnforce, text: format!("{name} is not listed"), report: Vec::new() };
+    let reason = SkipReason {
+        rule: Rule::StsEnforce,
+        permanence: Permanence::Transient,
+        text: format!("{name} is not listed"),
+        report: Vec::new(),
+    };
     let mut explained = usable(name, Rule::StsEnforce);
     explained.host.verdict = VerdictFacts::of_skip(&reason);
     explained.failures = vec![judge::skip_failure(&reason, name)];

@@ -1,3 +1,5 @@
+mod hello;
+
 use std::path::Path;
 
 use rcgen::{CustomExtension, DnType, ExtendedKeyUsagePurpose, KeyPair, date_time_ymd};

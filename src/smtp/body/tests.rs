@@ -5,6 +5,16 @@ use proptest::prelude::*;
 
 use super::*;
 
+#[test]
+fn canonical_content_is_whole_crlf_lines() {
+    for good in ["", "\r\n", "a\r\n", "a\r\n\r\n.\r\nb\r\n"] {
+        assert!(is_canonical(good.as_bytes()), "{good:?}");
+    }
+    for bad in ["a", "a\r", "a\n", "a\r\nb", "a\rb\r\n", "a\nb\r\n", "a\r\r\n", "\n\r\n", "a\r\n\n"] {
+        assert!(!is_canonical(bad.as_bytes()), "{bad:?}");
+    }
+}
+
 /// Feeds `wire` cut at every `step` octets; content, octets used, ended, violation.
 fn unstuff(wire: &[u8], step: usize) -> (Vec<u8>, usize, bool, Option<Violation>) {
     let mut unstuffer = Unstuffer::default();

@@ -1,5 +1,9 @@
 //! A transaction on the wire: which commands go out together, which reply belongs to which.
 //!
+//! With BDAT (RFC 3030) content goes out only when the replies to all RCPTs are known, so that none is
+//! sent for nobody, and a connection that had died shows before it; and a chunk only when the one before
+//! was accepted, so that a refused message is not sent to its end.
+//!
 //! With PIPELINING, MAIL, the RCPTs and DATA leave in one group (RFC 2920 §3.1), a window of RCPTs
 //! at a time; without it, one by one. Replies are matched in order. DATA is always last in its
 //! group. Called by `session`; never touches the connection.
@@ -28,6 +32,17 @@ pub(super) struct Exchange {
     /// How many RCPTs were accepted.
     accepted: usize,
     mail_refused: bool,
+    /// Chunks that were sent.
+    chunks: u32,
+}
+
+/// A chunk that was sent.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Chunk {
+    /// More follow.
+    More,
+    /// It ends the message.
+    Last,
 }
 
 /// A command whose reply has not come.
@@ -37,7 +52,9 @@ enum Awaited {
     Mail,
     Rcpt(usize),
     Data,
-    /// The dot that ends the message.
+    /// A chunk that is not the last.
+    Chunk,
+    /// The dot that ends the message, or its last chunk.
     Dot,
     /// A lone dot for nobody, after a 354 that should not have come.
     EmptyDot,
@@ -67,6 +84,7 @@ impl Exchange {
             replies,
             accepted: 0,
             mail_refused: false,
+            chunks: 0,
         });
         (exchange.next_group(), exchange)
     }
@@ -80,13 +98,22 @@ impl Exchange {
             // Nothing can be delivered twice by an empty dot, so it is not `Dot`.
             Some(Awaited::Data | Awaited::EmptyDot) => Phase::Data,
             Some(Awaited::Dot) => Phase::Dot,
-            None => Phase::Body,
+            Some(Awaited::Chunk) | None => Phase::Body,
         }
     }
 
     /// The content and its final dot are written.
     pub(super) fn body_sent(&mut self) {
         self.awaited.push_back(Awaited::Dot);
+    }
+
+    /// A chunk is written.
+    pub(super) fn chunk_sent(&mut self, chunk: Chunk) {
+        self.chunks = self.chunks.saturating_add(1);
+        self.awaited.push_back(match chunk {
+            Chunk::More => Awaited::Chunk,
+            Chunk::Last => Awaited::Dot,
+        });
     }
 
     /// Takes the reply to the oldest unanswered command.
@@ -96,6 +123,14 @@ impl Exchange {
             return Next::Broken(self.broken(), unexpected(phase, &reply));
         };
         let refused = reply.is_transient() || reply.is_permanent();
+        let first_chunk = matches!(awaited, Awaited::Chunk | Awaited::Dot) && self.chunks == 1;
+        if first_chunk && matches!(reply.code, 500..=504) {
+            // It offers CHUNKING, or something before it does, and takes BDAT for no command or for a
+            // wrong one: what it makes of the octets that followed is anybody's guess, so not a word more
+            // is said on this connection. A refusal all the same: the message was not taken.
+            self.awaited.clear();
+            return Next::Broken(self.broken(), SessionEnd::BdatUnknown(reply));
+        }
         let fits = match awaited {
             // RFC 5321 §4.3.2: only 354 asks for content; a 250 here delivers nothing.
             Awaited::Data => reply.code == 354 || refused,
@@ -129,6 +164,12 @@ impl Exchange {
                 return Next::Send(b".\r\n".to_vec(), Expect::Transaction(self));
             }
             Awaited::EmptyDot => return self.done(Ending::Aborted),
+            Awaited::Chunk if refused => {
+                // RFC 3030 §2: the transaction has failed, and no further chunk may be sent.
+                self.decide_rest(&reply);
+                return self.done(Ending::Aborted);
+            }
+            Awaited::Chunk => return Next::SendChunk(self),
             Awaited::Dot => {
                 // RFC 5321 §4.2.5: the answer is for exactly the accepted recipients.
                 self.decide_rest(&reply);
@@ -140,7 +181,9 @@ impl Exchange {
             return Next::Read(Expect::Transaction(self));
         }
         let group = self.next_group();
-        if group.is_empty() {
+        if group.is_empty() && self.is_chunk_due() {
+            Next::SendChunk(self)
+        } else if group.is_empty() {
             self.done(Ending::Aborted)
         } else {
             Next::Send(group, Expect::Transaction(self))
@@ -161,6 +204,10 @@ impl Exchange {
             return TransactionEnd::Answered(self.replies.into_iter().flatten().collect());
         }
         TransactionEnd::Broken { replies: self.replies, uncertain }
+    }
+
+    fn is_chunk_due(&self) -> bool {
+        self.offers.chunking && matches!(self.due, Due::Data) && !self.mail_refused && self.accepted > 0
     }
 
     fn decide_rest(&mut self, reply: &Reply) {
@@ -210,6 +257,8 @@ impl Exchange {
                 let next = if last { Due::Data } else { Due::Rcpt(index + 1) };
                 Some((recipient.rcpt_command(&self.offers), Awaited::Rcpt(index), next))
             }
+            // RFC 3030 §2: never both in one transaction.
+            Due::Data if self.offers.chunking => None,
             // RFC 2920 §3.1: no DATA once it is known that every RCPT was refused.
             Due::Data if self.accepted > 0 || rcpt_in_flight => {
                 Some(("DATA\r\n".to_owned(), Awaited::Data, Due::Nothing))

@@ -7,7 +7,7 @@
 use std::mem;
 
 use super::Action;
-use super::exchange::Exchange;
+use super::exchange::{Chunk, Exchange};
 use super::options::{Timeouts, TlsUse};
 use super::phases::Phase;
 use super::states::{Expect, ExpectGreeting, ExpectHello, Facts, Next};
@@ -29,6 +29,9 @@ pub enum SessionEnd {
         /// Its words.
         reply: Reply,
     },
+    /// CHUNKING was offered and BDAT not understood (RFC 3030 §3); the message was not taken, and DATA on
+    /// another connection may do.
+    BdatUnknown(Reply),
     /// TLS was needed or tried and failed.
     Tls(TlsFailure),
     /// Closed, reset, timed out, or not SMTP.
@@ -47,6 +50,8 @@ pub struct Session {
     timeouts: Timeouts,
     decoder: Decoder,
     state: State,
+    /// BDAT where it is offered.
+    chunking: bool,
     /// The last transaction was cut short.
     reset_due: bool,
     result: Option<TransactionEnd>,
@@ -69,6 +74,8 @@ enum State {
     Idle,
     BodyDue(Box<Exchange>),
     BodySending(Box<Exchange>),
+    ChunkDue(Box<Exchange>),
+    ChunkSending(Box<Exchange>),
     Closed,
 }
 
@@ -89,6 +96,7 @@ impl Session {
             timeouts,
             decoder: Decoder::default(),
             state: State::Reading(Expect::Greeting(ExpectGreeting)),
+            chunking: false,
             reset_due: false,
             result: None,
             end: None,
@@ -108,8 +116,12 @@ impl Session {
             State::HandshakeDue => (Action::StartTls { within }, State::Handshaking),
             State::Idle => (Action::Idle, State::Idle),
             State::BodyDue(exchange) => (Action::SendBody { within }, State::BodySending(exchange)),
+            State::ChunkDue(exchange) => (Action::SendChunk { within }, State::ChunkSending(exchange)),
             State::Closed => (Action::Close, State::Closed),
-            busy @ (State::Sending(_) | State::Handshaking | State::BodySending(_)) => {
+            busy @ (State::Sending(_)
+            | State::Handshaking
+            | State::BodySending(_)
+            | State::ChunkSending(_)) => {
                 self.state = busy;
                 self.lost("next action asked before the last one was done");
                 return Action::Close;
@@ -133,6 +145,24 @@ impl Session {
             other => {
                 self.state = other;
                 self.lost("sending reported where nothing was sent");
+            }
+        }
+    }
+
+    /// A chunk is written; or the error's text.
+    pub fn handle_chunk(&mut self, result: Result<Chunk, String>) {
+        let chunk = match result {
+            Ok(chunk) => chunk,
+            Err(text) => return self.lost(&format!("connection lost ({})", one_line(&text))),
+        };
+        match mem::replace(&mut self.state, State::Closed) {
+            State::ChunkSending(mut exchange) => {
+                exchange.chunk_sent(chunk);
+                self.state = State::Reading(Expect::Transaction(exchange));
+            }
+            other => {
+                self.state = other;
+                self.lost("a chunk reported where none was asked for");
             }
         }
     }
@@ -219,6 +249,16 @@ impl Session {
         }
     }
 
+    /// Whether the next transactions use BDAT where the server offers CHUNKING (RFC 3030). Off at first.
+    pub fn use_chunking(&mut self, on: bool) {
+        self.chunking = on;
+    }
+
+    /// Whether content goes out by BDAT on this session.
+    pub fn chunks(&self) -> bool {
+        self.chunking && self.facts.extensions.chunking
+    }
+
     /// Starts a transaction; only when the last action was [`Action::Idle`].
     pub fn begin(&mut self, transaction: Transaction) {
         if !matches!(self.state, State::Idle) {
@@ -234,7 +274,9 @@ impl Session {
             self.result = Some(TransactionEnd::Unsupported(missing));
         } else {
             let reset = mem::take(&mut self.reset_due);
-            let (bytes, exchange) = Exchange::begin(transaction, self.facts.extensions.clone(), reset);
+            let mut offers = self.facts.extensions.clone();
+            offers.chunking &= self.chunking;
+            let (bytes, exchange) = Exchange::begin(transaction, offers, reset);
             self.state = State::Outgoing { bytes, then: Expect::Transaction(exchange) };
         }
     }
@@ -294,7 +336,9 @@ impl Session {
             }
             State::HandshakeDue | State::Handshaking => Phase::StartTls,
             State::Idle => Phase::Idle,
-            State::BodyDue(_) | State::BodySending(_) => Phase::Body,
+            State::BodyDue(_) | State::BodySending(_) | State::ChunkDue(_) | State::ChunkSending(_) => {
+                Phase::Body
+            }
             State::Closed => Phase::Quit,
         }
     }
@@ -305,6 +349,7 @@ impl Session {
             Next::Read(expect) => self.state = State::Reading(expect),
             Next::Handshake => self.state = State::HandshakeDue,
             Next::SendBody(exchange) => self.state = State::BodyDue(exchange),
+            Next::SendChunk(exchange) => self.state = State::ChunkDue(exchange),
             Next::Idle => self.state = State::Idle,
             Next::Done { end, reset } => {
                 self.result = Some(end);
@@ -339,7 +384,9 @@ impl Session {
             | State::Sending(Expect::Transaction(exchange))
             | State::Reading(Expect::Transaction(exchange))
             | State::BodyDue(exchange)
-            | State::BodySending(exchange) => self.result = Some(exchange.broken()),
+            | State::BodySending(exchange)
+            | State::ChunkDue(exchange)
+            | State::ChunkSending(exchange) => self.result = Some(exchange.broken()),
             _ => {}
         }
         self.end.get_or_insert(end);

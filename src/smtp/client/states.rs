@@ -44,6 +44,7 @@ pub(super) enum Next {
     Read(Expect),
     Handshake,
     SendBody(Box<Exchange>),
+    SendChunk(Box<Exchange>),
     Idle,
     /// The transaction is over; `reset`: RSET before the next.
     Done {
@@ -183,7 +184,7 @@ impl ExpectStartTls {
         if reply.code == 220 {
             return Next::Handshake;
         }
-        let failure = TlsFailure::NotOffered(format!("refused with {}", short(&reply)));
+        let failure = TlsFailure::Refused(format!("refused with {}", short(&reply)));
         let refused = reply.is_transient() || reply.is_permanent();
         facts.starttls_refusal = Some(reply);
         match facts.tls {

@@ -241,7 +241,8 @@ fn nothing_said_before_the_handshake_is_known_after_it() {
 #[test]
 fn calls_out_of_order_end_the_session() {
     type Call = fn(&mut Session);
-    let wrong: [(&str, Call); 6] = [
+    let wrong: [(&str, Call); 7] = [
+        ("chunk", |s| s.handle_chunk(Ok(Chunk::Last))),
         ("sent", |s| s.handle_sent(Ok(()))),
         ("failed", |s| s.handle_sent(Err("x\r\ny".into()))),
         ("tls", |s| s.handle_tls(Ok(()))),
@@ -316,6 +317,7 @@ fn a_refused_starttls_is_remembered_for_the_report() {
 /// Plays a driver that always does as told; every wait is answered by the next turn.
 fn drive(turns: &[Vec<u8>], tls: TlsUse, cut: &dyn Fn(&[u8]) -> Vec<usize>) -> (Vec<String>, Session) {
     let mut session = session(tls);
+    session.use_chunking(true);
     let mut log = Vec::new();
     let mut turns = turns.iter();
     let mut begun = 0;
@@ -343,6 +345,11 @@ fn drive(turns: &[Vec<u8>], tls: TlsUse, cut: &dyn Fn(&[u8]) -> Vec<usize>) -> (
                 content_sent = true;
                 log.push("content".to_owned());
                 session.handle_sent(Ok(()));
+            }
+            Action::SendChunk { .. } => {
+                content_sent = true;
+                log.push("chunk".to_owned());
+                session.handle_chunk(Ok(if log.len() % 2 == 0 { Chunk::More } else { Chunk::Last }));
             }
             Action::Idle if begun < 2 => {
                 begun += 1;
@@ -394,6 +401,7 @@ fn reply_line() -> impl Strategy<Value = String> {
         "-more",
         "-STARTTLS",
         "-PIPELINING",
+        "-CHUNKING",
         " PIPELINING",
         " STARTTLS",
         "x",

@@ -8,10 +8,11 @@ use bytes::Bytes;
 use tokio::sync::mpsc::UnboundedReceiver;
 use tokio::sync::oneshot;
 
+use super::super::body::troubled;
 use super::super::compaction::{Move, Moved};
-use super::super::disk::{DiskFile, is_full, sync_parent};
+use super::super::disk::{DiskFile, is_full, is_read_only, sync_parent};
 use super::super::format;
-use super::super::frame::{FRAME_HEAD, HEADER, Header, Op, frame_head, frame_len};
+use super::super::frame::{FRAME_HEAD, HEADER, Header, Kind, Op, frame_head, frame_len};
 use super::super::notions::{Health, QueueError};
 use super::super::record::Change;
 use super::super::segments::{Location, Position};
@@ -54,6 +55,9 @@ impl Writer {
                     // Alone in its group, so that nothing can change between check and write.
                     let _ = reply.send(self.relocate(moves));
                 }
+                Work::Resume(reply) => {
+                    let _ = reply.send(self.resume());
+                }
                 Work::Commit(first) => {
                     let mut bytes = frame_len(&first.ops);
                     let mut group = vec![first];
@@ -81,6 +85,7 @@ impl Writer {
         let health = self.shared.table().health.clone();
         match health {
             Health::Failed(text) => return self.refuse(group, &QueueError::Storage(text)),
+            Health::ReadOnly(text) => return self.refuse(group, &QueueError::ReadOnly(text)),
             Health::Full(text) => group = self.only_vital(group, &text),
             Health::Fine => {}
         }
@@ -96,7 +101,10 @@ impl Writer {
 
     /// Goes on without messages, in the room that was kept for it.
     fn commit_full(&mut self, group: Vec<Submission>, text: &str) {
-        tracing::error!(error = text, "queue disk full: refusing messages until there is space");
+        tracing::error!(
+            error = text,
+            "queue disk full: refusing messages, and keeping no evidence of deliveries, until there is space"
+        );
         self.shared.table().health = Health::Full(text.to_owned());
         let group = self.only_vital(group, text);
         let _ = self.shared.disk.remove(&self.shared.reserve_path());
@@ -127,6 +135,7 @@ impl Writer {
         match trouble {
             Trouble::Full(text) => QueueError::Full(text),
             Trouble::Passing(text) => QueueError::Storage(text),
+            Trouble::ReadOnly(text) => self.read_only(text),
             Trouble::Fatal(text) => QueueError::Storage(self.fail(&text)),
         }
     }
@@ -139,6 +148,11 @@ impl Writer {
             let due = table.next_due();
             table.segments.set_len(self.segment, self.len);
             for (frame, places) in group.into_iter().zip(places) {
+                let evidence = frame.ops.iter().zip(&places).filter(|(op, _)| op.kind == Kind::Evidence);
+                for (op, place) in evidence {
+                    let at = Position { segment: place.segment, offset: place.offset };
+                    table.evidence.push(at, op.bytes.clone());
+                }
                 for planned in frame.changes {
                     if let Change::Reserve(below) = planned.change {
                         self.ids_below = self.ids_below.max(below);
@@ -196,6 +210,36 @@ impl Writer {
         }
         let (reply, _) = oneshot::channel();
         group.insert(0, draft.submit(reply));
+    }
+
+    fn read_only(&mut self, text: String) -> QueueError {
+        let text = format!(
+            "{text}; nothing is accepted or delivered until it is mounted writable again; the kernel's log says why it is not"
+        );
+        tracing::error!(error = text, "queue disk read-only");
+        self.shared.table().health = Health::ReadOnly(text.clone());
+        self.file = None;
+        QueueError::ReadOnly(text)
+    }
+
+    /// Goes on after the disk was read-only: what was not acknowledged is cut off first.
+    fn resume(&mut self) -> Result<(), QueueError> {
+        if !matches!(self.shared.table().health, Health::ReadOnly(_)) {
+            return Ok(());
+        }
+        if self.segment > 0 {
+            let path = self.shared.segment_path(self.segment);
+            let file = self.shared.disk.append(&path, self.len);
+            let mut file = file.map_err(|error| troubled("cannot open", &path, &error))?;
+            if let Err(error) = file.sync() {
+                let text = self.fail(&format!("cannot sync {}: {error}", path.display()));
+                return Err(QueueError::Storage(text));
+            }
+            self.file = Some(file);
+        }
+        self.shared.table().health = Health::Fine;
+        self.shared.wake.notify_one();
+        Ok(())
     }
 
     fn fail(&mut self, error: &str) -> String {
@@ -271,7 +315,12 @@ impl Writer {
             return Err(Trouble::Passing(tell(io::ErrorKind::NotFound.into())));
         };
         if let Err(error) = file.write(&mut slices) {
-            file.cut(self.len).map_err(|error| Trouble::Fatal(tell(error)))?;
+            let cut = file.cut(self.len);
+            if is_read_only(&error) && cut.as_ref().map_or_else(is_read_only, |()| true) {
+                // Everything up to here was synced before; what is behind it is cut off by `resume`.
+                return Err(Trouble::ReadOnly(tell(error)));
+            }
+            cut.map_err(|error| Trouble::Fatal(tell(error)))?;
             return Err(if is_full(&error) {
                 Trouble::Full(tell(error))
             } else {
@@ -290,7 +339,11 @@ impl Writer {
         let (file, ids_below) = self.create_segment(segment, &path).map_err(|error| {
             let _ = self.shared.disk.remove(&path);
             let text = format!("cannot begin {}: {error}", path.display());
-            if is_full(&error) { Trouble::Full(text) } else { Trouble::Passing(text) }
+            match () {
+                () if is_full(&error) => Trouble::Full(text),
+                () if is_read_only(&error) => Trouble::ReadOnly(text),
+                () => Trouble::Passing(text),
+            }
         })?;
         (self.file, self.segment, self.len) = (Some(file), segment, HEADER as u64);
         self.ids_below = self.ids_below.max(ids_below);
@@ -302,6 +355,11 @@ impl Writer {
 
     fn create_segment(&self, segment: u32, path: &Path) -> io::Result<(Box<dyn DiskFile>, u64)> {
         let disk = self.shared.disk.as_ref();
+        match disk.remove(path) {
+            // Begun when the disk became read-only, and never used.
+            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+            _ => {}
+        }
         let ids_below = self.ids_below.max(self.shared.next_id().saturating_add(IDS_RESERVED));
         let mut file = disk.create(path)?;
         let nonce = self.shared.nonce;
@@ -314,6 +372,9 @@ impl Writer {
 
     fn relocate(&mut self, moves: Vec<Move>) -> Result<Moved, QueueError> {
         self.shared.refusal()?;
+        if let Health::ReadOnly(text) = self.shared.table().health.clone() {
+            return Err(QueueError::ReadOnly(text));
+        }
         let plans = {
             let table = self.shared.table();
             moves.into_iter().filter_map(|one| one.plan(&table)).collect::<Vec<_>>()
@@ -344,6 +405,8 @@ enum Trouble {
     Full(String),
     /// Not now; the journal is as it was.
     Passing(String),
+    /// The disk may not be written to. The journal is as it was up to its length.
+    ReadOnly(String),
     /// What is on disk is unknown from here on.
     Fatal(String),
 }

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use jiff::Timestamp;
 
+use super::super::evidence::{EvidenceCursor, EvidenceFilter, EvidenceLimits, EvidencePage};
 use super::super::journal::Draft;
 use super::super::notions::{AdminAction, Entry, EntryState, Filter, Page, QueueError};
 use super::super::read;
@@ -21,6 +22,31 @@ const ADMIN_STEP: usize = 256;
 const LOOK_MAX: usize = 20_000;
 
 impl Queue {
+    /// Attempts that evidence is kept of, in the order they were settled: a page of at most `max`.
+    ///
+    /// # Errors
+    /// [`QueueError::Storage`] when a file of the evidence log cannot be read.
+    pub async fn evidence(
+        &self,
+        filter: &EvidenceFilter,
+        cursor: Option<EvidenceCursor>,
+        max: usize,
+    ) -> Result<EvidencePage, QueueError> {
+        let (shared, filter) = (Arc::clone(&self.inner.shared), filter.clone());
+        blocking(move || {
+            // What was settled up to now is to be found.
+            shared.move_evidence();
+            let files = shared.evidence().files();
+            files.find(&filter, cursor, max)
+        })
+        .await
+    }
+
+    /// How long evidence is kept and how much of it, from now on.
+    pub fn limit_evidence(&self, limits: EvidenceLimits) {
+        self.inner.shared.evidence().set_limits(limits);
+    }
+
     /// A page of items in order of id, after `cursor`.
     ///
     /// # Errors

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use super::super::evidence::EvidenceFilter;
 use super::super::queue::{AdminAction, Filter};
 use super::sim::{SimDisk, copy};
 use super::*;
@@ -17,6 +18,8 @@ struct Told {
     births: Vec<(ItemId, QueueId, bool)>,
     /// Items that were deferred; true when acknowledged.
     deferred: BTreeMap<ItemId, bool>,
+    /// Items that were tried; true when the attempt was acknowledged.
+    settled: BTreeMap<ItemId, bool>,
     highest: Option<QueueId>,
 }
 
@@ -41,19 +44,23 @@ async fn live(queue: &Queue, told: &mut Told) {
         if index == 1 {
             let acknowledged = defer(queue, claim, at(300)).await.is_ok();
             told.deferred.insert(id, acknowledged);
+            told.settled.insert(id, acknowledged);
         } else if index == 2 {
             let born = message(queue, &["from@example.org"], b"bounce");
             let born_id = born.id;
             told.highest = Some(born_id);
             let settlement = settlement(&claim, None);
-            let settled = queue.settle(claim, &settlement, attempt(at(0), "failed"), vec![born]).await;
+            let tried = tried(&claim, at(0), "failed");
+            let settled = queue.settle(claim, &settlement, tried, vec![born]).await;
+            told.settled.insert(id, settled.is_ok());
             told.births.push((id, born_id, settled.is_ok()));
         } else {
             let acknowledged = deliver(queue, claim, at(0)).await.is_ok();
             told.ended.insert(id, acknowledged);
+            told.settled.insert(id, acknowledged);
         }
     }
-    if let Some(id) = told.enqueue(queue, &["gone@one.example"], vec![b'D'; 9000]).await {
+    if let Some(id) = told.enqueue(queue, &["gone@one.example"], vec![b'D'; 6000]).await {
         let only = Filter { id: Some(id), ..Filter::default() };
         let acknowledged = queue.admin(&only, AdminAction::Delete, at(1)).await.is_ok();
         told.ended.insert(ItemId { queue_id: id, part: 0 }, acknowledged);
@@ -102,6 +109,20 @@ async fn check(queue: &Queue, told: &Told, context: &str) {
         assert_eq!(born, !there.contains_key(parent), "{context}: a bounce without its failure or reverse");
         assert!(born || !acknowledged, "{context}: a bounce is lost");
     }
+    let mut attempts: BTreeMap<ItemId, u32> = BTreeMap::new();
+    let found = queue.evidence(&EvidenceFilter::default(), None, 10_000).await.unwrap();
+    found.attempts.iter().for_each(|attempt| *attempts.entry(attempt.item).or_default() += 1);
+    for (item, acknowledged) in &told.settled {
+        let count = attempts.remove(item).unwrap_or(0);
+        let right = if *acknowledged { count == 1 } else { count <= 1 };
+        assert!(right, "{context}: {count} pieces of evidence of {item}, acknowledged: {acknowledged}");
+        // Evidence and settlement are one step.
+        let done = told.ended.contains_key(item) || told.births.iter().any(|(parent, ..)| parent == item);
+        let entry = there.get(item);
+        let settled = if done { entry.is_none() } else { entry.is_some_and(|e| e.item.attempts == 1) };
+        assert_eq!(count == 1, settled, "{context}: {item} has evidence without settlement or reverse");
+    }
+    assert_eq!(attempts, BTreeMap::new(), "{context}: evidence of what was never tried");
     assert!(told.highest < Some(queue.allocate_id()), "{context}: an id was used again");
 }
 

@@ -1,12 +1,17 @@
 //! The queue as its callers see it, on good and bad disks.
 
 mod boundary;
+mod checks;
 mod crash;
 mod damage;
+mod evidence;
 mod formats;
 mod full;
+mod harm;
 mod maps;
 mod model;
+mod moving;
+mod readonly;
 mod sim;
 
 use std::net::IpAddr;
@@ -18,13 +23,17 @@ use bytes::Bytes;
 use jiff::{SignedDuration, Timestamp};
 
 use super::disk::{Disk, RealDisk};
+use super::evidence::Tried;
 use super::ground::{Ground, Limits};
 use super::queue::{Body, Claim, Filter, NewMessage, Queue, QueueError, QueueOptions};
 use crate::mail::{
     BodyType, EnhancedStatus, Envelope, Failure, ForwardPath, Permanence, Recipient, Reply, ReversePath,
     Scope, TlsRequest,
 };
-use crate::queue::{AttemptRecord, ItemId, QueueId, RecipientState, RecipientStatus, Settled, Settlement};
+use crate::queue::{
+    AttemptRecord, EvidenceDraft, HostEvidence, ItemId, MessageEvidence, QueueId, RecipientState,
+    RecipientStatus, Settled, Settlement,
+};
 
 pub(super) const LEASE: Duration = Duration::from_secs(600);
 /// Small, so that a test sees segments come and go.
@@ -152,11 +161,26 @@ fn reply() -> Reply {
 
 pub(super) async fn deliver(queue: &Queue, claim: Claim, now: Timestamp) -> Result<(), QueueError> {
     let settlement = settlement(&claim, None);
-    queue.settle(claim, &settlement, attempt(now, "delivered"), vec![]).await
+    let tried = tried(&claim, now, "delivered");
+    queue.settle(claim, &settlement, tried, vec![]).await
+}
+
+/// An attempt with its evidence.
+pub(super) fn tried(claim: &Claim, now: Timestamp, result: &str) -> Tried {
+    let host = HostEvidence { mx: Some("mx.example.net".to_owned()), ..HostEvidence::default() };
+    let message = MessageEvidence {
+        attempt: claim.item.attempts + 1,
+        message_id: Some(format!("{}@example.org", claim.item.id)),
+        destination: claim.item.destination.to_string(),
+        ..MessageEvidence::default()
+    };
+    let draft = EvidenceDraft { at: now, item: claim.item.id, message, hosts: vec![host.render()] };
+    Tried { record: attempt(now, result), evidence: Some(draft) }
 }
 
 pub(super) async fn defer(queue: &Queue, claim: Claim, until: Timestamp) -> Result<(), QueueError> {
     let settlement = settlement(&claim, Some(until));
     let now = claim.leased_until - SignedDuration::try_from(LEASE).unwrap();
-    queue.settle(claim, &settlement, attempt(now, "deferred"), vec![]).await
+    let tried = tried(&claim, now, "deferred");
+    queue.settle(claim, &settlement, tried, vec![]).await
 }

@@ -25,6 +25,7 @@ struct State {
     room: Option<u64>,
     fail_sync: bool,
     fail_write: bool,
+    read_only: bool,
     /// What is durable of each file's content, by a number that survives renaming.
     content: BTreeMap<u64, Vec<u8>>,
     /// Names as they are.
@@ -78,6 +79,11 @@ impl SimDisk {
         self.state().fail_sync = fail;
     }
 
+    /// As after `mount -o remount,ro`.
+    pub(super) fn set_read_only(&self, read_only: bool) {
+        self.state().read_only = read_only;
+    }
+
     pub(super) fn fail_write(&self, fail: bool) {
         self.state().fail_write = fail;
     }
@@ -124,6 +130,9 @@ impl State {
         if self.stopped || self.stop_after.is_some_and(|stop| self.steps >= stop) {
             self.stopped = true;
             return Err(io::Error::other("the process is gone"));
+        }
+        if self.read_only {
+            return Err(io::ErrorKind::ReadOnlyFilesystem.into());
         }
         self.steps += 1;
         Ok(())
@@ -215,6 +224,9 @@ impl Disk for SimDisk {
     }
 
     fn create_dir(&self, path: &Path) -> io::Result<()> {
+        if self.state().read_only && !path.is_dir() {
+            return Err(io::ErrorKind::ReadOnlyFilesystem.into());
+        }
         RealDisk.create_dir(path)
     }
 

@@ -142,6 +142,10 @@ impl Commands {
         if self.0.offers_auth() {
             lines.push_str("250-AUTH PLAIN LOGIN\r\n");
         }
+        // RFC 8689 §2: it means nothing outside TLS.
+        if self.0.encrypted() {
+            lines.push_str("250-REQUIRETLS\r\n");
+        }
         lines.push_str(&format!("250 SIZE {}\r\n", self.0.options.message_size));
         state.session.say(DriverControl::Response(lines.into_bytes()));
     }
@@ -189,7 +193,7 @@ impl Commands {
             smtputf8: mail.smtputf8,
             ret: mail.ret,
             envid: mail.envid,
-            tls: TlsRequest::None,
+            tls: if mail.require_tls { TlsRequest::Required } else { TlsRequest::None },
         };
         dialogue(state).draft = Some(Draft { envelope, refused: 0 });
         state.session.say_line(250, "2.1.0", "Ok");
@@ -219,9 +223,13 @@ impl Commands {
                 reply(554, 7, 1, "relay access denied: your address is in no trusted network")
             });
         }
-        if mail.require_tls {
-            // RFC 5321 §4.1.1.11: an extension that was not offered.
-            return Err(reply(555, 5, 4, "REQUIRETLS is not offered"));
+        // RFC 8689 §2: only within TLS; a promise made in clear could be taken out on the way.
+        if mail.require_tls && !client.encrypted() {
+            return Err(if client.offers_starttls() {
+                reply(530, 7, 10, "REQUIRETLS is for sessions inside TLS: say STARTTLS first")
+            } else {
+                reply(550, 7, 10, "REQUIRETLS is for sessions inside TLS, which are not offered here")
+            });
         }
         let limit = client.options.message_size;
         if limit > 0 && mail.size.is_some_and(|size| size > limit) {

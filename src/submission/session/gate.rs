@@ -28,7 +28,9 @@ impl MailGuard for Gate {
         use StartMailFailure::{FailedTemporarily, StorageExhaustedTemporarily};
         let result = match self.0.shared.inbox.health() {
             Health::Fine => StartMailResult::Accepted,
-            Health::Full(why) => StartMailResult::Failed(StorageExhaustedTemporarily, why),
+            Health::Full(why) | Health::ReadOnly(why) => {
+                StartMailResult::Failed(StorageExhaustedTemporarily, why)
+            }
             Health::Failed(why) => StartMailResult::Failed(FailedTemporarily, why),
         };
         Box::pin(std::future::ready(result))

@@ -32,6 +32,7 @@ fn plain() -> HostFacts {
         mx_status: DnssecStatus::Insecure,
         sts: None,
         sts_id: None,
+        sts_trouble: None,
         tlsa: TlsaAnswer::Absent,
         tlsa_base: domain(MX),
         request: TlsRequest::None,
@@ -227,20 +228,39 @@ fn requiretls_wants_a_host_that_is_vouched_for_and_authenticated() {
         assert_eq!((skip.rule, skip.report), (Rule::RequireTls, Vec::new()));
         assert!(skip.text.contains("REQUIRETLS") && skip.text.contains(MX));
     }
+    // A policy that may exist may vouch for the host later; one that does not exist will not.
+    assert_eq!(skip(&with(plain())).permanence, Permanence::Permanent);
+    let unknown = HostFacts { sts_trouble: Some("connection refused".to_owned()), ..plain() };
+    assert_eq!(skip(&with(unknown.clone())).permanence, Permanence::Transient);
+    let held = HostFacts { sts: policy("testing", MX), ..unknown };
+    assert_eq!(skip(&with(held)).permanence, Permanence::Permanent);
+    // A host that is the domain itself was named by nobody (RFC 8689 §2).
+    let itself = HostFacts { policy_domain: domain(MX), ..plain() };
+    assert_eq!(says(&with(itself)), ("pkix", Rule::RequireTls));
     for mx_status in [DnssecStatus::Bogus, DnssecStatus::Indeterminate] {
         assert_eq!(skip(&with(HostFacts { mx_status, ..plain() })).rule, Rule::RequireTls);
     }
 }
 
 #[test]
-fn tls_not_required_delivers_anyway_uncounted_but_yields_to_local_rules() {
+fn tls_not_required_delivers_anyway_and_counts_but_yields_to_local_rules() {
     let with = |facts: HostFacts| HostFacts { request: TlsRequest::NotRequired, ..facts };
     let unlisted = HostFacts { sts: policy("enforce", "other.example"), ..plain() };
     let failed = HostFacts { tlsa: TlsaAnswer::Failed("SERVFAIL".to_owned()), ..plain() };
     for facts in [plain(), enforce(), unlisted, failed, with_tlsa(enforce(), vec![usable()])] {
         assert_eq!(says(&with(facts.clone())), ("opportunistic", Rule::TlsNotRequired));
-        assert_eq!(plan(&with(facts)).report_on, []);
+        assert!(!plan(&with(facts)).report_on.is_empty());
     }
+    // Counted by the policies that would have decided.
+    assert_eq!(reports(&with(enforce())), reports(&enforce()));
+    let both = with_tlsa(enforce(), vec![usable()]);
+    assert_eq!(plan(&with(both.clone())).report_on, plan(&both).report_on);
+    assert_eq!(plan(&with(both.clone())).sni, plan(&both).sni);
+    let of = |facts: HostFacts| plan(&with(facts)).report_on.remove(0).expects;
+    let unlisted = HostFacts { sts: policy("enforce", "other.example"), ..plain() };
+    assert!(matches!(of(unlisted), Expectation::Never(ResultType::ValidationFailure, _)));
+    let failed = HostFacts { tlsa: TlsaAnswer::Failed("SERVFAIL".to_owned()), ..plain() };
+    assert!(matches!(of(failed), Expectation::Never(ResultType::DnssecInvalid, _)));
     let local = |local| with(HostFacts { local, ..enforce() });
     assert_eq!(says(&local(LocalRule::Encrypt)), ("encrypt", Rule::LocalOverride));
     assert_eq!(says(&local(LocalRule::Verify)), ("pkix", Rule::LocalOverride));
@@ -300,7 +320,9 @@ fn of_digests_only_the_strongest_is_matched_against() {
 #[test]
 fn sessions_are_counted_under_each_policy_that_applies() {
     let none = (PolicyType::NoPolicyFound, "example.org".to_owned(), Expectation::Tls);
-    let tlsa = (PolicyType::Tlsa, MX.to_owned(), Expectation::Tlsa);
+    let of_records =
+        |records| (PolicyType::Tlsa, MX.to_owned(), Expectation::Tlsa { records, names: vec![domain(MX)] });
+    let tlsa = of_records(vec![usable()]);
     let sts = (PolicyType::Sts, "example.org".to_owned(), Expectation::Pkix);
     let testing = |mx| HostFacts { sts: policy("testing", mx), ..plain() };
     assert_eq!(reports(&plain()), std::slice::from_ref(&none));
@@ -308,11 +330,11 @@ fn sessions_are_counted_under_each_policy_that_applies() {
     assert_eq!(reports(&enforce()), std::slice::from_ref(&sts));
     assert_eq!(reports(&testing(MX)), std::slice::from_ref(&sts));
     assert_eq!(reports(&with_tlsa(enforce(), vec![usable()])), [tlsa.clone(), sts]);
-    assert_eq!(reports(&with_tlsa(plain(), vec![unusable()])), std::slice::from_ref(&tlsa));
+    assert_eq!(reports(&with_tlsa(plain(), vec![unusable()])), [of_records(Vec::new())]);
     let never = (
         PolicyType::Sts,
         "example.org".to_owned(),
-        Expectation::Never("mx-not-in-policy:mx.example.org".to_owned()),
+        Expectation::Never(ResultType::ValidationFailure, "mx-not-in-policy:mx.example.org".to_owned()),
     );
     assert_eq!(reports(&testing("other.example")), std::slice::from_ref(&never));
     assert_eq!(reports(&with_tlsa(testing("other.example"), vec![usable()])), [tlsa, never]);
@@ -444,7 +466,7 @@ fn invariants_hold_for_every_combination() {
                 if facts.request == TlsRequest::Required {
                     assert!(demands(&facts)[1] || demands(&facts)[2], "{facts:?}");
                 }
-                assert_eq!(plan.report_on.is_empty(), facts.request == TlsRequest::NotRequired);
+                assert!(!plan.report_on.is_empty());
                 let kinds: Vec<PolicyType> =
                     plan.report_on.iter().map(|report| report.policy.policy_type).collect();
                 assert!(!kinds.contains(&PolicyType::NoPolicyFound) || kinds == [PolicyType::NoPolicyFound]);

@@ -74,6 +74,7 @@ impl Session {
         let mut buffer = Vec::new();
         let (mut mail, mut rcpts) = (String::new(), Vec::new());
         let mut messages = 0;
+        let mut chunks = Vec::new();
         loop {
             let line = until(stream, &mut buffer, b"\r\n").await?;
             let line = String::from_utf8_lossy(&line).trim_end().to_owned();
@@ -103,6 +104,7 @@ impl Session {
                 }
                 None if upper.starts_with("MAIL") => {
                     rcpts.clear();
+                    chunks.clear();
                     mail = line;
                     "250 2.1.0 ok".to_owned()
                 }
@@ -132,6 +134,7 @@ impl Session {
                     let dot = behaviour.drop_at.as_deref() != Some(".");
                     let accepted = dot && behaviour.dot.starts_with('2');
                     self.log.lock().expect("no panic").arrivals.push(Arrival {
+                        chunked: false,
                         mail: std::mem::take(&mut mail),
                         rcpts: std::mem::take(&mut rcpts),
                         content: unstuff(&content),
@@ -143,6 +146,36 @@ impl Session {
                     }
                     tokio::time::sleep(behaviour.dot_after).await;
                     behaviour.dot
+                }
+                None if upper.starts_with("BDAT") => {
+                    let mut words = upper.split(' ').skip(1);
+                    let octets: usize = words.next().and_then(|word| word.parse().ok()).unwrap_or_default();
+                    while buffer.len() < octets {
+                        let mut piece = [0u8; 16384];
+                        let read = stream.read(&mut piece).await?;
+                        if read == 0 {
+                            return Ok(false);
+                        }
+                        buffer.extend_from_slice(&piece[..read]);
+                    }
+                    let rest = buffer.split_off(octets);
+                    chunks.extend(std::mem::replace(&mut buffer, rest));
+                    if rcpts.is_empty() {
+                        "503 5.5.1 nobody".to_owned()
+                    } else if words.next() != Some("LAST") {
+                        behaviour.chunk
+                    } else {
+                        messages += 1;
+                        self.log.lock().expect("no panic").arrivals.push(Arrival {
+                            chunked: true,
+                            mail: std::mem::take(&mut mail),
+                            rcpts: std::mem::take(&mut rcpts),
+                            content: std::mem::take(&mut chunks),
+                            tls: self.tls,
+                            accepted: behaviour.dot.starts_with('2'),
+                        });
+                        behaviour.dot
+                    }
                 }
                 None if upper.starts_with("RSET") || upper.starts_with("NOOP") => "250 2.0.0 ok".to_owned(),
                 None if upper.starts_with("QUIT") => {

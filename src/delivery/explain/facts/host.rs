@@ -180,8 +180,10 @@ impl ReportFacts {
                 expects: Some(match &on.expects {
                     Expectation::Tls => "a completed TLS handshake".to_owned(),
                     Expectation::Pkix => "TLS with a trusted certificate for the host".to_owned(),
-                    Expectation::Tlsa => "TLS with a certificate that a TLSA record matches".to_owned(),
-                    Expectation::Never(why) => format!("nothing can do: {why}"),
+                    Expectation::Tlsa { .. } => {
+                        "TLS with a certificate that a TLSA record matches".to_owned()
+                    }
+                    Expectation::Never(_, why) => format!("nothing can do: {why}"),
                 }),
                 failures: None,
             })

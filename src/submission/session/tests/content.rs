@@ -1,7 +1,7 @@
 //! DATA, BDAT, and what becomes of a message.
 
 use super::support::{Setting, Talk};
-use crate::mail::{BodyType, Notify, NotifyWhen, Ret};
+use crate::mail::{BodyType, Notify, NotifyWhen, Ret, TlsRequest};
 use crate::store::Health;
 use crate::submission::ListenerAuth;
 
@@ -52,6 +52,63 @@ async fn what_the_submitter_asked_for_is_kept() {
     assert_eq!(envelope.recipients[1].notify, Some(Notify::Never));
     assert!(stored.contains(" with UTF8SMTP id ") && !stored.contains("for <"), "{stored}");
     assert_eq!(setting.prefetched.lock().unwrap().len(), 2);
+}
+
+#[tokio::test]
+async fn requiretls_is_for_sessions_inside_tls_and_takes_no_value() {
+    let trusted = Setting::trusted();
+    let mut talk = trusted.greeted().await;
+    assert!(!talk.ask("EHLO client.example", "250").await.contains("REQUIRETLS"));
+    talk.ask("MAIL FROM:<a@example.com> REQUIRETLS", "550 5.7.10").await;
+    talk.ask("RCPT TO:<b@example.net>", "503").await;
+
+    let mut setting = Setting::submission();
+    setting.listener.auth = ListenerAuth::Optional;
+    setting.peer = "192.0.2.9:1";
+    let mut talk = setting.greeted().await;
+    assert!(!talk.ask("EHLO client.example", "250").await.contains("REQUIRETLS"));
+    talk.ask("MAIL FROM:<a@example.com> REQUIRETLS", "530 5.7.10").await;
+    let mut talk = talk.starttls().await;
+    assert!(talk.ask("EHLO client.example", "250").await.contains("250-REQUIRETLS\r\n"));
+    for wrong in ["REQUIRETLS=x", "REQUIRETLS=", "requiretls=1", "REQUIRETLS REQUIRETLS"] {
+        talk.ask(&format!("MAIL FROM:<a@example.com> {wrong}"), "501 5.5.4").await;
+    }
+    // RFC 8689 §2: MAIL grows by 11 octets; here beside everything else at its longest.
+    let local = "a".repeat(64);
+    let domain = [&*"b".repeat(63), &*"c".repeat(63), &*"d".repeat(47), "example.com"].join(".");
+    let line = format!(
+        "MAIL FROM:<{local}@{domain}> SIZE=12345678 BODY=8BITMIME SMTPUTF8 RET=FULL ENVID={} AUTH={} REQUIRETLS",
+        "e".repeat(100),
+        "f".repeat(500)
+    );
+    assert!(line.len() > 900, "{}", line.len());
+    talk.ask(&line, "250 2.1.0").await;
+    talk.ask("RSET", "250").await;
+    talk.ask("MAIL FROM:<a@example.com> requiretls", "250 2.1.0").await;
+    talk.ask("RCPT TO:<b@example.net>", "250").await;
+    talk.ask("DATA", "354").await;
+    // RFC 8689 §3: the header has no say beside the parameter.
+    talk.send("TLS-Required: No\r\n\r\nx\r\n.\r\n").await;
+    talk.expect("250").await;
+    assert_eq!(setting.queue.last().0.envelope.tls, TlsRequest::Required);
+    assert!(setting.queue.last_content().starts_with("TLS-Required: No\r\n"));
+}
+
+#[tokio::test]
+async fn the_header_tls_required_no_marks_the_message_and_stays_in_it() {
+    let setting = Setting::trusted();
+    let mut talk = setting.greeted().await;
+    for (header, wanted) in [
+        ("Subject: x\r\nTLS-Required: No\r\n", TlsRequest::NotRequired),
+        ("Subject: x\r\n", TlsRequest::None),
+        ("TLS-Required: Yes\r\n", TlsRequest::None),
+        ("TLS-Required: No\r\nTLS-Required: No\r\n", TlsRequest::None),
+        ("Subject: x\r\n\r\nTLS-Required: No\r\n", TlsRequest::None),
+    ] {
+        talk.message(format!("{header}\r\ny"), "250").await;
+        assert_eq!(setting.queue.last().0.envelope.tls, wanted, "{header:?}");
+        assert!(setting.queue.last_content().starts_with(header), "{header:?}");
+    }
 }
 
 #[tokio::test]

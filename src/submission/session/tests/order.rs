@@ -30,7 +30,7 @@ async fn ehlo_offers_what_the_listener_and_the_connection_allow() {
     };
     assert_eq!(keywords(&mut talk).await, with(&["STARTTLS"]));
     let mut talk = talk.starttls().await;
-    assert_eq!(keywords(&mut talk).await, with(&["AUTH PLAIN LOGIN"]));
+    assert_eq!(keywords(&mut talk).await, with(&["AUTH PLAIN LOGIN", "REQUIRETLS"]));
 
     setting.listener.allow_plaintext_auth = true;
     let mut talk = setting.connect();
@@ -100,7 +100,7 @@ async fn a_refused_mail_leaves_no_transaction() {
     talk.ask("MAIL FROM:<a@example.com> SIZE=1000", "250 2.1.0").await;
     talk.ask("RCPT TO:<b@example.net>", "250 2.1.5").await;
     talk.ask("RSET", "250").await;
-    talk.ask("MAIL FROM:<a@example.com> REQUIRETLS", "555 5.5.4").await;
+    talk.ask("MAIL FROM:<a@example.com> REQUIRETLS", "550 5.7.10").await;
     talk.ask("MAIL FROM:<a@example.com> XFOO", "555 5.5.4").await;
     talk.ask("RCPT TO:<b@example.net>", "503 5.5.1").await;
 }
