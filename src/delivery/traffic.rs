@@ -65,7 +65,8 @@ struct Shared {
 #[derive(Default)]
 struct State {
     hosts: Hosts,
-    holds: HashMap<Destination, Held>,
+    /// With the instant each began.
+    holds: HashMap<Destination, (Timestamp, Held)>,
     /// Of destinations that asked for less lately.
     pauses: HashMap<Destination, Pause>,
 }
@@ -74,7 +75,7 @@ impl State {
     /// Those who wait for this host look again.
     fn release(&mut self, address: IpAddr) -> bool {
         let before = self.holds.len();
-        self.holds.retain(|_, held| !held.addresses.contains(&address));
+        self.holds.retain(|_, (_, held)| !held.addresses.contains(&address));
         self.holds.len() != before
     }
 }
@@ -142,10 +143,10 @@ impl Traffic {
             return;
         }
         if state.holds.len() >= HOLDS_MAX {
-            state.holds.retain(|_, held| held.until > now);
+            state.holds.retain(|_, (_, held)| held.until > now);
         }
         if state.holds.len() < HOLDS_MAX {
-            state.holds.insert(destination.clone(), held);
+            state.holds.insert(destination.clone(), (now, held));
         }
     }
 
@@ -185,7 +186,8 @@ impl Traffic {
             return None;
         }
         match state.holds.get(destination) {
-            Some(held) if now < held.until => Some(held.clone()),
+            // A clock that stepped back must not make the wait longer: it is found out again.
+            Some((since, held)) if *since <= now && now < held.until => Some(held.clone()),
             Some(_) => {
                 state.holds.remove(destination);
                 None
@@ -241,5 +243,21 @@ mod tests {
         assert!(!traffic.ask(other, at(16)).unwrap_err().brief);
         traffic.clear();
         assert_eq!(traffic.ask(other, at(16)), Ok(()));
+    }
+
+    #[test]
+    fn a_clock_that_steps_back_does_not_lengthen_the_wait_of_a_destination() {
+        let traffic = Traffic::default();
+        let at = |seconds: i64| Timestamp::from_second(1_800_000_000 + seconds).unwrap();
+        let dead: IpAddr = "192.0.2.1".parse().unwrap();
+        let to = |name| Destination::Domain(Domain::parse(name).unwrap());
+        let (one, two) = (to("one.example"), to("two.example"));
+        traffic.failed(dead, "mx.example", "it does not answer", at(0), 0.5);
+        traffic.hold(&one, traffic.ask(dead, at(1)).unwrap_err(), at(1));
+        traffic.throttled(&two, "421 slow down", (at(0), at(1)), 0.5);
+        for destination in [&one, &two] {
+            assert!(traffic.held(destination, at(2)).is_some());
+            assert_eq!(traffic.held(destination, at(-86_400)), None, "{destination}");
+        }
     }
 }

@@ -33,7 +33,7 @@ use super::open::{self, Opened};
 use super::read;
 use super::record::{self, Change, Message};
 use super::shared::{Shared, blocking};
-use super::table::{DOOMED, Leased, Table, length, micros, timestamp};
+use super::table::{DOOMED, Leased, Table, length, micros, micros_up, timestamp};
 use crate::mail::Destination;
 use crate::queue::{QueueId, QueueItem, Settlement};
 
@@ -288,7 +288,8 @@ impl Queue {
         let shared = &self.inner.shared;
         let mut table = shared.table();
         let due = table.next_due();
-        if !table.unclaim(claim.item.id, claim.fence, micros(at)) {
+        // Due a fraction of a microsecond early it would be claimed and given back until `at` comes.
+        if !table.unclaim(claim.item.id, claim.fence, micros_up(at)) {
             return Err(QueueError::Fenced(claim.item.id));
         }
         if table.next_due().is_some_and(|now| due.is_none_or(|before| now < before)) {

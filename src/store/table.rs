@@ -30,7 +30,7 @@ use leases::Lease;
 pub(super) use leases::Leased;
 use slot::{Appointment, FRESH, Key, Packed};
 pub(super) use slot::{
-    DOOMED, HELD, IN_FILE, INDEXED, MARKED, Slot, TRIED, is_sender, length, micros, timestamp,
+    DOOMED, HELD, IN_FILE, INDEXED, MARKED, Slot, TRIED, is_sender, length, micros, micros_up, timestamp,
 };
 
 /// What a fresh message costs besides its content.

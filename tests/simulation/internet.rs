@@ -1,14 +1,14 @@
 //! What there is outside of the relay: hosts, domains, their policies and manners, and what the relay
 //! was told of them. Plain data; `doors` and `mx` act on it, `scenario` changes it, `verdict` judges.
 
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 
 use aws_lc_rs::digest;
 use rustls::ServerConfig;
 use stsrelay::dane::Tlsa;
 use stsrelay::mail::Domain;
 
-use crate::pki::{Kind, Pki};
+use crate::pki::{Kind, Leaf, Pki};
 
 /// How an MX host treats whoever connects.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -143,34 +143,49 @@ pub fn domain(name: &str) -> Domain {
     Domain::parse(name).unwrap()
 }
 
-pub fn hosts(pki: &Pki) -> Vec<Host> {
-    // Names, and whether their zones are signed.
-    let names = [
-        ("mx1.home.example", false),
-        ("mx2.home.example", false),
-        ("mx.good.example", false),
-        ("mx1.big.example", false),
-        ("mx2.big.example", false),
-        ("mx3.big.example", false),
-        ("mx1.signed.example", true),
-        ("mx2.signed.example", true),
-        ("mx.small.example", false),
-        ("mx.lonely.example", false),
-    ];
-    let host = |(at, (name, signed)): (usize, &(&str, bool))| {
-        let first = pki.leaf(&[name], Kind::Good);
-        let second = pki.leaf(&[name], Kind::Good);
-        let others = [
+/// Names of hosts, and whether their zones are signed.
+const NAMES: [(&str, bool); 10] = [
+    ("mx1.home.example", false),
+    ("mx2.home.example", false),
+    ("mx.good.example", false),
+    ("mx1.big.example", false),
+    ("mx2.big.example", false),
+    ("mx3.big.example", false),
+    ("mx1.signed.example", true),
+    ("mx2.signed.example", true),
+    ("mx.small.example", false),
+    ("mx.lonely.example", false),
+];
+
+/// The CA, and for each host certificates: good, good with another key, wrong name, expired,
+/// self-signed. Made once: nothing that happens depends on their octets.
+static CERTIFICATES: LazyLock<(Pki, Vec<[Leaf; 5]>)> = LazyLock::new(|| {
+    let pki = Pki::new();
+    let leaves = |(name, _): &(&str, bool)| {
+        [
+            pki.leaf(&[name], Kind::Good),
+            pki.leaf(&[name], Kind::Good),
             pki.leaf(&["elsewhere.example"], Kind::Good),
             pki.leaf(&[name], Kind::Expired),
             pki.leaf(&[name], Kind::SelfSigned),
-        ];
-        let shown = |leaf: &crate::pki::Leaf, valid, key| {
-            Arc::new(Shown { config: leaf.server_config(), valid, key })
+        ]
+    };
+    let all = NAMES.iter().map(leaves).collect();
+    (pki, all)
+});
+
+pub fn root_pem() -> String {
+    CERTIFICATES.0.root_pem()
+}
+
+pub fn hosts() -> Vec<Host> {
+    let host = |(at, (name, signed)): (usize, &(&str, bool))| {
+        let leaves = &CERTIFICATES.1[at];
+        let shown = |(at, leaf): (usize, &Leaf)| {
+            Arc::new(Shown { config: leaf.server_config(), valid: at < 2, key: at.min(2) })
         };
-        let mut certificates = vec![shown(&first, true, 0), shown(&second, true, 1)];
-        certificates.extend(others.iter().map(|leaf| shown(leaf, false, 2)));
-        let record = |leaf: &crate::pki::Leaf| {
+        let certificates = leaves.iter().enumerate().map(shown).collect();
+        let record = |leaf: &Leaf| {
             let data = digest::digest(&digest::SHA256, &leaf.spki()).as_ref().to_vec();
             Tlsa { usage: 3, selector: 1, matching: 1, data }
         };
@@ -181,14 +196,14 @@ pub fn hosts(pki: &Pki) -> Vec<Host> {
             certificates,
             certificate: 0,
             signed: *signed,
-            records: vec![record(&first), record(&second)],
+            records: vec![record(&leaves[0]), record(&leaves[1])],
             tlsa: if *signed { vec![(0, vec![0])] } else { vec![(0, vec![])] },
             tlsa_answers: Answers::Fine,
             greylist: Vec::new(),
             sessions: Vec::new(),
         }
     };
-    names.iter().enumerate().map(host).collect()
+    NAMES.iter().enumerate().map(host).collect()
 }
 
 pub fn zones() -> Vec<Zone> {

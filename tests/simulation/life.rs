@@ -30,8 +30,9 @@ const ROUND: Duration = Duration::from_secs(120);
 /// Small, so that segments come and go.
 const SEGMENT_BYTES: u64 = 96 << 10;
 const RESERVE_BYTES: u64 = 128 << 10;
-/// Senders at a time, and the mean seconds between two sessions of one.
+/// Senders of a busy life; a quiet one has one.
 const SENDERS: u64 = 3;
+/// Mean seconds between two sessions of one.
 const SENDING_EVERY: u64 = 2500;
 /// More than any message waits in the simulation, and less than two.
 const LIFETIME: Duration = Duration::from_secs(36 * 3600);
@@ -42,6 +43,8 @@ pub struct Plan {
     pub clean: bool,
     /// With senders and troubles; without, it ends when the queue is empty.
     pub troubled: bool,
+    /// With much mail and many troubles; most lives have little of both, and days go by quickly.
+    pub busy: bool,
     /// Differs between lives.
     pub seed: u64,
     /// Differs between boots.
@@ -193,8 +196,8 @@ async fn within(sim: &Arc<Sim>, house: &House, plan: &Plan) -> Ended {
     stories.spawn(reporter.run(shutdown.clone()));
     let mut outside = JoinSet::new();
     if plan.troubled {
-        outside.spawn(trouble_for_ever(Arc::clone(sim)));
-        for _ in 0..SENDERS {
+        outside.spawn(trouble_for_ever(Arc::clone(sim), plan.busy));
+        for _ in 0..if plan.busy { SENDERS } else { 1 } {
             let (sim, sessions, listener) = (Arc::clone(sim), Arc::clone(&sessions), listener.clone());
             outside.spawn(send_for_ever(sim, sessions, listener, SENDING_EVERY));
         }

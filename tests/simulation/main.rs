@@ -34,11 +34,14 @@ use std::time::{Duration, Instant};
 
 use disk::SimDisk;
 use life::{Ended, House, Plan, live};
-use pki::Pki;
 use sim::{Counts, Net, Sim};
 
 /// Days of troubles in each simulation, unless `SIM_DAYS` says otherwise.
-const DAYS: u64 = 2;
+const DAYS: u64 = 5;
+/// Seconds of the longest life.
+const LIFE_MAX: u64 = 4 * 86_400;
+/// One life of so many is busy.
+const BUSY: u64 = 8;
 /// Fresh seeds are begun for this long, unless `SIM_SEEDS` says how many.
 const FRESH_FOR: Duration = Duration::from_secs(12);
 /// After the troubles: the longest time until the queue is empty.
@@ -61,19 +64,25 @@ fn number(name: &str) -> Option<u64> {
 
 fn simulate(seed: u64, days: u64) -> Outcome {
     let dir = tempfile::tempdir().unwrap();
-    let pki = Pki::new();
-    let house = House::new(dir.path(), &pki.root_pem());
-    let net = Net { hosts: internet::hosts(&pki), zones: internet::zones(), dns_down: false };
+    let house = House::new(dir.path(), &internet::root_pem());
+    let net = Net { hosts: internet::hosts(), zones: internet::zones(), dns_down: false };
     let sim = Arc::new(Sim::new(SimDisk::new(&house.data()), seed, net));
     let troubled = days * 86_400_000;
     let mut boot = 0;
     let mut life = 0;
     let mut plan = |sim: &Sim, length, troubled, boot| {
         life += 1;
-        Plan { length, clean: sim.once_in(3), troubled, seed: seed ^ (life << 32), boot }
+        Plan {
+            length,
+            clean: sim.once_in(3),
+            troubled,
+            busy: sim.once_in(BUSY),
+            seed: seed ^ (life << 32),
+            boot,
+        }
     };
     while sim.time.now() < troubled {
-        let length = sim.seconds(1800, 86_400).min(Duration::from_millis(troubled - sim.time.now()));
+        let length = sim.seconds(1800, LIFE_MAX).min(Duration::from_millis(troubled - sim.time.now()));
         let plan = plan(&sim, length.max(Duration::from_secs(600)), true, boot);
         sim.note(format_args!("a life of {} s begins", plan.length.as_secs()));
         let ended = live(&sim, &house, &plan);

@@ -32,10 +32,11 @@ const HOME_HEALS: u64 = 6 * 3_600_000;
 const AGES: [u64; 3] = [7200, 86_400, 604_800];
 
 /// Changes the world now and then, until dropped.
-pub async fn trouble_for_ever(sim: Arc<Sim>) {
+pub async fn trouble_for_ever(sim: Arc<Sim>, busy: bool) {
+    let longest = if busy { 2400 } else { 12_000 };
     let mut healed = sim.time.now();
     loop {
-        sleep(sim.seconds(60, 2400)).await;
+        sleep(sim.seconds(60, longest)).await;
         if sim.time.now() > healed + HOME_HEALS {
             healed = sim.time.now();
             let mut net = sim.net();

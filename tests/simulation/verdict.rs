@@ -264,13 +264,15 @@ pub fn final_judgement(sim: &Sim, left: usize) {
                 if recipient.ends_with(&good) {
                     let late = first.is_none_or(|first| first.at > acknowledged + PROMPT);
                     let (from, to) = (acknowledged.saturating_sub(3_600_000), acknowledged + PROMPT);
-                    let excused = book.disturbed(from, to)
-                        || book.jumps.iter().any(|at| (from..=to).contains(at))
-                        || book
-                            .dns_troubles
-                            .iter()
-                            .any(|(begin, end)| *begin <= to && *end + 900_000 >= from);
-                    if late && !excused {
+                    let excused = || {
+                        book.disturbed(from, to)
+                            || book.jumps.iter().any(|at| (from..=to).contains(at))
+                            || book
+                                .dns_troubles
+                                .iter()
+                                .any(|(begin, end)| *begin <= to && *end + 900_000 >= from)
+                    };
+                    if late && !excused() {
                         wrong.push(format!("message {id} for {recipient}, where nothing was wrong, was late: acknowledged at {acknowledged} ms, delivered at {:?}", first.map(|first| first.at)));
                     }
                 }

@@ -169,6 +169,12 @@ pub(in crate::store) fn micros(at: Timestamp) -> i64 {
     at.as_microsecond()
 }
 
+/// Microseconds since the epoch, rounded up: not before `at`.
+pub(in crate::store) fn micros_up(at: Timestamp) -> i64 {
+    let rest = at.as_nanosecond().rem_euclid(1000);
+    at.as_microsecond() + i64::from(rest != 0 && at.as_nanosecond() > 0)
+}
+
 /// The instant, or the end of time when it lies beyond.
 pub(in crate::store) fn timestamp(micros: i64) -> Timestamp {
     Timestamp::from_microsecond(micros).unwrap_or(if micros < 0 { Timestamp::MIN } else { Timestamp::MAX })

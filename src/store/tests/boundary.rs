@@ -142,7 +142,12 @@ async fn extending_and_giving_back_a_claim() {
     assert!(queue.claim_due(at(1000), 1, LEASE).await.unwrap().is_empty());
     queue.unclaim(claim, at(1200)).await.unwrap();
     assert_eq!(queue.next_due(), Some(at(1200)));
-    assert_eq!(claim_one(&queue, at(1200)).await.item.attempts, 0);
+    let claim = claim_one(&queue, at(1200)).await;
+    assert_eq!(claim.item.attempts, 0);
+    // Given back until an instant between two microseconds: it is not due before.
+    queue.unclaim(claim, at(1300) + SignedDuration::from_nanos(1)).await.unwrap();
+    assert!(queue.claim_due(at(1300), 1, LEASE).await.unwrap().is_empty());
+    claim_one(&queue, at(1300) + SignedDuration::from_micros(1)).await;
 }
 
 #[tokio::test]
