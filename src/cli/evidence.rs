@@ -209,7 +209,7 @@ mod tests {
             message: MessageEvidence {
                 attempt: 2,
                 message_id: Some(
-                    "a-long-message-id.20260110.1200@".to_owned() + &"mail.".repeat(10) + "example",
+                    "a-long-message-id.20260110.1200@".to_owned() + &"mail.".repeat(9) + "example",
                 ),
                 sender: Some(String::new()),
                 destination: "example.net".to_owned(),
