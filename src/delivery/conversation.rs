@@ -12,10 +12,10 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::io::AsyncWriteExt as _;
 use tokio::time::{Instant, timeout, timeout_at};
 
-use self::content::{send, send_body, send_chunk};
+use self::content::{read, send, send_body, send_chunk};
 use super::evidence::Rendered;
 use crate::mail::Domain;
 use crate::net::tcp::{Connection, Stream};
@@ -27,8 +27,6 @@ use crate::smtp::client::{
 use crate::store::Body;
 use crate::tlspolicy::{Requirement, TlsFailure, TlsPlan};
 
-/// Octets read at once; replies are short.
-const READ_BYTES: usize = 4096;
 /// Time for QUIT and its answer (RFC 5321 §4.1.1.10: say it, but wait for nobody long).
 const QUIT_WITHIN: Duration = Duration::from_secs(5);
 
@@ -231,7 +229,8 @@ impl Conversation {
     }
 
     async fn drive(&mut self, plan: Option<&TlsPlan>, body: Option<&Body>) -> Stop {
-        let mut buffer = [0u8; READ_BYTES];
+        // Made at the first read and of the heap: in the future it would be copied with every attempt begun.
+        let mut buffer = Vec::new();
         let (mut chunks, mut content_until) = (None, None);
         let envelope = self.timeouts.envelope();
         let envelope_until = body.map(|_| Instant::now() + envelope);
@@ -256,14 +255,14 @@ impl Conversation {
                     let in_content = matches!(self.session.phase(), Phase::Body | Phase::Dot);
                     let until = envelope_until.filter(|_| !in_content);
                     let until = until.map_or(reply.1, |until| until.min(reply.1));
-                    match timeout_at(until, stream.read(&mut buffer)).await {
+                    match timeout_at(until, read(stream, &mut buffer)).await {
                         Err(_) if until < reply.1 => {
                             let text = format!("no end of the envelope within {} s", envelope.as_secs());
                             self.session.handle_closed(&text);
                         }
                         Err(_) => self.session.handle_timeout(),
                         Ok(Ok(0)) => self.session.handle_closed("the host closed the connection"),
-                        Ok(Ok(read)) => self.session.handle_bytes(&buffer[..read]),
+                        Ok(Ok(_)) => self.session.handle_bytes(&buffer),
                         Ok(Err(error)) => self.session.handle_closed(&error.to_string()),
                     }
                 }

@@ -165,7 +165,9 @@ impl Engine {
             async move {
                 // Given back also when the attempt panics; the lease then brings the item back.
                 let turn = turn;
-                delivery.deliver(claim, &turn, &shutdown).await;
+                // By itself on the heap: a task is moved several times before it is first polled, and this
+                // future is large.
+                Box::pin(delivery.deliver(claim, &turn, &shutdown)).await;
             }
             .instrument(span),
         );

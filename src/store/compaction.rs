@@ -5,12 +5,9 @@
 //! between. A message moves with its items' states and marks in one frame: a rebuild that finds
 //! only the copy finds everything.
 
-use std::collections::BTreeSet;
-
 use bytes::Bytes;
 
-use super::frame::{Found, HEADER, Kind, Op, Scan};
-use super::notions::QueueError;
+use super::frame::{Kind, Op};
 use super::read;
 use super::record::{Change, Mark, Message};
 use super::segments::Location;
@@ -83,37 +80,45 @@ impl Plan {
     }
 }
 
-/// Everything in a segment that still waits, in groups, and what of it cannot be read. Blocking.
-pub(super) fn gather(shared: &Shared, segment: u32) -> Result<(Vec<Vec<Move>>, Vec<QueueId>), QueueError> {
-    let bytes = Bytes::from(read::segment(shared, segment)?);
-    let mut waiting = shared.table().enqueued_in(segment);
+/// The messages of a segment that still wait, in the order of the disk and in groups to be moved at once.
+pub(super) fn waiting(shared: &Shared, segment: u32) -> Vec<Vec<(QueueId, Location)>> {
+    let mut waiting: Vec<_> = shared.table().enqueued_in(segment).into_iter().collect();
+    waiting.sort_unstable_by_key(|(_, at)| at.offset);
     let (mut groups, mut group, mut octets) = (Vec::new(), Vec::new(), 0);
-    for found in (Scan { bytes: &bytes, segment, nonce: shared.nonce, at: HEADER }) {
-        let Found::Frame { ops, .. } = found else { continue };
-        for (index, op) in ops.iter().enumerate().filter(|(_, op)| op.kind == Kind::Enqueue) {
-            let Ok(Some(Change::Enqueue(message))) = Change::parse(op.kind, op.bytes) else { continue };
-            let Some(from) = waiting.get(&message.id).copied().filter(|at| at.offset == op.offset) else {
-                continue;
-            };
-            let body = ops.get(index + 1).filter(|next| next.kind == Kind::Body && !message.in_file);
-            let body = body.map(|body| bytes.slice_ref(body.bytes));
-            let slots: Vec<_> = shared.table().parts(message.id).collect();
-            let states: Option<Vec<_>> = slots
-                .into_iter()
-                .filter_map(|(item, slot)| slot.state.map(|at| (item, at)))
-                .map(|(item, at)| Some((item, at, read::op(shared, at, Kind::State).ok()?)))
-                .collect();
-            let Some(states) = states else { continue };
-            waiting.remove(&message.id);
-            octets += from.length as usize;
-            group.push(Move { message: message.as_ref().clone(), from, body, states });
-            if octets >= MOVE_BYTES {
-                groups.push(std::mem::take(&mut group));
-                octets = 0;
-            }
+    for one in waiting {
+        octets += one.1.length as usize;
+        group.push(one);
+        if octets >= MOVE_BYTES {
+            groups.push(std::mem::take(&mut group));
+            octets = 0;
         }
     }
-    groups.push(group);
-    let unreadable: BTreeSet<QueueId> = waiting.into_keys().collect();
-    Ok((groups, unreadable.into_iter().collect()))
+    if !group.is_empty() {
+        groups.push(group);
+    }
+    groups
+}
+
+/// Reads a group, and tells what of it cannot be read. No more of the segment than that: mostly it is a
+/// small part. Blocking.
+pub(super) fn gather(shared: &Shared, group: &[(QueueId, Location)]) -> (Vec<Move>, Vec<QueueId>) {
+    let (mut moves, mut unreadable) = (Vec::new(), Vec::new());
+    for (id, from) in group {
+        match gather_one(shared, *id, *from) {
+            Some(one) => moves.push(one),
+            None => unreadable.push(*id),
+        }
+    }
+    (moves, unreadable)
+}
+
+fn gather_one(shared: &Shared, id: QueueId, from: Location) -> Option<Move> {
+    let (message, body) = read::message_at(shared, from).ok().filter(|(message, _)| message.id == id)?;
+    let slots: Vec<_> = shared.table().parts(id).collect();
+    let states: Option<Vec<_>> = slots
+        .into_iter()
+        .filter_map(|(item, slot)| slot.state.map(|at| (item, at)))
+        .map(|(item, at)| Some((item, at, read::op(shared, at, Kind::State).ok()?)))
+        .collect();
+    Some(Move { message, from, body, states: states? })
 }

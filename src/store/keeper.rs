@@ -235,22 +235,26 @@ impl Keeper {
 
     /// Whether the segment is empty now.
     async fn copy(&mut self, segment: u32) -> bool {
-        let unreadable = match compaction::gather(&self.shared, segment) {
-            Ok((groups, unreadable)) => {
-                for group in groups {
-                    if let Err(error) = self.journal.relocate(group).await {
-                        tracing::warn!(%error, "compaction of the queue journal interrupted");
-                        return false;
-                    }
-                }
-                unreadable
-            }
-            Err(error) => {
-                self.stuck = Some(segment);
-                tracing::error!(%error, "a segment of the queue journal cannot be read; its messages wait until it can");
+        if let Err(error) = self.shared.reader(segment) {
+            self.stuck = Some(segment);
+            let path = self.shared.segment_path(segment);
+            tracing::error!(
+                path = %path.display(),
+                %error,
+                "a segment of the queue journal cannot be read; its messages wait until it can"
+            );
+            return false;
+        }
+        let mut unreadable = Vec::new();
+        for group in compaction::waiting(&self.shared, segment) {
+            // One after the other, so that no more of them are in memory.
+            let (moves, trouble) = compaction::gather(&self.shared, &group);
+            unreadable.extend(trouble);
+            if let Err(error) = self.journal.relocate(moves).await {
+                tracing::warn!(%error, "compaction of the queue journal interrupted");
                 return false;
             }
-        };
+        }
         let still = |id: &&QueueId| self.shared.table().parts(**id).next().is_some();
         let stuck = unreadable.iter().find(still);
         if let Some(id) = stuck {

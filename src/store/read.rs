@@ -3,7 +3,6 @@
 //! Blocking. Everything read is verified by its checksum; a place that moved meanwhile is looked up
 //! again. Never changes anything.
 
-use std::fs;
 use std::io;
 use std::os::unix::fs::FileExt;
 
@@ -23,10 +22,14 @@ const ENVELOPE_BYTES: usize = 1024;
 /// Compaction may move a message while it is looked for, but hardly this often.
 const TRIES: usize = 4;
 
-/// A whole segment.
-pub(super) fn segment(shared: &Shared, segment: u32) -> Result<Vec<u8>, QueueError> {
-    let path = shared.segment_path(segment);
-    fs::read(&path).map_err(|error| troubled("cannot read", &path, &error))
+/// A message as it is at a place, with its content unless that is in a file or there is none.
+pub(super) fn message_at(shared: &Shared, at: Location) -> Result<(Message, Option<Bytes>), QueueError> {
+    let bytes = Bytes::from(place(shared, at, at.length as usize)?);
+    let message = parse_message(&bytes).ok_or_else(|| damaged(shared, at))?;
+    let begin = op_len(&bytes).filter(|begin| *begin < bytes.len() && !message.in_file);
+    let Some(begin) = begin else { return Ok((message, None)) };
+    let body = read_op(&bytes.slice(begin..), Kind::Body).ok_or_else(|| damaged(shared, at))?;
+    Ok((message, Some(body)))
 }
 
 /// An item as it stands; `None` when it left the queue.

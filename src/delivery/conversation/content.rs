@@ -1,11 +1,13 @@
-//! Writes on a connection, each within its time: commands, and a message's content by DATA or BDAT.
+//! Reads and writes on a connection, each write within its time: commands, replies, and a message's
+//! content by DATA or BDAT.
 //!
 //! Content also goes out at the rate that is asked for, so that a host which takes an octet now and then
-//! holds no place for hours. Never reads. Called by `conversation`.
+//! holds no place for hours. Called by `conversation`.
 
+use std::io;
 use std::time::Duration;
 
-use tokio::io::AsyncWriteExt as _;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::time::timeout;
 
 use super::chunks::Chunks;
@@ -16,6 +18,16 @@ use crate::store::Body;
 
 /// Octets of content written at once.
 pub(super) const BLOCK_BYTES: usize = 64 * 1024;
+
+/// Octets read at once; replies are short.
+const READ_BYTES: usize = 4096;
+
+/// What there is, instead of what was in `buffer`; 0 at the end.
+pub(super) async fn read(stream: &mut Box<dyn Stream>, buffer: &mut Vec<u8>) -> io::Result<usize> {
+    buffer.clear();
+    buffer.reserve(READ_BYTES);
+    stream.read_buf(buffer).await
+}
 
 pub(super) async fn send(stream: &mut Box<dyn Stream>, bytes: &[u8], within: Duration) -> Result<(), String> {
     let write = async {

@@ -1,6 +1,6 @@
 //! A conversation with hosts that are slow, each within the time it is given.
 
-use tokio::io::{AsyncBufReadExt as _, BufReader, DuplexStream, duplex};
+use tokio::io::{AsyncBufReadExt as _, AsyncReadExt as _, BufReader, DuplexStream, duplex};
 use tokio::time::sleep;
 
 use super::content::BLOCK_BYTES;
