@@ -10,10 +10,12 @@ use super::protocol::{
 use super::transfer::Transfer;
 use crate::delivery::Traffic;
 use crate::delivery::explain::Explainer;
+use crate::delivery::explain::facts::LocalFacts;
 use crate::delivery::gather::Gather;
 use crate::net::Clock;
 use crate::reporting::{Reporting, SendOutcome};
 use crate::store::{self, Filter, Policies, Queue, Reports};
+use crate::sts::CachedPolicy;
 
 /// Everything the command line may look at or change.
 #[derive(Clone)]
@@ -47,16 +49,28 @@ impl AdminHandles {
                 Answer::QueueTotals(QueueTotals::new(&self.queue.stats(), &self.queue.health()))
             }
             Request::QueueAct { filter, action } => self.queue_act(&filter, action).await,
-            Request::PolicyShow { domain } => match self.policies.get(&domain) {
-                Some(entry) => Answer::Policies { entries: vec![(*entry).clone()], more: false },
-                None => Answer::Nothing { text: format!("no policy of {domain} is cached") },
-            },
+            Request::PolicyShow { domain } => {
+                let local = self.explainer.local_rule(&domain);
+                let local = (local != LocalFacts::default()).then_some(local);
+                match (self.policies.get(&domain), local) {
+                    (Some(entry), local) => {
+                        Answer::Policies { entries: vec![(*entry).clone()], more: false, local }
+                    }
+                    (None, None) => Answer::Nothing { text: format!("no policy of {domain} is cached") },
+                    // The rule is to be seen without a policy too.
+                    (None, local) => {
+                        let entry = CachedPolicy { domain, held: None, trouble: None };
+                        Answer::Policies { entries: vec![entry], more: false, local }
+                    }
+                }
+            }
             Request::PolicyList { after } => {
                 let mut entries = self.policies.list();
                 entries.retain(|entry| after.as_ref().is_none_or(|after| entry.domain > *after));
                 let more = entries.len() > PAGE_MAX;
                 entries.truncate(PAGE_MAX);
-                Answer::Policies { entries: entries.iter().map(|entry| (**entry).clone()).collect(), more }
+                let entries = entries.iter().map(|entry| (**entry).clone()).collect();
+                Answer::Policies { entries, more, local: None }
             }
             Request::PolicyRefresh { domain } => {
                 let found = self.gather.refresh(&domain).await;

@@ -10,7 +10,7 @@ use jiff::Timestamp;
 use jiff::civil::Date;
 use serde::{Deserialize, Serialize};
 
-use crate::delivery::explain::facts::Explanation;
+use crate::delivery::explain::facts::{Explanation, LocalFacts};
 use crate::mail::{Destination, Domain};
 use crate::queue::{AttemptRecord, ItemId, QueueId, RecipientState};
 use crate::store;
@@ -180,6 +180,8 @@ pub enum Answer {
         entries: Vec<CachedPolicy>,
         /// There are more after the last one.
         more: bool,
+        /// The local rule for the one asked for.
+        local: Option<LocalFacts>,
     },
     /// What a refresh found.
     Refreshed {
