@@ -7,6 +7,7 @@
 
 pub mod attempt;
 pub mod conversation;
+pub mod evidence;
 pub mod explain;
 pub mod gather;
 mod hosts;
@@ -31,6 +32,7 @@ use tokio::sync::watch;
 use tokio_util::task::TaskTracker;
 
 use self::conversation::Conversation;
+use self::evidence::EvidenceOptions;
 use self::gather::Gather;
 use self::limits::DestinationLimit;
 use self::plain::PlainHosts;
@@ -76,6 +78,8 @@ pub struct Options {
     pub dane_use: DaneUse,
     /// `[[policy.override]]`
     pub overrides: Vec<Override>,
+    /// `[evidence]`
+    pub evidence: EvidenceOptions,
 }
 
 /// What every attempt needs.

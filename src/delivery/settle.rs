@@ -12,10 +12,10 @@ use tracing::{debug, error, info, warn};
 
 use super::run::Turn;
 use super::traffic::Held;
-use super::{Delivery, attempt};
+use super::{Delivery, attempt, evidence};
 use crate::queue::retry::after;
 use crate::queue::{QueueItem, RetryOptions, Settled, Settlement};
-use crate::store::{Claim, QueueError};
+use crate::store::{Claim, QueueError, Tried};
 
 /// A claim is ours for this long; lengthened while an attempt runs.
 pub(super) const LEASE: Duration = Duration::from_secs(900);
@@ -38,7 +38,7 @@ impl Delivery {
         }
         let item = claim.item.clone();
         let started = self.now();
-        let attempted = {
+        let mut attempted = {
             let attempt = self.attempt(&item, turn);
             tokio::pin!(attempt);
             let mut extend = interval(EXTEND_EVERY);
@@ -83,10 +83,11 @@ impl Delivery {
         }
         let born = self.notices(&item, &attempted, &settlement, now).await;
         log_settled(&settlement, &attempted, born.len());
+        let evidence = evidence::draft(&item, &mut attempted, &settlement, &options.evidence, now);
+        let tried = Tried { record: attempted.record, evidence };
         let mut told = false;
         loop {
-            let settled =
-                self.queue.settle(claim.clone(), &settlement, attempted.record.clone(), born.clone()).await;
+            let settled = self.queue.settle(claim.clone(), &settlement, tried.clone(), born.clone()).await;
             match settled {
                 Ok(()) if told => info!("attempt recorded after all"),
                 Ok(()) => {}
