@@ -424,7 +424,8 @@ fn a_stronger_fact_never_weakens_the_verdict() {
         if facts.local == LocalRule::None || (ignored && !opens) {
             stronger(HostFacts { local: LocalRule::Encrypt, ..facts.clone() });
         }
-        if !matches!(facts.local, LocalRule::Verify | LocalRule::Dane) && !(ignored && opens) {
+        let is_verified = matches!(facts.local, LocalRule::Verify | LocalRule::Dane);
+        if !(is_verified || (ignored && opens)) {
             stronger(HostFacts { local: LocalRule::Verify, ..facts.clone() });
         }
         // A TLSA match is stronger than PKIX, and another proof.
