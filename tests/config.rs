@@ -101,7 +101,41 @@ fn each_bad_configuration_is_one_line_and_starts_nothing() {
             with("[[policy.override]]\ndomain = \"example.net\"\nrequire = \"encrypt\"\nuntil = \"soon\""),
             "stsrelay.toml: policy.override[0].until: \"soon\" is not a day; write it like \"2027-01-31\"",
         ),
+        (
+            "a pattern that is none",
+            with("[[policy.override]]\ndomain = \".example.net\"\nrequire = \"encrypt\""),
+            "stsrelay.toml: policy.override[0].domain: \".example.net\": empty label in domain name; \
+             write \"example.net\" or \"*.example.net\"",
+        ),
         // Meanings.
+        (
+            "a rule for nobody",
+            with("[[policy.override]]\nrequire = \"encrypt\""),
+            "stsrelay.toml: policy.override[0].domain: is missing; give domain = \"example.net\", \
+             \"*.example.net\" for all below, or mx = \"mx.example.net\"",
+        ),
+        (
+            "a rule for a domain and a host",
+            with(
+                "[[policy.override]]\ndomain = \"example.net\"\nmx = \"mx.example.net\"\nrequire = \"encrypt\"",
+            ),
+            "stsrelay.toml: policy.override[0].mx: is set beside domain; make a table of its own for the host",
+        ),
+        (
+            "two rules for one tree",
+            with(
+                "[[policy.override]]\ndomain = \"*.example.net\"\nrequire = \"ignore-sts\"\n\
+                 [[policy.override]]\ndomain = \"*.EXAMPLE.net\"\nrequire = \"verify\"",
+            ),
+            "stsrelay.toml: policy.override[1].domain: *.example.net has a rule already: policy.override[0] \
+             says \"ignore-sts\"; keep one of them",
+        ),
+        (
+            "DANE demanded and switched off",
+            with("[policy]\ndane = false\n[[policy.override]]\nmx = \"mx.example.net\"\nrequire = \"dane\""),
+            "stsrelay.toml: policy.override[0].require: \"dane\" cannot be met while policy.dane is off: mail for \
+             mx mx.example.net would never go",
+        ),
         (
             "no name",
             server(""),
@@ -390,7 +424,7 @@ fn the_commented_examples_of_the_shipped_file_are_right() {
     let (_folder, file) = folder(&uncommented);
     let config = Sources { file: Some(file), ..Sources::default() }.load().unwrap().config;
     assert!(config.server.hostname.is_some() && config.tlsrpt.is_enabled() && config.admin.http.is_some());
-    assert_eq!(config.policy.r#override.len(), 1);
+    assert_eq!(config.policy.r#override.len(), 2);
 }
 
 #[test]

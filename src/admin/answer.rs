@@ -11,7 +11,9 @@ use super::protocol::{
 use super::transfer::Transfer;
 use crate::delivery::Traffic;
 use crate::delivery::explain::Explainer;
+use crate::delivery::explain::facts::LocalFacts;
 use crate::delivery::gather::Gather;
+use crate::mail::Domain;
 use crate::net::Clock;
 use crate::reporting::{Reporting, SendOutcome};
 use crate::store::{self, Filter, Policies, Queue, Reports};
@@ -49,15 +51,19 @@ impl AdminHandles {
             }
             Request::QueueAct { filter, action } => self.queue_act(&filter, action).await,
             Request::PolicyShow { domain } => match self.policies.get(&domain) {
-                Some(entry) => Answer::Policies { entries: vec![(*entry).clone()], more: false },
-                None => Answer::Nothing { text: format!("no policy of {domain} is cached") },
+                Some(entry) => {
+                    let local = self.local_rule(&domain);
+                    Answer::Policies { entries: vec![(*entry).clone()], more: false, local }
+                }
+                None => self.without_policy(domain),
             },
             Request::PolicyList { after } => {
                 let mut entries = self.policies.list();
                 entries.retain(|entry| after.as_ref().is_none_or(|after| entry.domain > *after));
                 let more = entries.len() > PAGE_MAX;
                 entries.truncate(PAGE_MAX);
-                Answer::Policies { entries: entries.iter().map(|entry| (**entry).clone()).collect(), more }
+                let entries = entries.iter().map(|entry| (**entry).clone()).collect();
+                Answer::Policies { entries, more, local: None }
             }
             Request::PolicyRefresh { domain } => {
                 let found = self.gather.refresh(&domain).await;
@@ -191,6 +197,24 @@ impl AdminHandles {
 }
 
 /// The mode as policies write it.
+impl AdminHandles {
+    fn local_rule(&self, domain: &Domain) -> Option<LocalFacts> {
+        let local = self.explainer.local_rule(domain);
+        (local != LocalFacts::default()).then_some(local)
+    }
+
+    /// What is known of a domain whose policy is not: its local rule, if it has one.
+    fn without_policy(&self, domain: Domain) -> Answer {
+        match self.local_rule(&domain) {
+            None => Answer::Nothing { text: format!("no policy of {domain} is cached") },
+            local => {
+                let entry = crate::sts::CachedPolicy { domain, held: None, trouble: None };
+                Answer::Policies { entries: vec![entry], more: false, local }
+            }
+        }
+    }
+}
+
 fn mode_name(policy: &crate::sts::StsPolicy) -> &'static str {
     match policy.mode {
         crate::sts::Mode::Enforce => "enforce",

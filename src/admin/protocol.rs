@@ -11,7 +11,7 @@ use jiff::Timestamp;
 use jiff::civil::Date;
 use serde::{Deserialize, Serialize};
 
-use crate::delivery::explain::facts::Explanation;
+use crate::delivery::explain::facts::{Explanation, LocalFacts};
 use crate::mail::{Destination, Domain};
 use crate::queue::{AttemptRecord, ItemId, QueueId, RecipientState};
 use crate::store;
@@ -183,6 +183,8 @@ pub enum Answer {
         entries: Vec<CachedPolicy>,
         /// There are more after the last one.
         more: bool,
+        /// The local rule for the one asked for.
+        local: Option<LocalFacts>,
     },
     /// What a refresh found.
     Refreshed {

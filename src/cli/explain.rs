@@ -9,7 +9,7 @@ use super::output::{COLUMNS, Output, cut, instant, relative, wrap};
 use super::{ConfigArgs, Exit, Failure, JsonArg, output, unexpected};
 use crate::admin::protocol::{Answer, Request};
 use crate::delivery::explain::facts::{
-    Asked, Explanation, Fate, HostExplained, PolicyFacts, ReportFacts, Try,
+    Asked, Explanation, Fate, HostExplained, LocalFacts, PolicyFacts, ReportFacts, Try,
 };
 use crate::mail::{Destination, Mailbox};
 use crate::tlspolicy::LocalRule;
@@ -88,7 +88,7 @@ fn lines(explanation: &Explanation) -> Vec<String> {
     if let Some(policy) = &explanation.policy {
         lines.extend(policy_lines(policy, explanation.at));
     }
-    lines.extend(field("local rule", &local_text(explanation)));
+    lines.extend(field("local rule", &local_text(&explanation.local)));
     for host in &explanation.hosts {
         lines.push(String::new());
         lines.extend(host_lines(host, explanation.connected));
@@ -190,17 +190,19 @@ fn policy_lines(policy: &PolicyFacts, now: Timestamp) -> Vec<String> {
     lines
 }
 
-fn local_text(explanation: &Explanation) -> String {
-    let local = &explanation.local;
+/// A local rule as `policy show` and `explain` tell it.
+pub(super) fn local_text(local: &LocalFacts) -> String {
     let rule = match local.rule {
         LocalRule::None => return "none".to_owned(),
         LocalRule::Encrypt => "encrypt: TLS is demanded, whatever the certificate",
         LocalRule::Verify => "verify: TLS with a trusted certificate is demanded",
+        LocalRule::Dane => "dane: secure MX records and a TLSA record that matches are demanded",
         LocalRule::IgnoreSts => "ignore-sts: MTA-STS of this domain is not applied",
     };
     let until = local.until.map(|until| format!(", until {}", instant(until))).unwrap_or_default();
     let reason = local.reason.as_ref().map(|reason| format!(" ({reason})")).unwrap_or_default();
-    format!("{rule}{until}{reason}")
+    let whom = local.whom.as_ref().map(|whom| format!(", for {whom}")).unwrap_or_default();
+    format!("{rule}{whom}{until}{reason}")
 }
 
 fn host_lines(host: &HostExplained, connected: bool) -> Vec<String> {
@@ -214,6 +216,9 @@ fn host_lines(host: &HostExplained, connected: bool) -> Vec<String> {
         lines.extend(under("policy", if listed { "lists it" } else { "does not list it" }));
     }
     lines.extend(under("TLSA", &tlsa_text(host)));
+    if let Some(local) = &host.local {
+        lines.extend(under("local rule", &local_text(local)));
+    }
     match &host.address_trouble {
         Some(trouble) => lines.extend(under("addresses", &format!("{} {}", trouble.status, trouble.text))),
         None => {

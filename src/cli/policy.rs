@@ -6,10 +6,12 @@ use clap::{Args, Subcommand};
 use jiff::Timestamp;
 use serde::Serialize;
 
+use super::explain::local_text;
 use super::output::{Output, Table, instant, relative, wrap};
 use super::{ConfigArgs, Exit, Failure, JsonArg, output, unexpected};
 use crate::admin::client::Client;
 use crate::admin::protocol::{Answer, Request};
+use crate::delivery::explain::facts::LocalFacts;
 use crate::mail::Domain;
 use crate::net::{Clock as _, SystemClock};
 use crate::queue::retry::after;
@@ -49,6 +51,9 @@ struct View<'a> {
     refresh_at: Option<Timestamp>,
     expired: bool,
     trouble: Option<Trouble<'a>>,
+    /// Of the one domain asked for.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    local: Option<&'a LocalFacts>,
 }
 
 #[derive(Debug, Serialize)]
@@ -78,6 +83,7 @@ impl<'a> View<'a> {
                 count: trouble.count,
                 text: &trouble.text,
             }),
+            local: None,
         }
     }
 
@@ -116,6 +122,9 @@ impl<'a> View<'a> {
             );
             lines.extend(wrap("  trouble   ", &text));
         }
+        if let Some(local) = self.local {
+            lines.extend(wrap("  rule      ", &local_text(local)));
+        }
         lines
     }
 }
@@ -124,11 +133,11 @@ pub(super) fn run(verb: Verb, args: &ConfigArgs) -> Result<Exit, Failure> {
     let mut daemon = args.connect()?;
     match verb {
         Verb::Show(one) => {
-            let entries = match daemon.ask(Request::PolicyShow { domain: one.domain })? {
-                Answer::Policies { entries, .. } => entries,
+            let (entries, local) = match daemon.ask(Request::PolicyShow { domain: one.domain })? {
+                Answer::Policies { entries, local, .. } => (entries, local),
                 other => return Err(unexpected(other)),
             };
-            print(&entries, one.json.json)
+            print(&entries, local.as_ref(), one.json.json)
         }
         Verb::List(json) => list(&mut daemon, json.json),
         Verb::Refresh(one) => refresh(&mut daemon, one),
@@ -148,11 +157,11 @@ pub(super) fn run(verb: Verb, args: &ConfigArgs) -> Result<Exit, Failure> {
     }
 }
 
-fn print(entries: &[CachedPolicy], as_json: bool) -> Result<Exit, Failure> {
+fn print(entries: &[CachedPolicy], local: Option<&LocalFacts>, as_json: bool) -> Result<Exit, Failure> {
     let now = SystemClock.now();
     let mut out = Output::new();
     for entry in entries {
-        let view = View::new(entry, now);
+        let view = View { local, ..View::new(entry, now) };
         if as_json {
             out.json(&view)?;
         } else {
@@ -170,7 +179,7 @@ fn list(daemon: &mut Client, as_json: bool) -> Result<Exit, Failure> {
     let mut last = None;
     loop {
         let (entries, more) = match daemon.ask(Request::PolicyList { after: last.take() })? {
-            Answer::Policies { entries, more } => (entries, more),
+            Answer::Policies { entries, more, .. } => (entries, more),
             other => return Err(unexpected(other)),
         };
         for entry in &entries {

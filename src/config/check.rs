@@ -3,6 +3,8 @@
 //! Reads the files the configuration names and changes nothing. Errors stop everything; notes are
 //! for `config check` and the log at start. Called by `cli` (config check), `daemon` (start, reload).
 
+mod overrides;
+
 use std::net::{SocketAddr, UdpSocket};
 use std::time::Duration;
 
@@ -10,7 +12,6 @@ use jiff::Timestamp;
 
 use super::{ConfigError, Dnssec, Listener, ListenerAuth, ListenerTls, Loaded, doors, settings};
 use crate::mail::Domain;
-use crate::tlspolicy::LocalRule;
 
 /// RFC 5321 §4.5.3.1.8: a server must take at least so many recipients.
 const RECIPIENTS_MIN: usize = 100;
@@ -361,20 +362,13 @@ impl Checker<'_> {
         } else if self.loaded.config.dns.dnssec == Dnssec::Off {
             self.note("policy.dane", "has no effect: dns.dnssec is off, so no TLSA record can be trusted");
         }
-        for (index, rule) in policy.r#override.iter().enumerate() {
-            let key = |name: &str| format!("policy.override[{index}].{name}");
-            if let Some(until) = rule.until
-                && until.end() <= now
-            {
-                self.note(
-                    &key("until"),
-                    format!("is in the past: the rule for {} has no effect", rule.domain),
-                );
-            }
-            if rule.require == LocalRule::IgnoreSts {
-                self.note(&key("require"), format!("MTA-STS of {} is not applied", rule.domain));
-            }
+        if policy.dane_audit_only {
+            self.note(
+                "policy.dane_audit_only",
+                "what TLSA records demand is logged and reported, and stops no mail",
+            );
         }
+        overrides::check(self, now);
     }
 
     fn tlsrpt(&mut self) {

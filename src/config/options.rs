@@ -21,7 +21,7 @@ use crate::reporting;
 use crate::smtp::client::Timeouts;
 use crate::store::{EvidenceLimits, QueueOptions};
 use crate::submission::{self, ListenerOptions, Users};
-use crate::tlspolicy::Override;
+use crate::tlspolicy::{DaneUse, Override};
 
 /// A message in transfer at shutdown may take so long to end; within the daemon's own limit.
 const DRAIN: Duration = Duration::from_secs(20);
@@ -253,6 +253,8 @@ fn delivery_options(loaded: &Loaded, hostname: Domain) -> delivery::Options {
             connections_per_host: delivery.pool.connections_per_host,
         },
         dane_with_sts: config.policy.dane_with_sts,
+        dane_insecure_mx: config.policy.dane_insecure_mx,
+        dane_use: if config.policy.dane_audit_only { DaneUse::Audit } else { DaneUse::Enforce },
         overrides: overrides(loaded),
         evidence: EvidenceOptions { enabled: config.evidence.enabled, addresses: config.evidence.addresses },
     }
@@ -323,11 +325,14 @@ fn overrides(loaded: &Loaded) -> Vec<Override> {
         .policy
         .r#override
         .iter()
-        .map(|rule| Override {
-            domain: rule.domain.clone(),
-            require: rule.require,
-            until: rule.until.map(|until| until.end()),
-            reason: rule.reason.clone(),
+        .filter_map(|rule| {
+            Some(Override {
+                // One is set: checked.
+                whom: rule.whom()?,
+                require: rule.require,
+                until: rule.until.map(|until| until.end()),
+                reason: rule.reason.clone(),
+            })
         })
         .collect()
 }

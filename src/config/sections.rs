@@ -9,13 +9,12 @@ use serde::{Deserialize, Serialize};
 
 use super::source::SourceAddress;
 use super::value::{Nameserver, Network, Size, Span, Until};
-use crate::delivery::limits::Pattern;
 use crate::delivery::pace::Rate;
 use crate::delivery::pool;
-use crate::mail::{Domain, Mailbox};
+use crate::mail::{Domain, Mailbox, Pattern};
 use crate::queue::RetryOptions;
 use crate::smtp::client::Timeouts as ClientTimeouts;
-use crate::tlspolicy::{DaneWithSts, LocalRule};
+use crate::tlspolicy::{DaneInsecureMx, DaneWithSts, LocalRule, Whom};
 
 /// The whole configuration.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -273,16 +272,24 @@ pub struct Policy {
     pub dane: bool,
     /// What must pass where both apply.
     pub dane_with_sts: DaneWithSts,
+    /// Whether TLSA records count for hosts named by MX records without DNSSEC.
+    pub dane_insecure_mx: DaneInsecureMx,
+    /// TLSA records are looked at, logged and reported, and stop nothing.
+    pub dane_audit_only: bool,
     /// Local rules.
     pub r#override: Vec<Override>,
 }
 
-/// `[[policy.override]]`
+/// `[[policy.override]]`: `domain` or `mx`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Override {
-    /// The recipient domain.
-    pub domain: Domain,
+    /// Recipient domains: one, or all below a name.
+    #[serde(default)]
+    pub domain: Option<Pattern>,
+    /// MX hosts likewise, whatever the recipient domain.
+    #[serde(default)]
+    pub mx: Option<Pattern>,
     /// What is demanded.
     pub require: LocalRule,
     /// In force up to and with this day; without it, for ever.
@@ -512,9 +519,24 @@ impl Default for Timeouts {
     }
 }
 
+impl Override {
+    /// Whom it is for; absent where the shape is right and neither key is set.
+    pub fn whom(&self) -> Option<Whom> {
+        let by_domain = self.domain.clone().map(Whom::Domain);
+        by_domain.or_else(|| self.mx.clone().map(Whom::Mx))
+    }
+}
+
 impl Default for Policy {
     fn default() -> Self {
-        Self { mta_sts: true, dane: true, dane_with_sts: DaneWithSts::Both, r#override: Vec::new() }
+        Self {
+            mta_sts: true,
+            dane: true,
+            dane_with_sts: DaneWithSts::Both,
+            dane_insecure_mx: DaneInsecureMx::Use,
+            dane_audit_only: false,
+            r#override: Vec::new(),
+        }
     }
 }
 

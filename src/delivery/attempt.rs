@@ -5,10 +5,12 @@
 //! the requirement allows clear. Called by `delivery::run`, once per claim.
 
 mod connect;
+mod exceptions;
 mod reach;
 mod walk;
 
 use std::net::IpAddr;
+use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::time::Instant;
@@ -27,7 +29,7 @@ use crate::mail::{Destination, Domain, Failure, Scope, TlsRequest};
 use crate::queue::QueueItem;
 use crate::route::{DnssecStatus, MxHost};
 use crate::smtp::client::{SessionEnd, TransactionEnd};
-use crate::tlspolicy::{self, LocalRule, TlsPlan, Verdict};
+use crate::tlspolicy::{self, Override, TlsPlan, Verdict};
 
 pub use self::walk::Attempted;
 
@@ -98,15 +100,15 @@ impl Delivery {
 
     async fn walk_domain(&self, walk: &mut Walk<'_>, domain: &Domain) -> Result<(), Failure> {
         // RFC 8460 §3: report mail heeds no policy, so none is asked for.
-        let (sts, local) = if walk.item.is_report {
-            (StsState::default(), LocalRule::None)
+        let options = Arc::clone(&walk.options);
+        let (sts, overrides): (_, &[Override]) = if walk.item.is_report {
+            (StsState::default(), &[])
         } else {
             let waiting = match walk.request {
                 // Without the policy it is not known whether it vouches for the hosts: no waiting ends that.
                 TlsRequest::Required => Duration::ZERO,
                 _ => self.now().duration_since(walk.item.received_at).unsigned_abs(),
             };
-            let local = tlspolicy::override_for(&walk.options.overrides, domain, self.now());
             // I6, RFC 8461 §5.1: the last attempt before giving up looks the policy up afresh.
             if walk.item.is_expired(self.now(), &walk.options.retry) {
                 self.gather.recheck(domain).await;
@@ -117,7 +119,7 @@ impl Delivery {
                 Err(_) if walk.request == TlsRequest::NotRequired => StsState::default(),
                 Err(failure) => return Err(failure),
             };
-            (sts, local)
+            (sts, &options.overrides)
         };
         let route = match self.gather.route(&walk.item.destination).await? {
             NextHop::Route(route) => route,
@@ -126,8 +128,8 @@ impl Delivery {
                 return Ok(());
             }
         };
-        let dane_with_sts = walk.options.dane_with_sts;
-        let known = Known { domain, route: &route, sts: &sts, request: walk.request, local, dane_with_sts };
+        let (request, now) = (walk.request, self.now());
+        let known = Known { domain, route: &route, sts: &sts, request, overrides, options: &options, now };
         self.walk_hosts(walk, &known).await;
         let mut afresh = None;
         if walk.is_refused_for_requiretls() {
@@ -160,6 +162,7 @@ impl Delivery {
             let heed = if walk.item.is_report { Heed::Nothing } else { Heed::Dane };
             let found = self.gather.host(host, heed).await;
             let facts = known.of(host, &found);
+            exceptions::tell(&facts);
             let verdict = tlspolicy::decide(&facts);
             walk.trail.facts(facts);
             match verdict {

@@ -33,7 +33,7 @@ use crate::net::guard::AddressGuard;
 use crate::route::{DnssecStatus, MxHost, Route};
 use crate::store::Policies;
 use crate::sts::record;
-use crate::tlspolicy::{self, HostFacts, LocalRule, Override, Requirement, Rule, TlsPlan, Verdict};
+use crate::tlspolicy::{self, HostFacts, Override, Requirement, Rule, TlsPlan, Verdict};
 
 /// What explaining needs. Cheap to clone.
 #[derive(Clone)]
@@ -79,6 +79,11 @@ impl Explainer {
         }
     }
 
+    /// The local rule for mail to a domain, before its hosts are looked at.
+    pub fn local_rule(&self, domain: &Domain) -> LocalFacts {
+        local_facts(&self.delivery.borrow().overrides, domain, None, self.world.clock.now())
+    }
+
     async fn explain_domain(
         &self,
         domain: &Domain,
@@ -102,9 +107,9 @@ impl Explainer {
             Ok(NextHop::Literal(_)) => (None, None),
             Err(failure) => (None, Some(failure)),
         };
-        let local = local_facts(&options.overrides, domain, now);
+        let local = local_facts(&options.overrides, domain, None, now);
         let explained = match &route {
-            Some(route) => self.explain_hosts(domain, route, &state, local.rule, connect, options).await,
+            Some(route) => self.explain_hosts(domain, route, &state, connect, options).await,
             None => Vec::new(),
         };
         let first_failure = unknown.as_ref().or(route_failure.as_ref());
@@ -198,14 +203,14 @@ impl Explainer {
         domain: &Domain,
         route: &Route,
         state: &StsState,
-        local: LocalRule,
         connect: bool,
         options: &Options,
     ) -> Vec<Explained> {
         let found = join_all(route.hosts.iter().map(|host| self.gather.host(host, Heed::Dane))).await;
         let request = TlsRequest::None;
-        let dane_with_sts = options.dane_with_sts;
-        let known = Known { domain, route, sts: state, request, local, dane_with_sts };
+        let (overrides, now) = (options.overrides.as_slice(), self.world.clock.now());
+        let known = Known { domain, route, sts: state, request, overrides, options, now };
+        let of_domain = local_facts(overrides, domain, None, now);
         // As in an attempt: hosts that are skipped do not count.
         let mut tried = 0;
         let hosts = route.hosts.iter().zip(found).map(|(host, found)| {
@@ -214,9 +219,12 @@ impl Explainer {
             let out_of_reach = tried >= HOSTS_MAX;
             tried += usize::from(matches!(verdict, Verdict::Use(_)));
             let addresses = found.map(|found| found.addresses);
+            let local = local_facts(overrides, domain, Some(&host.name), now);
+            let local = (local != of_domain).then_some(local);
             async move {
                 let look = Look { verdict, addresses, out_of_reach, connect };
                 let mut explained = self.explain_host(domain, host, &facts, look, options).await;
+                explained.host.local = local;
                 explained.host.tlsa = Some(facts::TlsaFacts::from(&facts.tlsa));
                 explained
             }
@@ -322,6 +330,7 @@ impl Explainer {
                 address_trouble: failure.as_ref().map(Trouble::from),
                 addresses,
                 tlsa: None,
+                local: None,
                 verdict,
                 out_of_reach: false,
                 tls_rpt: Vec::new(),
@@ -337,16 +346,15 @@ fn shown_exchange(exchange: &str) -> &str {
     if exchange.is_empty() { "." } else { exchange }
 }
 
-fn local_facts(overrides: &[Override], domain: &Domain, now: Timestamp) -> LocalFacts {
-    let rule = tlspolicy::override_for(overrides, domain, now);
-    let of = overrides
-        .iter()
-        .find(|of| of.require == rule && of.domain == *domain && of.until.is_none_or(|until| now < until));
-    LocalFacts {
-        rule,
-        until: of.and_then(|of| of.until),
-        reason: of.map(|of| of.reason.clone()).filter(|reason| !reason.is_empty()),
-    }
+fn local_facts(overrides: &[Override], domain: &Domain, host: Option<&Domain>, now: Timestamp) -> LocalFacts {
+    let rule = tlspolicy::local_rule(overrides, domain, host, now);
+    rule.map(|rule| LocalFacts {
+        rule: rule.require,
+        whom: Some(rule.whom.to_string()),
+        until: rule.until,
+        reason: Some(rule.reason.clone()).filter(|reason| !reason.is_empty()),
+    })
+    .unwrap_or_default()
 }
 
 fn record_facts(txt: &Lookup<Vec<u8>>) -> RecordFacts {

@@ -1,11 +1,14 @@
 //! What is known of a destination before its hosts are looked at, and the facts of each host made of
 //! it. Pure. Used by `attempt`, and by `explain` so that it explains what an attempt decides.
 
+use jiff::Timestamp;
+
+use super::Options;
 use super::gather::{HostAnswers, StsState};
 use crate::dane::TlsaAnswer;
 use crate::mail::{Domain, Failure, TlsRequest};
-use crate::route::{MxHost, Route};
-use crate::tlspolicy::{DaneWithSts, HostFacts, LocalRule};
+use crate::route::{DnssecStatus, MxHost, Route};
+use crate::tlspolicy::{DaneInsecureMx, HostFacts, Override, local_rule};
 
 /// See the file's header.
 pub(super) struct Known<'a> {
@@ -13,8 +16,10 @@ pub(super) struct Known<'a> {
     pub(super) route: &'a Route,
     pub(super) sts: &'a StsState,
     pub(super) request: TlsRequest,
-    pub(super) local: LocalRule,
-    pub(super) dane_with_sts: DaneWithSts,
+    /// The local rules that count: none for report mail.
+    pub(super) overrides: &'a [Override],
+    pub(super) options: &'a Options,
+    pub(super) now: Timestamp,
 }
 
 impl Known<'_> {
@@ -25,6 +30,12 @@ impl Known<'_> {
             Ok(found) => (found.tlsa.clone(), found.tlsa_base.clone()),
             Err(_) => (TlsaAnswer::Absent, host.name.clone()),
         };
+        // RFC 7672 §2.2.1: a host named by insecure MX records need not be held to its TLSA records.
+        let safely_named = self.route.status == DnssecStatus::Secure || *self.domain == host.name;
+        let ignored = self.options.dane_insecure_mx == DaneInsecureMx::Ignore && !safely_named;
+        let (tlsa, tlsa_base) =
+            if ignored { (TlsaAnswer::Absent, host.name.clone()) } else { (tlsa, tlsa_base) };
+        let local = local_rule(self.overrides, self.domain, Some(&host.name), self.now);
         HostFacts {
             mx: host.name.clone(),
             policy_domain: self.domain.clone(),
@@ -36,8 +47,10 @@ impl Known<'_> {
             tlsa,
             tlsa_base,
             request: self.request,
-            local: self.local,
-            dane_with_sts: self.dane_with_sts,
+            local: local.map(|rule| rule.require).unwrap_or_default(),
+            local_text: local.map(ToString::to_string),
+            dane_use: self.options.dane_use,
+            dane_with_sts: self.options.dane_with_sts,
         }
     }
 }

@@ -4,13 +4,8 @@
 //! matches, one by one; a table with `mx` for all domains together whose mail goes to hosts it matches.
 //! Called by `delivery::turns` (concurrency, rate) and `delivery::attempt` (messages per connection).
 
-use std::fmt;
-use std::str::FromStr;
-
-use serde::{Deserialize, Deserializer, Serialize, Serializer};
-
 use super::pace::Rate;
-use crate::mail::Domain;
+use crate::mail::{Domain, Pattern};
 
 /// One table.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -32,48 +27,6 @@ pub enum Whom {
     Domain(Pattern),
     /// MX hosts.
     Mx(Pattern),
-}
-
-/// A name, or `*.` and a name for every name below it.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Pattern {
-    below: bool,
-    name: Domain,
-}
-
-impl Pattern {
-    /// Whether it is about this name.
-    pub fn matches(&self, name: &Domain) -> bool {
-        if self.below { name != &self.name && name.is_within(&self.name) } else { name == &self.name }
-    }
-}
-
-impl FromStr for Pattern {
-    type Err = String;
-    fn from_str(text: &str) -> Result<Self, String> {
-        let (below, name) = text.strip_prefix("*.").map_or((false, text), |name| (true, name));
-        let name = Domain::parse(name)
-            .map_err(|error| format!("{text:?}: {error}; write \"example.net\" or \"*.example.net\""))?;
-        Ok(Self { below, name })
-    }
-}
-
-impl fmt::Display for Pattern {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}{}", if self.below { "*." } else { "" }, self.name)
-    }
-}
-
-impl Serialize for Pattern {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.collect_str(self)
-    }
-}
-
-impl<'de> Deserialize<'de> for Pattern {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        String::deserialize(deserializer)?.parse().map_err(serde::de::Error::custom)
-    }
 }
 
 /// The table about a recipient domain, if there is one, by position.
@@ -105,21 +58,6 @@ mod tests {
 
     fn limit(whom: Whom, messages: u32) -> DestinationLimit {
         DestinationLimit { whom, concurrency: None, rate: None, messages_per_connection: Some(messages) }
-    }
-
-    #[test]
-    fn patterns_are_names_or_everything_below_a_name() {
-        let matches = |pattern: &str, name: &str| {
-            pattern.parse::<Pattern>().unwrap().matches(&Domain::parse(name).unwrap())
-        };
-        assert!(matches("example.net", "EXAMPLE.net"));
-        assert!(!matches("example.net", "a.example.net"));
-        assert!(matches("*.example.net", "a.b.example.net"));
-        assert!(!matches("*.example.net", "example.net"));
-        assert!(!matches("*.example.net", "badexample.net"));
-        for bad in ["", "*", "*.", "a..b", "mx*.example.net", "192.0.2.1"] {
-            assert!(bad.parse::<Pattern>().is_err(), "{bad}");
-        }
     }
 
     #[test]

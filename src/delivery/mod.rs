@@ -44,7 +44,7 @@ use crate::net::World;
 use crate::queue::RetryOptions;
 use crate::smtp::client::Timeouts;
 use crate::store::{Queue, Results};
-use crate::tlspolicy::{DaneWithSts, Override};
+use crate::tlspolicy::{DaneInsecureMx, DaneUse, DaneWithSts, Override};
 use crate::tlsrpt::SessionResult;
 
 /// How mail goes out.
@@ -72,6 +72,10 @@ pub struct Options {
     pub pool: pool::Options,
     /// `policy.dane_with_sts`
     pub dane_with_sts: DaneWithSts,
+    /// `policy.dane_insecure_mx`
+    pub dane_insecure_mx: DaneInsecureMx,
+    /// `policy.dane_audit_only`
+    pub dane_use: DaneUse,
     /// `[[policy.override]]`
     pub overrides: Vec<Override>,
     /// `[evidence]`

@@ -122,7 +122,7 @@ mod tests {
     use crate::net::tls::TlsFacts;
     use crate::route::DnssecStatus;
     use crate::sts::StsPolicy;
-    use crate::tlspolicy::{DaneWithSts, HostFacts, LocalRule, Verdict, decide};
+    use crate::tlspolicy::{DaneUse, DaneWithSts, HostFacts, LocalRule, Verdict, decide};
     use crate::tlsrpt::AppliedPolicy;
 
     fn domain(name: &str) -> Domain {
@@ -144,6 +144,8 @@ mod tests {
             tlsa_base: domain("host.example.net"),
             request: TlsRequest::None,
             local: LocalRule::None,
+            local_text: None,
+            dane_use: DaneUse::Enforce,
             dane_with_sts: DaneWithSts::Both,
         };
         match decide(&facts) {

@@ -9,10 +9,12 @@ pub mod envelope;
 pub mod header;
 pub mod mime;
 pub mod outcome;
+pub mod pattern;
 pub mod reply;
 
 pub use address::{AddressError, ForwardPath, Mailbox, ReversePath};
 pub use domain::{Destination, Domain, DomainError};
 pub use envelope::{BodyType, Envelope, Notify, NotifyWhen, Recipient, Ret, TlsRequest};
 pub use outcome::{Failure, Outcome, Permanence, Scope};
+pub use pattern::Pattern;
 pub use reply::{EnhancedStatus, Reply};

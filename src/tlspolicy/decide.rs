@@ -12,14 +12,23 @@
 //! | absent, insecure | testing, none, absent | nothing (TLS if it works) |
 //!
 //! With `dane_with_sts = "dane"` a TLSA match is enough wherever records are usable. On top of a row,
-//! a local rule or REQUIRETLS only ever adds to what must be shown; `ignore-sts` (the row of an
-//! absent policy) and `TLS-Required: No` are the two ways down, and the second yields to local rules.
-
-use jiff::Timestamp;
+//! a local rule or REQUIRETLS only ever adds to what must be shown:
+//!
+//! | local rule | adds |
+//! |---|---|
+//! | none | nothing |
+//! | encrypt | TLS |
+//! | verify | TLS and PKIX name |
+//! | dane, MX secure and TLSA usable | TLSA match |
+//! | dane, otherwise | nothing helps: skip, `dane-required` |
+//!
+//! The ways down: `ignore-sts` and `dane_audit_only` (the rows of an absent policy, of absent records;
+//! the second yields to the local rule `dane`), and `TLS-Required: No` (the last row), which yields to
+//! all local rules.
 
 use super::applied;
 use super::{
-    DaneWithSts, Expectation, HostFacts, LocalRule, Override, ReportOn, Requirement, Rule, SkipReason,
+    DaneUse, DaneWithSts, Expectation, HostFacts, LocalRule, ReportOn, Requirement, Rule, SkipReason,
     TlsPlan, Verdict,
 };
 use crate::dane::names::NextHop;
@@ -29,34 +38,25 @@ use crate::route::DnssecStatus;
 use crate::sts::{Mode, StsPolicy};
 use crate::tlsrpt::{AppliedPolicy, ResultType};
 
-/// The local rule for `domain` at `now`: the strongest one in force. `ignore-sts` counts only where
-/// no rule demands anything, so that two rules never weaken each other.
-pub fn override_for(overrides: &[Override], domain: &Domain, now: Timestamp) -> LocalRule {
-    let strength = |rule: LocalRule| match rule {
-        LocalRule::None => 0,
-        LocalRule::IgnoreSts => 1,
-        LocalRule::Encrypt => 2,
-        LocalRule::Verify => 3,
-    };
-    overrides
-        .iter()
-        .filter(|rule| rule.domain == *domain && rule.until.is_none_or(|until| now < until))
-        .map(|rule| rule.require)
-        .max_by_key(|rule| strength(*rule))
-        .unwrap_or_default()
-}
-
 /// The verdict on one host: the outcome matrix, row by row.
 pub fn decide(facts: &HostFacts) -> Verdict {
     let sts = Sts::of(facts);
-    let dane = Dane::of(&facts.tlsa);
+    let seen = Dane::of(&facts.tlsa);
+    if facts.local == LocalRule::Dane
+        && let Some(skip) = lacks_dane(facts, sts, &seen)
+    {
+        return Verdict::Skip(skip);
+    }
     if facts.request == TlsRequest::NotRequired {
-        return Verdict::Use(not_required(facts, sts, &dane));
+        return Verdict::Use(not_required(facts, sts, &seen));
     }
     let dane_is_enough = facts.dane_with_sts == DaneWithSts::Dane;
-    let (require, rule) = match (&dane, sts) {
+    let audited = facts.dane_use == DaneUse::Audit && facts.local != LocalRule::Dane;
+    // RFC 7672 §9.1: as if there were no records, but for the log and the report.
+    let dane = if audited { &Dane::None } else { &seen };
+    let (require, rule) = match (dane, sts) {
         // RFC 7672 §2.1.2: a failed lookup is never "no records".
-        (Dane::Failed(why), _) => return skip_lookup_failed(facts, sts, why),
+        (Dane::Failed(why), _) => return Verdict::Skip(skip_lookup_failed(facts, sts, why)),
         (Dane::Usable(usable), Sts::Enforce(_, _)) if dane_is_enough => {
             (only_dane(facts, usable), Rule::Dane)
         }
@@ -76,11 +76,20 @@ pub fn decide(facts: &HostFacts) -> Verdict {
         (Dane::None, Sts::None) if facts.local == LocalRule::IgnoreSts => {
             (Requirement::Opportunistic, Rule::LocalOverride)
         }
+        (Dane::None, Sts::None) if !matches!(seen, Dane::None) => {
+            (Requirement::Opportunistic, Rule::DaneAudited)
+        }
         (Dane::None, Sts::None) => (Requirement::Opportunistic, Rule::Opportunistic),
     };
-    let (require, rule) = raised_by_local_rule(facts, require, rule);
+    let (require, rule) = raised_by_local_rule(facts, dane, require, rule);
     match raised_by_requiretls(facts, sts, require, rule) {
-        Ok((require, rule)) => Verdict::Use(plan(facts, require, report_on(facts, sts, &dane), rule)),
+        Ok((require, rule)) => {
+            let mut plan = plan(facts, require, report_on(facts, sts, &seen), rule);
+            if audited && !plan.require.names_host() {
+                looked_at(&mut plan, facts, &seen);
+            }
+            Verdict::Use(plan)
+        }
         Err(skip) => Verdict::Skip(skip),
     }
 }
@@ -151,9 +160,14 @@ fn only_dane(facts: &HostFacts, usable: &[Tlsa]) -> Requirement {
 /// Reference identities for usage 2 (RFC 7672 §3.2.2). Without MX records the next hop is the host
 /// itself and needs nobody to lead to it.
 fn names(facts: &HostFacts) -> Vec<Domain> {
-    let vouched = facts.mx_status == DnssecStatus::Secure || facts.policy_domain == facts.mx;
+    let vouched = is_vouched_for(facts);
     let next_hop = NextHop { domain: &facts.policy_domain, expanded: facts.expanded.as_ref() };
     dane::reference_names(&facts.tlsa_base, vouched.then_some(next_hop))
+}
+
+/// Whether DNSSEC leads from the domain to the host, or the host is the domain itself.
+fn is_vouched_for(facts: &HostFacts) -> bool {
+    facts.mx_status == DnssecStatus::Secure || facts.policy_domain == facts.mx
 }
 
 fn plan(facts: &HostFacts, require: Requirement, report_on: Vec<ReportOn>, rule: Rule) -> TlsPlan {
@@ -169,17 +183,67 @@ fn plan(facts: &HostFacts, require: Requirement, report_on: Vec<ReportOn>, rule:
 /// (RFC 8689 §4.2.2, RFC 8460 §3). A demand of this relay's operator still stands. What the session
 /// shows is judged by the domain's policies all the same: their owner wants to know (RFC 8460 §4).
 fn not_required(facts: &HostFacts, sts: Sts<'_>, dane: &Dane<'_>) -> TlsPlan {
-    let (require, rule) = raised_by_local_rule(facts, Requirement::Opportunistic, Rule::TlsNotRequired);
+    let (require, rule) = raised_by_local_rule(facts, dane, Requirement::Opportunistic, Rule::TlsNotRequired);
     let mut plan = plan(facts, require, report_on(facts, sts, dane), rule);
-    if let Dane::Usable(_) = dane {
-        // RFC 7672 §8.1: the certificate that the records are about.
-        plan.sni = facts.tlsa_base.clone();
-    }
+    looked_at(&mut plan, facts, dane);
     plan
 }
 
-fn raised_by_local_rule(facts: &HostFacts, require: Requirement, rule: Rule) -> (Requirement, Rule) {
+/// RFC 7672 §8.1: the certificate that the records are about, where they are only counted.
+fn looked_at(plan: &mut TlsPlan, facts: &HostFacts, dane: &Dane<'_>) {
+    if let Dane::Usable(_) = dane {
+        plan.sni = facts.tlsa_base.clone();
+    }
+}
+
+/// Mandatory DANE that cannot be met, whatever a session would show (RFC 7672 §6).
+fn lacks_dane(facts: &HostFacts, sts: Sts<'_>, dane: &Dane<'_>) -> Option<SkipReason> {
+    let why = match dane {
+        Dane::Failed(why) => return Some(skip_lookup_failed(facts, sts, why)),
+        // RFC 7672 §2.2.1: without DNSSEC anybody could have named the host.
+        _ if !is_vouched_for(facts) => {
+            format!("the MX records of {} are not DNSSEC-secure", facts.policy_domain)
+        }
+        Dane::Usable(_) => return None,
+        Dane::Unusable => "none of its TLSA records is usable".to_owned(),
+        Dane::None if facts.tlsa == TlsaAnswer::Insecure => {
+            "its TLSA records are not DNSSEC-secure".to_owned()
+        }
+        Dane::None => "it has no TLSA records".to_owned(),
+    };
+    let records = if let TlsaAnswer::Secure(records) = &facts.tlsa { records.as_slice() } else { &[] };
+    let mut report = vec![(
+        applied::tlsa(&facts.tlsa_base, records),
+        ResultType::DaneRequired,
+        applied::reason_code(&why),
+    )];
+    if let Sts::Enforce(policy, Listed::No) | Sts::Testing(policy, Listed::No) = sts {
+        report.push(report_not_listed(facts, policy));
+    }
+    let rule = facts.local_text.as_deref().map_or(String::new(), |text| format!(" {text}"));
+    Some(SkipReason {
+        rule: Rule::LocalOverride,
+        permanence: Permanence::Transient,
+        text: format!(
+            "mx host {} of {} cannot be used: the local rule{rule} demands DANE, and {why}",
+            facts.mx, facts.policy_domain
+        ),
+        report,
+    })
+}
+
+fn raised_by_local_rule(
+    facts: &HostFacts,
+    dane: &Dane<'_>,
+    require: Requirement,
+    rule: Rule,
+) -> (Requirement, Rule) {
     match (facts.local, require) {
+        // Without usable records the host is skipped already; all other rows demand the match themselves.
+        (LocalRule::Dane, Requirement::Opportunistic) => match dane {
+            Dane::Usable(usable) => (only_dane(facts, usable), Rule::LocalOverride),
+            Dane::Failed(_) | Dane::Unusable | Dane::None => (Requirement::Encrypt, Rule::LocalOverride),
+        },
         (LocalRule::Encrypt, Requirement::Opportunistic) => (Requirement::Encrypt, Rule::LocalOverride),
         (LocalRule::Verify, Requirement::Opportunistic | Requirement::Encrypt) => {
             (pkix(facts), Rule::LocalOverride)
@@ -203,9 +267,7 @@ fn raised_by_requiretls(
     // RFC 8689 §4.2.1: the host must be named by a DNSSEC-secure MX answer or by MTA-STS. Testing is
     // no basis: nothing would be enforced. §2: a host that is the domain itself was named by nobody;
     // its certificate is for that name.
-    let vouched = facts.mx_status == DnssecStatus::Secure
-        || facts.policy_domain == facts.mx
-        || matches!(sts, Sts::Enforce(_, Listed::Yes));
+    let vouched = is_vouched_for(facts) || matches!(sts, Sts::Enforce(_, Listed::Yes));
     if !vouched {
         // Trouble with the policy is trouble: one may exist, and vouch for the host.
         let trouble = facts.sts_trouble.as_deref().filter(|_| facts.sts.is_none());
@@ -243,13 +305,13 @@ fn skip_not_listed(facts: &HostFacts, policy: &StsPolicy) -> Verdict {
     })
 }
 
-fn skip_lookup_failed(facts: &HostFacts, sts: Sts<'_>, why: &str) -> Verdict {
+fn skip_lookup_failed(facts: &HostFacts, sts: Sts<'_>, why: &str) -> SkipReason {
     let mut report =
         vec![(applied::tlsa(&facts.tlsa_base, &[]), ResultType::DnssecInvalid, applied::reason_code(why))];
     if let Sts::Enforce(policy, Listed::No) | Sts::Testing(policy, Listed::No) = sts {
         report.push(report_not_listed(facts, policy));
     }
-    Verdict::Skip(SkipReason {
+    SkipReason {
         rule: Rule::DaneLookupFailed,
         permanence: Permanence::Transient,
         text: format!(
@@ -257,7 +319,7 @@ fn skip_lookup_failed(facts: &HostFacts, sts: Sts<'_>, why: &str) -> Verdict {
             facts.mx, facts.policy_domain
         ),
         report,
-    })
+    }
 }
 
 fn report_not_listed(facts: &HostFacts, policy: &StsPolicy) -> (AppliedPolicy, ResultType, String) {

@@ -4,16 +4,16 @@
 //! Total: every combination of facts has one row in the table of [`mod@decide`].
 //! Never downgrades: a failed TLSA lookup skips the host (RFC 7672 §2.1.2).
 //! See also: `delivery::gather` (the facts), `net::tls` (where proof is checked), [`failure`] (what to
-//! report of a failed proof), [`applied`] (how a policy stands in a report).
+//! report of a failed proof), [`applied`] (how a policy stands in a report), [`local`] (rules of our own).
 
 pub mod applied;
 pub mod decide;
 pub mod failure;
+pub mod local;
 
 use std::fmt;
 use std::sync::Arc;
 
-use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use crate::dane::{Tlsa, TlsaAnswer};
@@ -22,8 +22,9 @@ use crate::route::DnssecStatus;
 use crate::sts::StsPolicy;
 use crate::tlsrpt::AppliedPolicy;
 
-pub use decide::{decide, override_for};
+pub use decide::decide;
 pub use failure::{CertificateFailure, TlsFailure};
+pub use local::{LocalRule, Override, Whom, local_rule};
 
 /// Everything known about one host when it is decided on.
 #[derive(Debug, Clone)]
@@ -51,23 +52,12 @@ pub struct HostFacts {
     pub request: TlsRequest,
     /// The local rule in force for this host, expired ones already left out.
     pub local: LocalRule,
+    /// That rule as texts name it; absent where there is none.
+    pub local_text: Option<String>,
+    /// Whether DANE is enforced (`policy.dane_audit_only`).
+    pub dane_use: DaneUse,
     /// How `enforce` and usable DANE combine (`policy.dane_with_sts`).
     pub dane_with_sts: DaneWithSts,
-}
-
-/// `[[policy.override]] require`, from weakest to strongest, and the one exception.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum LocalRule {
-    /// No rule.
-    #[default]
-    None,
-    /// TLS is mandatory, unauthenticated.
-    Encrypt,
-    /// TLS with a PKIX certificate for the MX host is mandatory.
-    Verify,
-    /// MTA-STS of this domain is not applied; logged at every use.
-    IgnoreSts,
 }
 
 /// `policy.dane_with_sts`
@@ -79,6 +69,27 @@ pub enum DaneWithSts {
     Both,
     /// DANE is enough where it is usable.
     Dane,
+}
+
+/// `policy.dane_audit_only`
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum DaneUse {
+    /// What TLSA records demand must be shown.
+    #[default]
+    Enforce,
+    /// It is looked at, logged and reported, and stops no mail (RFC 7672 §9.1).
+    Audit,
+}
+
+/// `policy.dane_insecure_mx`: TLSA records of hosts named by MX records without DNSSEC (RFC 7672 §2.2.1).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum DaneInsecureMx {
+    /// They are enforced: the host is authenticated, not that it serves the domain.
+    #[default]
+    Use,
+    /// They are left alone.
+    Ignore,
 }
 
 /// May this host be used, and on what terms.
@@ -182,6 +193,11 @@ impl Requirement {
     pub fn allows_cleartext(&self) -> bool {
         matches!(self, Self::Opportunistic)
     }
+
+    /// Whether the certificate must be for the MX host's name under PKIX.
+    pub fn names_host(&self) -> bool {
+        matches!(self, Self::Pkix { .. } | Self::DaneAndPkix { .. })
+    }
 }
 
 /// Why a host may not be used.
@@ -222,6 +238,8 @@ pub enum Rule {
     RequireTls,
     /// `TLS-Required: No` in the message's header, or our own report mail.
     TlsNotRequired,
+    /// TLSA records that are only looked at.
+    DaneAudited,
 }
 
 impl fmt::Display for Rule {
@@ -237,19 +255,7 @@ impl fmt::Display for Rule {
             Self::LocalOverride => "local override",
             Self::RequireTls => "requiretls",
             Self::TlsNotRequired => "tls not required",
+            Self::DaneAudited => "dane, audit only",
         })
     }
-}
-
-/// A local override as configured (`[[policy.override]]`).
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Override {
-    /// The recipient domain it is for.
-    pub domain: Domain,
-    /// What it demands.
-    pub require: LocalRule,
-    /// In force before this instant; `None` for ever.
-    pub until: Option<Timestamp>,
-    /// Why, for the log.
-    pub reason: String,
 }

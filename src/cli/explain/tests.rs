@@ -22,6 +22,7 @@ fn host(name: &str, preference: u16, ip: &str) -> HostExplained {
         addresses: vec![AddressFacts { ip: ip.parse().unwrap(), refused: None }],
         address_trouble: None,
         tlsa: None,
+        local: None,
         verdict: VerdictFacts {
             usable: true,
             rule: Rule::StsEnforce,

@@ -245,6 +245,8 @@ impl From<&FetchTrouble> for FetchFacts {
 pub struct LocalFacts {
     /// What it demands.
     pub rule: LocalRule,
+    /// Whom it is for, as configured: `*.example.net`, `mx mx.example.net`.
+    pub whom: Option<String>,
     /// Until when.
     pub until: Option<Timestamp>,
     /// Why.

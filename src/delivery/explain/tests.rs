@@ -6,7 +6,7 @@ use super::*;
 use crate::mail::Permanence;
 use crate::route::DnssecStatus;
 use crate::smtp::client::TlsUse;
-use crate::tlspolicy::SkipReason;
+use crate::tlspolicy::{LocalRule, SkipReason};
 
 fn plan(rule: Rule) -> TlsPlan {
     let name = Domain::parse("mx.a.example").unwrap();
@@ -33,6 +33,7 @@ fn usable(name: &str, rule: Rule) -> Explained {
             addresses: Vec::new(),
             address_trouble: None,
             tlsa: None,
+            local: None,
             verdict: VerdictFacts::of_plan(&plan(rule)),
             out_of_reach: false,
             tls_rpt: Vec::new(),
@@ -115,16 +116,16 @@ fn a_connection_tells_how_mail_would_travel() {
 fn the_strongest_local_rule_is_told_with_its_reason() {
     let domain = Domain::parse("a.example").unwrap();
     let rule = |require, reason: &str| Override {
-        domain: domain.clone(),
+        whom: tlspolicy::Whom::Domain(domain.clone().into()),
         require,
         until: None,
         reason: reason.to_owned(),
     };
     let now = Timestamp::UNIX_EPOCH;
     let rules = [rule(LocalRule::Encrypt, "e"), rule(LocalRule::Verify, "v")];
-    let facts = local_facts(&rules, &domain, now);
+    let facts = local_facts(&rules, &domain, None, now);
     assert_eq!((facts.rule, facts.reason.as_deref()), (LocalRule::Verify, Some("v")));
-    assert_eq!(local_facts(&[], &domain, now), LocalFacts::default());
+    assert_eq!(local_facts(&[], &domain, None, now), LocalFacts::default());
     let ended = [Override { until: Some(now), ..rule(LocalRule::Verify, "v") }];
-    assert_eq!(local_facts(&ended, &domain, now), LocalFacts::default());
+    assert_eq!(local_facts(&ended, &domain, None, now), LocalFacts::default());
 }

@@ -18,7 +18,7 @@ use crate::sts::freshness::{
     self, FETCH_RETRY_WAIT, Fetch, Standing, TroubleKind, TxtFact, UNKNOWN_WAIT_MAX,
 };
 use crate::sts::{CachedPolicy, FetchTrouble, record};
-use crate::tlspolicy::{LocalRule, override_for};
+use crate::tlspolicy::{LocalRule, local_rule};
 
 /// Forced rounds for one domain are at least this far apart, however many messages expire together.
 const RECHECK_WAIT: Duration = Duration::from_secs(60);
@@ -37,7 +37,10 @@ impl Gather {
         let inner = &self.inner;
         if !inner.applies_sts(domain) {
             if inner.options().mta_sts {
-                tracing::info!(%domain, "MTA-STS is not applied: a local override says ignore-sts");
+                let options = inner.options();
+                if let Some(rule) = local_rule(&options.overrides, domain, None, inner.clock.now()) {
+                    tracing::warn!(%domain, "MTA-STS is not applied: local rule {rule}");
+                }
             }
             return Ok(StsState::default());
         }
@@ -189,7 +192,8 @@ impl Inner {
         let options = self.options();
         options.mta_sts
             && (options.overrides.is_empty()
-                || override_for(&options.overrides, domain, self.clock.now()) != LocalRule::IgnoreSts)
+                || local_rule(&options.overrides, domain, None, self.clock.now())
+                    .is_none_or(|rule| rule.require != LocalRule::IgnoreSts))
     }
 
     /// What `_mta-sts` TXT says, asked or remembered.

@@ -7,6 +7,9 @@ use crate::tlsrpt::PolicyType;
 
 const MX: &str = "mx.example.org";
 
+const LOCAL_RULES: [LocalRule; 5] =
+    [LocalRule::None, LocalRule::Encrypt, LocalRule::Verify, LocalRule::Dane, LocalRule::IgnoreSts];
+
 fn domain(name: &str) -> Domain {
     Domain::parse(name).unwrap()
 }
@@ -37,6 +40,8 @@ fn plain() -> HostFacts {
         tlsa_base: domain(MX),
         request: TlsRequest::None,
         local: LocalRule::None,
+        local_text: None,
+        dane_use: DaneUse::Enforce,
         dane_with_sts: DaneWithSts::Both,
     }
 }
@@ -134,7 +139,7 @@ fn rows_with_unusable_tlsa_records_only() {
 #[test]
 fn a_failed_tlsa_lookup_skips_the_host_whatever_else_holds() {
     for sts in [None, policy("enforce", MX), policy("testing", MX), policy("none", MX)] {
-        for local in [LocalRule::None, LocalRule::Encrypt, LocalRule::Verify, LocalRule::IgnoreSts] {
+        for local in LOCAL_RULES {
             for dane_with_sts in [DaneWithSts::Both, DaneWithSts::Dane] {
                 let tlsa = TlsaAnswer::Failed("SERVFAIL".to_owned());
                 let skip = skip(&HostFacts { sts: sts.clone(), local, dane_with_sts, tlsa, ..plain() });
@@ -381,7 +386,7 @@ fn cross_product() -> Vec<HostFacts> {
             TlsaAnswer::Failed("timeout".to_owned()),
         ] {
             for request in [TlsRequest::None, TlsRequest::Required, TlsRequest::NotRequired] {
-                for local in [LocalRule::None, LocalRule::Encrypt, LocalRule::Verify, LocalRule::IgnoreSts] {
+                for local in LOCAL_RULES {
                     for dane_with_sts in [DaneWithSts::Both, DaneWithSts::Dane] {
                         for mx_status in [DnssecStatus::Secure, DnssecStatus::Insecure] {
                             let (sts, tlsa) = (sts.clone(), tlsa.clone());
@@ -406,7 +411,7 @@ fn cross_product() -> Vec<HostFacts> {
 #[test]
 fn a_stronger_fact_never_weakens_the_verdict() {
     let all = cross_product();
-    assert_eq!(all.len(), 6 * 5 * 3 * 4 * 2 * 2);
+    assert_eq!(all.len(), 6 * 5 * 3 * 5 * 2 * 2);
     for facts in &all {
         let here = demands(facts);
         let stronger = |changed: HostFacts| {
@@ -419,8 +424,15 @@ fn a_stronger_fact_never_weakens_the_verdict() {
         if facts.local == LocalRule::None || (ignored && !opens) {
             stronger(HostFacts { local: LocalRule::Encrypt, ..facts.clone() });
         }
-        if facts.local != LocalRule::Verify && !(ignored && opens) {
+        let is_verified = matches!(facts.local, LocalRule::Verify | LocalRule::Dane);
+        if !(is_verified || (ignored && opens)) {
             stronger(HostFacts { local: LocalRule::Verify, ..facts.clone() });
+        }
+        // A TLSA match is stronger than PKIX, and another proof.
+        if matches!(facts.local, LocalRule::None | LocalRule::Encrypt)
+            && facts.request != TlsRequest::Required
+        {
+            stronger(HostFacts { local: LocalRule::Dane, ..facts.clone() });
         }
         if facts.request != TlsRequest::Required {
             stronger(HostFacts { request: TlsRequest::Required, ..facts.clone() });
@@ -431,7 +443,11 @@ fn a_stronger_fact_never_weakens_the_verdict() {
             stronger(HostFacts { tlsa: TlsaAnswer::Secure(vec![unusable()]), ..facts.clone() });
             // `dane_with_sts = "dane"` is the operator's leave to show less under enforce, and REQUIRETLS
             // takes either kind of authentication (RFC 8689 §4.2.1).
-            if facts.dane_with_sts == DaneWithSts::Both && facts.request != TlsRequest::Required {
+            // Mandatory DANE is met by them.
+            if facts.dane_with_sts == DaneWithSts::Both
+                && facts.request != TlsRequest::Required
+                && facts.local != LocalRule::Dane
+            {
                 stronger(HostFacts { tlsa: TlsaAnswer::Secure(vec![usable()]), ..facts.clone() });
             }
         }
@@ -472,7 +488,7 @@ fn invariants_hold_for_every_combination() {
                 assert!(!kinds.contains(&PolicyType::NoPolicyFound) || kinds == [PolicyType::NoPolicyFound]);
             }
             Verdict::Skip(skip) => {
-                assert_ne!(facts.request, TlsRequest::NotRequired);
+                assert!(facts.request != TlsRequest::NotRequired || facts.local == LocalRule::Dane);
                 assert!(skip.text.contains(MX) && skip.text.contains("example.org"));
             }
         }
@@ -480,25 +496,72 @@ fn invariants_hold_for_every_combination() {
 }
 
 #[test]
-fn the_strongest_override_in_force_counts() {
-    let now = Timestamp::from_second(1_800_000_000).unwrap();
-    let rule = |name: &str, require, until: Option<i64>| Override {
-        domain: domain(name),
-        require,
-        until: until.map(|seconds| Timestamp::from_second(seconds).unwrap()),
-        reason: "ticket".to_owned(),
+fn mandatory_dane_wants_secure_mx_records_and_a_usable_tlsa_record() {
+    let must = |facts: HostFacts| HostFacts {
+        local: LocalRule::Dane,
+        local_text: Some("\"dane\" for *.example.org (ticket 7)".to_owned()),
+        ..facts
     };
-    let of = |rules: &[Override]| override_for(rules, &domain("example.org"), now);
-    assert_eq!(of(&[]), LocalRule::None);
-    assert_eq!(of(&[rule("other.example", LocalRule::Verify, None)]), LocalRule::None);
-    assert_eq!(of(&[rule("sub.example.org", LocalRule::Verify, None)]), LocalRule::None);
-    assert_eq!(of(&[rule("example.org", LocalRule::IgnoreSts, None)]), LocalRule::IgnoreSts);
-    assert_eq!(of(&[rule("example.org", LocalRule::Encrypt, Some(1_800_000_001))]), LocalRule::Encrypt);
-    assert_eq!(of(&[rule("example.org", LocalRule::Encrypt, Some(1_800_000_000))]), LocalRule::None);
-    let two = [rule("example.org", LocalRule::Verify, None), rule("example.org", LocalRule::IgnoreSts, None)];
-    assert_eq!(of(&two), LocalRule::Verify);
-    let expired = [rule("example.org", LocalRule::Verify, Some(0)), two[1].clone()];
-    assert_eq!(of(&expired), LocalRule::IgnoreSts);
+    let signed = |facts: HostFacts| HostFacts { mx_status: DnssecStatus::Secure, ..facts };
+    let not_required = |facts: HostFacts| HostFacts { request: TlsRequest::NotRequired, ..facts };
+    assert_eq!(says(&must(signed(with_tlsa(plain(), vec![usable()])))), ("dane", Rule::Dane));
+    let both = signed(with_tlsa(enforce(), vec![usable()]));
+    assert_eq!(says(&must(both)), ("dane and pkix", Rule::DaneAndSts));
+    // The host that is the domain itself was named by nobody.
+    let itself = HostFacts { policy_domain: domain(MX), ..with_tlsa(plain(), vec![usable()]) };
+    assert_eq!(says(&must(itself)), ("dane", Rule::Dane));
+    let no = not_required(must(signed(with_tlsa(plain(), vec![usable()]))));
+    assert_eq!(says(&no), ("dane", Rule::LocalOverride));
+    for (facts, why) in [
+        (with_tlsa(plain(), vec![usable()]), "the MX records of example.org are not DNSSEC-secure"),
+        (signed(plain()), "it has no TLSA records"),
+        (signed(enforce()), "it has no TLSA records"),
+        (signed(with_tlsa(plain(), vec![unusable()])), "none of its TLSA records is usable"),
+        (
+            signed(HostFacts { tlsa: TlsaAnswer::Insecure, ..plain() }),
+            "its TLSA records are not DNSSEC-secure",
+        ),
+    ] {
+        for facts in [must(facts.clone()), not_required(must(facts))] {
+            let skip = skip(&facts);
+            assert_eq!((skip.rule, skip.permanence), (Rule::LocalOverride, Permanence::Transient));
+            assert!(
+                skip.text.ends_with(why) && skip.text.contains("(ticket 7) demands DANE"),
+                "{}",
+                skip.text
+            );
+            let (policy, result_type, reason) = &skip.report[0];
+            assert_eq!((policy.policy_type, *result_type), (PolicyType::Tlsa, ResultType::DaneRequired));
+            assert_eq!(reason, why);
+        }
+    }
+    let failed = signed(HostFacts { tlsa: TlsaAnswer::Failed("SERVFAIL".to_owned()), ..plain() });
+    assert_eq!(skip(&not_required(must(failed))).report[0].1, ResultType::DnssecInvalid);
+}
+
+#[test]
+fn dane_that_is_only_audited_stops_nothing_and_is_counted() {
+    let audit = |facts: HostFacts| HostFacts { dane_use: DaneUse::Audit, ..facts };
+    let failed = HostFacts { tlsa: TlsaAnswer::Failed("SERVFAIL".to_owned()), ..plain() };
+    let base = domain("host.example.net");
+    let usable = HostFacts { tlsa_base: base.clone(), ..with_tlsa(plain(), vec![usable()]) };
+    for facts in [failed.clone(), usable.clone(), with_tlsa(plain(), vec![unusable()])] {
+        assert_eq!(says(&audit(facts.clone())), ("opportunistic", Rule::DaneAudited));
+        assert_eq!(reports(&audit(facts))[0].0, PolicyType::Tlsa);
+    }
+    // The session shows what the records are about, and is counted by it.
+    assert_eq!(plan(&audit(usable.clone())).sni, base);
+    assert_eq!(plan(&audit(usable.clone())).report_on, plan(&usable).report_on);
+    assert!(matches!(reports(&audit(failed))[0].2, Expectation::Never(ResultType::DnssecInvalid, _)));
+    // Nothing else is lowered.
+    let enforced = HostFacts { tlsa_base: base, ..with_tlsa(enforce(), vec![unusable()]) };
+    assert_eq!(says(&audit(enforced.clone())), ("pkix", Rule::StsEnforce));
+    assert_eq!(plan(&audit(enforced)).sni, domain(MX));
+    let verify = HostFacts { local: LocalRule::Verify, ..usable.clone() };
+    assert_eq!(says(&audit(verify)), ("pkix", Rule::LocalOverride));
+    let must = HostFacts { local: LocalRule::Dane, mx_status: DnssecStatus::Secure, ..usable };
+    assert_eq!(says(&audit(must)), ("dane", Rule::Dane));
+    assert_eq!(says(&audit(plain())), ("opportunistic", Rule::Opportunistic));
 }
 
 #[test]

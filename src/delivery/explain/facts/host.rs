@@ -4,7 +4,7 @@ use std::net::{IpAddr, SocketAddr};
 
 use serde::{Deserialize, Serialize};
 
-use super::Trouble;
+use super::{LocalFacts, Trouble};
 use crate::dane::TlsaAnswer;
 use crate::mail::Domain;
 use crate::net::tls::TlsFacts;
@@ -26,6 +26,8 @@ pub struct HostExplained {
     pub address_trouble: Option<Trouble>,
     /// What the TLSA lookup said; absent when it was not looked up.
     pub tlsa: Option<TlsaFacts>,
+    /// The local rule at this host, where it is not the one of the domain.
+    pub local: Option<LocalFacts>,
     /// May it be used, and how.
     pub verdict: VerdictFacts,
     /// One attempt does not get as far as this host.
@@ -144,6 +146,7 @@ pub fn rule_in_words(rule: Rule) -> &'static str {
         Rule::LocalOverride => "a local override",
         Rule::RequireTls => "the message requires TLS",
         Rule::TlsNotRequired => "the message does not require TLS",
+        Rule::DaneAudited => "DANE is only audited: TLSA records of the host are counted and stop nothing",
     }
 }
 

@@ -12,7 +12,7 @@ use crate::net::dns::Lookup;
 use crate::net::world::Clock;
 use crate::route::DnssecStatus;
 use crate::sts::freshness::TroubleKind;
-use crate::tlspolicy::{LocalRule, Override};
+use crate::tlspolicy::{LocalRule, Override, Whom};
 use crate::tlsrpt::{PolicyType, ResultType};
 
 const WEEK: u32 = 604_800;
@@ -322,7 +322,7 @@ async fn switched_off_or_overridden_nothing_is_asked() {
     assert_eq!(world.sts().await, StsState::default());
     let until = world.clock.now().checked_add(jiff::SignedDuration::from_secs(600)).unwrap();
     let rule = Override {
-        domain: domain("example.org"),
+        whom: Whom::Domain(domain("example.org").into()),
         require: LocalRule::IgnoreSts,
         until: Some(until),
         reason: "ticket 4711".to_owned(),
