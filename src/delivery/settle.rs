@@ -10,6 +10,7 @@ use tokio::time::{MissedTickBehavior, interval, sleep};
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, error, info, warn};
 
+use super::frozen::{self, Frozen};
 use super::{Delivery, attempt};
 use crate::queue::{QueueItem, RetryOptions, Settled, Settlement};
 use crate::store::{Claim, QueueError};
@@ -32,7 +33,18 @@ impl Delivery {
         }
         let item = claim.item.clone();
         let started = self.now();
-        let attempted = {
+        let frozen = self.queue.frozen(&item.destination, started);
+        let attempted = if let Some(freeze) = frozen {
+            let retry = self.options.borrow().retry.clone();
+            match frozen::decide(&item, &freeze, started, &retry) {
+                Frozen::Waits(until) => {
+                    debug!(%until, "the destination is frozen");
+                    let _ = self.queue.unclaim(claim, until).await;
+                    return;
+                }
+                Frozen::Told(failure) => attempt::not_tried(&item, started, failure),
+            }
+        } else {
             let attempt = self.attempt(&item);
             tokio::pin!(attempt);
             let mut extend = interval(EXTEND_EVERY);

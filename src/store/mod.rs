@@ -16,6 +16,7 @@ mod destinations;
 pub mod disk;
 mod format;
 mod frame;
+mod freezes;
 pub mod ground;
 mod index;
 mod journal;
@@ -39,11 +40,12 @@ mod table;
 mod tests;
 
 pub use format::survey;
+pub use freezes::Freeze;
 pub use ground::Ground;
 pub use policies::Policies;
 pub use queue::{
-    AdminAction, Body, BodyReader, BodyWriter, Claim, Entry, EntryState, Filter, Health, NewMessage, Page,
-    Queue, QueueError, QueueOptions, Stats,
+    AdminAction, Body, BodyReader, BodyWriter, Claim, DestinationTotal, Entry, EntryState, Filter, Health,
+    NewMessage, Page, Queue, QueueError, QueueOptions, Stats, Survey,
 };
 pub use reports::{ReportEntry, Reports, RuaState, RuaStatus};
 pub use results::Results;

@@ -7,6 +7,7 @@ mod formats;
 mod full;
 mod maps;
 mod model;
+mod operate;
 mod sim;
 
 use std::net::IpAddr;
