@@ -27,7 +27,7 @@ pub(super) enum Verb {
         #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
         limit: Option<u64>,
         /// Only items behind this one, as told at the end of a list that was cut off
-        #[arg(long, value_name = "ID")]
+        #[arg(long, value_name = "ID", value_parser = which::item)]
         after: Option<ItemId>,
         #[command(flatten)]
         json: JsonArg,

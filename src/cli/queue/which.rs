@@ -100,6 +100,11 @@ pub(super) fn destination(text: &str) -> Result<Destination, String> {
     Destination::parse(text).map_err(|error| error.to_string())
 }
 
+/// An item's name, as `queue list` shows it.
+pub(super) fn item(text: &str) -> Result<ItemId, String> {
+    text.parse().map_err(|()| "not the id of an item like 1-000000A1.0".to_owned())
+}
+
 /// So long ago.
 fn ago(text: &str) -> Result<Timestamp, String> {
     let Span(age) = text.parse()?;
