@@ -4,7 +4,7 @@
 //! it ([`Conversation::meets`], invariant I10), never of what some other message needed. Bounded in
 //! number, age, idle time and messages. Called by `delivery::attempt`.
 
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -51,7 +51,8 @@ pub struct Pool {
 
 #[derive(Default)]
 struct Hosts {
-    idle: HashMap<Domain, Vec<Idle>>,
+    /// In order, so that equal runs close them in equal order.
+    idle: BTreeMap<Domain, Vec<Idle>>,
     total: usize,
 }
 
@@ -101,6 +102,11 @@ impl Pool {
         hosts.idle.entry(mx.clone()).or_default().push(idle);
         hosts.total += 1;
         None
+    }
+
+    /// Whether no connection is kept.
+    pub fn is_empty(&self) -> bool {
+        self.lock().total == 0
     }
 
     /// Takes out what must not be used any more, to be closed properly.

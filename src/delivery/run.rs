@@ -26,7 +26,9 @@ const CLAIM_BATCH: usize = 100;
 const FILL_ROUNDS: usize = 20;
 /// The shortest wait for an item that is due, so that one which cannot be claimed costs little.
 const PAUSE_MIN: Duration = Duration::from_millis(10);
-/// How often idle connections are looked through.
+/// The queue is looked at this often though nothing is known to be due: the clock may have been set.
+const LOOK_EVERY: Duration = Duration::from_secs(60);
+/// How often idle connections are looked through, when there are any.
 const SWEEP_EVERY: Duration = Duration::from_secs(5);
 
 /// Delivers until `shutdown` is cancelled, then lets running attempts end; the caller bounds that.
@@ -81,7 +83,16 @@ pub async fn run(delivery: Delivery, shutdown: CancellationToken) {
             }
         };
         tokio::select! {
+            // In this order, so that equal runs are equal: first what is rare, so that the busy branches
+            // cannot keep it waiting, and ends before new work, so that there is room for it.
+            biased;
             () = shutdown.cancelled() => break,
+            _ = sweep.tick(), if !delivery.pool.is_empty() => {
+                let options = delivery.options.borrow().clone();
+                for conversation in delivery.pool.expired(&options.pool) {
+                    delivery.close(conversation);
+                }
+            }
             ending = endings.recv() => {
                 let mut next = ending;
                 while let Some(destination) = next {
@@ -90,13 +101,7 @@ pub async fn run(delivery: Delivery, shutdown: CancellationToken) {
                 }
             }
             () = delivery.queue.wakeup() => {}
-            () = sleep(pause.unwrap_or(SWEEP_EVERY)) => {}
-            _ = sweep.tick() => {
-                let options = delivery.options.borrow().clone();
-                for conversation in delivery.pool.expired(&options.pool) {
-                    delivery.close(conversation);
-                }
-            }
+            () = sleep(pause.unwrap_or(LOOK_EVERY).min(LOOK_EVERY)) => {}
         }
     }
     let now = delivery.now();

@@ -52,6 +52,8 @@ impl Delivery {
             extend.tick().await;
             loop {
                 tokio::select! {
+                    // An attempt that has ended needs no longer lease.
+                    biased;
                     attempted = &mut attempt => break attempted,
                     _ = extend.tick() => {
                         if let Err(error) = self.queue.extend(&mut claim, self.now(), LEASE).await {
@@ -86,6 +88,8 @@ impl Delivery {
                     // A lease that is no longer ours shows at the next round.
                     let _ = self.queue.extend(&mut claim, self.now(), LEASE).await;
                     tokio::select! {
+                        // Rather one more try than a message twice.
+                        biased;
                         () = sleep(STORE_PAUSE) => continue,
                         () = shutdown.cancelled() => {
                             // I9: delivered but not recorded: it will be sent again, and the log says so.

@@ -5,7 +5,7 @@
 //! ones are for destinations that have none, so that a few dozen hosts that never answer do not hold up
 //! the mail for all others. Pure memory. Called by `delivery::run`.
 
-use std::collections::{HashMap, HashSet, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 
 use crate::mail::Destination;
 
@@ -41,12 +41,12 @@ pub(super) enum Offered<T> {
 pub(super) struct Turns<T> {
     running: HashMap<Destination, usize>,
     running_total: usize,
-    waiting: HashMap<Destination, VecDeque<T>>,
+    waiting: BTreeMap<Destination, VecDeque<T>>,
     waiting_total: usize,
     /// The destinations of `waiting`, the next one first.
     order: VecDeque<Destination>,
     /// Destinations whose further items stay in the queue until they are asked for.
-    parked: HashSet<Destination>,
+    parked: BTreeSet<Destination>,
 }
 
 impl<T> Default for Turns<T> {
@@ -54,10 +54,10 @@ impl<T> Default for Turns<T> {
         Self {
             running: HashMap::new(),
             running_total: 0,
-            waiting: HashMap::new(),
+            waiting: BTreeMap::new(),
             waiting_total: 0,
             order: VecDeque::new(),
-            parked: HashSet::new(),
+            parked: BTreeSet::new(),
         }
     }
 }

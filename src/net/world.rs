@@ -5,6 +5,8 @@ use std::sync::Arc;
 use jiff::Timestamp;
 use rand::SeedableRng;
 use rand::rngs::StdRng;
+use tokio::runtime::{Handle, RuntimeFlavor};
+use tokio::task::JoinError;
 
 use super::dns::Dns;
 use super::https::Https;
@@ -70,6 +72,19 @@ impl Randomness for SystemRandomness {
     fn number(&self) -> u64 {
         rand::random()
     }
+}
+
+/// Does work that takes milliseconds (compression, RSA, password hashes) away from the threads that
+/// serve. Where one thread runs everything it is done in place: nobody else could do it, and the order
+/// of a simulation must not depend on other threads.
+///
+/// # Errors
+/// The work panicked.
+pub async fn aside<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Result<T, JoinError> {
+    if Handle::current().runtime_flavor() == RuntimeFlavor::CurrentThread {
+        return Ok(work());
+    }
+    tokio::task::spawn_blocking(work).await
 }
 
 #[cfg(test)]

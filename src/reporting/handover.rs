@@ -16,6 +16,7 @@ use super::mail::{MailFacts, compose};
 use super::work::Stop;
 use super::{Options, Reporting, entry};
 use crate::mail::{Envelope, Mailbox};
+use crate::net::world::aside;
 use crate::queue::QueueId;
 use crate::queue::retry::after;
 use crate::store::{Body, Filter, NewMessage, QueueError, ReportEntry, RuaStatus};
@@ -83,7 +84,7 @@ impl Reporting {
         let (options, to) = (options.clone(), to.clone());
         let (domain, json) = (entry.domain.clone(), entry.json.clone());
         let random = self.random().number();
-        tokio::task::spawn_blocking(move || {
+        aside(move || {
             compose(&MailFacts {
                 options: &options,
                 report_domain: &domain,

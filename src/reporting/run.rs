@@ -68,6 +68,8 @@ pub(super) async fn run(reporting: &Reporting, shutdown: CancellationToken) {
             }
         }
         tokio::select! {
+            // In this order, so that equal runs are equal; what ends makes room for what begins.
+            biased;
             () = shutdown.cancelled() => break,
             Some((day, domain, worked)) = works.next() => {
                 schedule.due.extend(worked.next.map(|next| (next, day, domain)));

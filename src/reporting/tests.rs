@@ -162,7 +162,8 @@ async fn without_a_record_nothing_is_sent_and_the_data_is_let_go() {
     assert_eq!(outcomes(&asked), ["none.example https://rua.example/ accepted"]);
 }
 
-#[tokio::test]
+// With more than one thread, so that work done aside is an await point too.
+#[tokio::test(flavor = "multi_thread", worker_threads = 1)]
 async fn wherever_the_process_dies_each_target_gets_the_report_and_the_mail_is_queued_once() {
     for nth in 0.. {
         let house = House::new(NOON);

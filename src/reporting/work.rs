@@ -17,6 +17,7 @@ use super::{Options, Reporting, SendLine, SendOutcome, entry};
 use crate::mail::Domain;
 use crate::net::dns::Lookup;
 use crate::net::https::PostOutcome;
+use crate::net::world::aside;
 use crate::queue::retry::after;
 use crate::store::{ReportEntry, RuaState, RuaStatus};
 use crate::tlsrpt::record::{self, Rua};
@@ -238,7 +239,7 @@ impl Reporting {
         url: &str,
     ) -> Result<(), Stop> {
         let json = entry.json.clone();
-        let outcome = match tokio::task::spawn_blocking(move || gzip(json.as_bytes())).await {
+        let outcome = match aside(move || gzip(json.as_bytes())).await {
             Ok(body) => self.https().post_report(url, GZIP_TYPE, body).await,
             Err(error) => PostOutcome::Refused(format!("the report could not be compressed: {error}")),
         };

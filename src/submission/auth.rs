@@ -16,6 +16,8 @@ use argon2::{Argon2, PasswordHasher, PasswordVerifier};
 use tokio::sync::Semaphore;
 use tokio::time::{Instant, timeout};
 
+use crate::net::world::aside;
+
 use super::sasl::Credentials;
 
 /// Octets of a users file at most: some 50 000 users; more belong into a database.
@@ -187,7 +189,7 @@ impl Authenticator {
             Ok(Err(_)) | Err(_) => return Verdict::Busy,
         };
         let users = users.clone();
-        let checked = tokio::task::spawn_blocking(move || {
+        let checked = aside(move || {
             let _turn = turn;
             users.check(&credentials)
         });

@@ -21,4 +21,4 @@ mod session;
 
 pub use auth::{Users, hash_password};
 pub use options::{ListenerAuth, ListenerOptions, ListenerTls, Options};
-pub use serve::{bind, serve};
+pub use serve::{Sessions, bind, serve};

@@ -23,6 +23,7 @@ use super::intake::Inbox;
 use super::session::{self, Client, Shared};
 use super::{ListenerOptions, ListenerTls, Options};
 use crate::mail::Domain;
+use crate::net::tcp::Stream;
 use crate::net::tls::ServerTls;
 use crate::net::world::Clock;
 
@@ -85,13 +86,7 @@ pub async fn serve<Q: Inbox>(
     prefetch: Arc<dyn Fn(&Domain) + Send + Sync>,
     shutdown: CancellationToken,
 ) {
-    let shared = Arc::new(Shared {
-        inbox: Arc::new(queue),
-        clock,
-        prefetch,
-        authenticator: Authenticator::default(),
-        shutdown: shutdown.clone(),
-    });
+    let holder = Sessions::new(options.clone(), tls, queue, clock, prefetch, shutdown.clone());
     let sockets: Vec<Socket> = listeners
         .into_iter()
         .flat_map(|(listener, sockets)| {
@@ -129,7 +124,7 @@ pub async fn serve<Q: Inbox>(
             }
         };
         pause = PAUSE_MIN;
-        let client = client(&shared, listener, peer, &options.borrow(), &tls);
+        let client = holder.client(listener, peer);
         let exempt = client.listener.trusts(peer.ip());
         let Some(seat) = addresses.enter(peer.ip(), client.options.connections_per_address, exempt) else {
             turn_away(&client, &stream);
@@ -156,28 +151,44 @@ async fn drain(mut sessions: JoinSet<()>, within: Duration) {
     }
 }
 
-/// What is fixed for a new connection.
-fn client(
-    shared: &Arc<Shared>,
-    listener: &Arc<ListenerOptions>,
-    peer: SocketAddr,
-    options: &Arc<Options>,
-    tls: &watch::Receiver<Option<Arc<ServerTls>>>,
-) -> Client {
-    // A reload may have changed the listener; one that is gone from the configuration stays as it was.
-    let current = options.listeners.iter().find(|now| now.name == listener.name);
-    let listener = current.unwrap_or(listener).clone();
-    let tls = match listener.tls {
-        ListenerTls::None => None,
-        ListenerTls::StartTls | ListenerTls::Implicit => tls.borrow().clone(),
-    };
-    Client {
-        shared: shared.clone(),
-        options: options.clone(),
-        listener,
-        peer,
-        tls,
-        facts: session::no_facts(),
+/// Holds sessions over streams that somebody else has accepted: [`serve`], or a simulation.
+pub struct Sessions {
+    shared: Arc<Shared>,
+    options: watch::Receiver<Arc<Options>>,
+    tls: watch::Receiver<Option<Arc<ServerTls>>>,
+}
+
+impl Sessions {
+    /// See [`serve`] for what they are.
+    pub fn new<Q: Inbox>(
+        options: watch::Receiver<Arc<Options>>,
+        tls: watch::Receiver<Option<Arc<ServerTls>>>,
+        queue: Q,
+        clock: Arc<dyn Clock>,
+        prefetch: Arc<dyn Fn(&Domain) + Send + Sync>,
+        shutdown: CancellationToken,
+    ) -> Self {
+        let authenticator = Authenticator::default();
+        let shared = Shared { inbox: Arc::new(queue), clock, prefetch, authenticator, shutdown };
+        Self { shared: Arc::new(shared), options, tls }
+    }
+
+    /// Holds one session from greeting to end, as a connection of `peer` to `listener`.
+    pub async fn hold(&self, listener: &ListenerOptions, stream: Box<dyn Stream>, peer: SocketAddr) {
+        session::hold(stream, None, self.client(listener, peer)).await;
+    }
+
+    /// What is fixed for a new connection.
+    fn client(&self, listener: &ListenerOptions, peer: SocketAddr) -> Client {
+        let options = Arc::clone(&self.options.borrow());
+        // A reload may have changed the listener; one that is gone from the configuration stays as it was.
+        let current = options.listeners.iter().find(|now| now.name == listener.name);
+        let listener = current.unwrap_or(listener).clone();
+        let tls = match listener.tls {
+            ListenerTls::None => None,
+            ListenerTls::StartTls | ListenerTls::Implicit => self.tls.borrow().clone(),
+        };
+        Client { shared: Arc::clone(&self.shared), options, listener, peer, tls, facts: session::no_facts() }
     }
 }
 

@@ -25,10 +25,12 @@ impl Inner {
     pub(super) async fn refresh_until(self: &Arc<Self>, shutdown: &CancellationToken) {
         loop {
             let wait = tokio::select! {
+                biased;
                 () = shutdown.cancelled() => return,
                 wait = self.refresh_what_is_due() => wait,
             };
             tokio::select! {
+                biased;
                 () = shutdown.cancelled() => return,
                 () = tokio::time::sleep(wait) => {}
             }
