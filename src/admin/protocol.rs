@@ -158,7 +158,7 @@ pub enum Answer {
         cursor: Option<ItemId>,
     },
     /// Totals of the queue.
-    QueueTotals(QueueTotals),
+    QueueTotals(Box<QueueTotals>),
     /// So many things were changed, or none was there.
     Changed {
         /// Things.

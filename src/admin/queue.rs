@@ -127,7 +127,8 @@ impl AdminHandles {
             Err(error) => return failed(&error),
         };
         let max = destinations.min(DESTINATIONS_MAX);
-        Answer::QueueTotals(QueueTotals::new(&self.queue.stats(), &survey, &self.queue.health(), max))
+        let totals = QueueTotals::new(&self.queue.stats(), &survey, &self.queue.health(), max);
+        Answer::QueueTotals(Box::new(totals))
     }
 
     pub(super) async fn queue_freeze(

@@ -11,6 +11,9 @@ use super::slot::{Slot, hash_sender, micros};
 use crate::mail::Destination;
 use crate::queue::ItemId;
 
+/// Items of a destination: active, deferred, held; and the second the oldest was received in.
+pub(in crate::store) type Tally = (Destination, [u64; 3], i64);
+
 impl Table {
     /// Items after `cursor` that may match the filter, looking at no more than `look` of them; and
     /// where the search stopped, unless at the end.
@@ -79,13 +82,13 @@ impl Table {
         (found, None)
     }
 
-    /// Items after `cursor`, no more than `look` of them, counted by destination: active, deferred,
-    /// held, and the oldest's second; and where counting stopped, unless at the end.
+    /// Items after `cursor`, no more than `look` of them, counted by destination; and where
+    /// counting stopped, unless at the end.
     pub(in crate::store) fn tally(
         &self,
         cursor: Option<ItemId>,
         look: usize,
-    ) -> (Vec<(Destination, [u64; 3], i64)>, Option<ItemId>) {
+    ) -> (Vec<Tally>, Option<ItemId>) {
         let lower = cursor.map_or(Bound::Unbounded, |cursor| Bound::Excluded(cursor.into()));
         let mut counted: BTreeMap<u32, ([u64; 3], i64)> = BTreeMap::new();
         let mut stopped = None;
