@@ -42,7 +42,11 @@ impl Delivery {
                     let _ = self.queue.unclaim(claim, until).await;
                     return;
                 }
-                Frozen::Told(failure) => attempt::not_tried(&item, started, failure),
+                Frozen::Told(failure) => {
+                    let mut told = attempt::not_tried(&item, started, failure);
+                    "frozen".clone_into(&mut told.record.rule);
+                    told
+                }
             }
         } else {
             let attempt = self.attempt(&item);
