@@ -123,6 +123,7 @@ pub(super) fn act(daemon: &mut Client, which: &Which, order: &Order) -> Result<E
 impl Order {
     fn past(&self) -> String {
         let past = match self.action {
+            QueueAction::Retry if self.dry_run => "tried now",
             QueueAction::Retry => "to be tried now",
             QueueAction::Hold => "held",
             QueueAction::Release => "released",
