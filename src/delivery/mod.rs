@@ -8,7 +8,9 @@
 pub mod attempt;
 pub mod conversation;
 pub mod explain;
+mod frozen;
 pub mod gather;
+pub mod giveup;
 mod hosts;
 pub mod judge;
 mod known;
