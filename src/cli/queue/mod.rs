@@ -53,12 +53,16 @@ pub(super) enum Verb {
         json: JsonArg,
     },
     /// Try items now
+    #[command(override_usage = "stsrelay queue retry [OPTIONS] <ID...|--sender ...|--state ...|--all>")]
     Retry(Target),
     /// Stop trying items until they are released
+    #[command(override_usage = "stsrelay queue hold [OPTIONS] <ID...|--sender ...|--state ...|--all>")]
     Hold(Target),
     /// Undo a hold and try now
+    #[command(override_usage = "stsrelay queue release [OPTIONS] <ID...|--sender ...|--state ...|--all>")]
     Release(Target),
     /// Remove items without a bounce
+    #[command(override_usage = "stsrelay queue delete [OPTIONS] <ID...|--sender ...|--state ...|--all>")]
     Delete(Target),
     /// Check the stored queue of a stopped daemon; changes nothing
     ///
@@ -86,6 +90,9 @@ pub(super) enum Verb {
     ///
     /// Bounces and reports among them go without: nobody is told of those. What is in an attempt is
     /// left to it.
+    #[command(
+        override_usage = "stsrelay queue bounce [--reason <TEXT>] [OPTIONS] <ID...|--sender ...|--state ...|--all>"
+    )]
     Bounce {
         #[command(flatten)]
         target: Target,
