@@ -149,13 +149,14 @@ impl Daemon {
         let Start { sources, loaded, settings, notes, level } = start;
         let signals =
             Signals::new().map_err(|error| loaded.error("server", format!("no signals: {error}")))?;
-        let Settings { submission, server_tls, delivery, gather, reporting, queue } = settings;
+        let Settings { submission, server_tls, delivery, gather, reporting, queue, evidence } = settings;
         // Everything that another process may hold comes before anything is changed.
         let admin_socket =
             admin::bind(&loaded.config.admin.socket).map_err(|text| loaded.error("admin.socket", text))?;
         let listeners = submission::bind(&submission)
             .map_err(|text| loaded.error("listener", text.strip_prefix("listener ").unwrap_or(&text)))?;
         let storage = Storage::open(&loaded, queue).await?;
+        storage.queue.limit_evidence(evidence);
         // Now, for what the doors log: an error above is the only line that is printed.
         let doors = doors(&loaded).map_err(|errors| {
             errors.into_iter().next().unwrap_or_else(|| loaded.error("dns", "the doors cannot be opened"))

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use tracing::info;
 
+use super::protocol::evidence::EvidenceAnswer;
 use super::protocol::{Answer, PAGE_MAX, Request, SentLine};
 use super::transfer::Transfer;
 use crate::delivery::Traffic;
@@ -120,6 +121,14 @@ impl AdminHandles {
                 None => Answer::Nothing { text: format!("no session with {domain} today") },
             },
             Request::Transfer(request) => self.transfer.answer(request).await,
+            Request::Evidence(asked) => {
+                match self.queue.evidence(&asked.filter, asked.cursor, PAGE_MAX).await {
+                    Ok(page) => {
+                        Answer::Evidence(EvidenceAnswer { attempts: page.attempts, cursor: page.cursor })
+                    }
+                    Err(error) => Answer::Failed { text: error.to_string() },
+                }
+            }
             Request::Explain { destination, connect } => {
                 Answer::Explained(Box::new(self.explainer.explain(destination, connect).await))
             }

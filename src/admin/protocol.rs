@@ -4,6 +4,7 @@
 //! Listings come in pages. Both sides use these types; a daemon of another protocol version answers
 //! with an error that says so. Pure.
 
+pub mod evidence;
 mod queue;
 pub mod transfer;
 
@@ -140,6 +141,8 @@ pub enum Request {
     },
     /// Moves messages out of the queue or into it.
     Transfer(transfer::TransferRequest),
+    /// How messages travelled.
+    Evidence(evidence::EvidenceRequest),
     /// Everything that decides about mail to a destination, now.
     Explain {
         /// Where mail would go.
@@ -213,6 +216,8 @@ pub enum Answer {
     },
     /// Of a move.
     Transfer(transfer::TransferAnswer),
+    /// How messages travelled.
+    Evidence(evidence::EvidenceAnswer),
     /// What decides about mail to a destination.
     Explained(Box<Explanation>),
     /// There is no such thing.

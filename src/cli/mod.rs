@@ -3,6 +3,7 @@
 
 mod check;
 mod config;
+mod evidence;
 mod explain;
 mod logging;
 mod output;
@@ -11,6 +12,7 @@ mod publish;
 mod queue;
 mod report;
 mod serve;
+mod since;
 mod user;
 
 use std::ffi::OsString;
@@ -154,6 +156,11 @@ enum Verb {
     /// (fetched if it is not in the cache), local rules, and the verdict on each host with the rule
     /// behind it.
     Explain(explain::Arguments),
+    /// Show how a message travelled: policy, TLSA records, certificates, TLS, verdict and reply
+    ///
+    /// By Message-ID or queue id, or all attempts to a domain or within a time, oldest first. Kept as long
+    /// as `evidence.keep` says. Exit status 1 when nothing is known.
+    Evidence(evidence::Arguments),
     /// Check what a domain publishes for MTA-STS and TLS-RPT, as its owner would
     ///
     /// Needs no daemon: asks DNS and the policy host, and lists findings, the worst first. Exit status 1
@@ -194,6 +201,7 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> Result<Exit, Failur
         Verb::Queue(verb) => queue::run(verb, &cli.config),
         Verb::Policy(verb) => policy::run(verb, &cli.config),
         Verb::Explain(arguments) => explain::run(arguments, &cli.config),
+        Verb::Evidence(arguments) => evidence::run(&arguments, &cli.config),
         Verb::Check(arguments) => check::run(&arguments, &cli.config),
         Verb::Publish(arguments) => publish::run(arguments, &cli.config),
         Verb::Report(verb) => report::run(verb, &cli.config),

@@ -47,6 +47,7 @@ pub fn check(loaded: &Loaded, now: Timestamp) -> Findings {
     checker.dns();
     checker.delivery();
     checker.policy(now);
+    checker.evidence();
     checker.tlsrpt();
     checker.admin_and_log();
     let unreadable = [settings(loaded).err(), doors(loaded).err()];
@@ -64,7 +65,22 @@ struct Checker<'a> {
     found: Findings,
 }
 
+/// Evidence of so little time is gone before anybody asks.
+const EVIDENCE_SECONDS_MIN: u64 = 3600;
+/// Two segments of the log: with less nothing but the latest would be kept.
+const EVIDENCE_BYTES_MIN: u64 = 32 << 20;
+
 impl Checker<'_> {
+    fn evidence(&mut self) {
+        let (keep, max) = (self.loaded.config.evidence.keep.0, self.loaded.config.evidence.max_size.0);
+        if keep.as_secs() < EVIDENCE_SECONDS_MIN {
+            self.error("evidence.keep", "is less than an hour; to keep none, set evidence.enabled = false");
+        }
+        if max < EVIDENCE_BYTES_MIN {
+            self.error("evidence.max_size", "is less than 32 MiB, two segments of the evidence log");
+        }
+    }
+
     fn error(&mut self, key: &str, text: impl Into<String>) {
         self.found.errors.push(self.loaded.error(key, text));
     }

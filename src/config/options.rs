@@ -8,6 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::{ConfigError, Dnssec, ListenerAuth, ListenerTls, Loaded};
+use crate::delivery::evidence::EvidenceOptions;
 use crate::delivery::limits::{DestinationLimit, Whom};
 use crate::delivery::{self, gather, pool};
 use crate::mail::{Destination, Domain, Mailbox};
@@ -18,7 +19,7 @@ use crate::net::{https, tcp};
 use crate::queue::RetryOptions;
 use crate::reporting;
 use crate::smtp::client::Timeouts;
-use crate::store::QueueOptions;
+use crate::store::{EvidenceLimits, QueueOptions};
 use crate::submission::{self, ListenerOptions, Users};
 use crate::tlspolicy::Override;
 
@@ -39,6 +40,8 @@ pub struct Settings {
     pub reporting: reporting::Options,
     /// Where the queue is kept.
     pub queue: QueueOptions,
+    /// How much evidence is kept, and how long.
+    pub evidence: EvidenceLimits,
 }
 
 /// What the doors to the outside are made of; read once, at start.
@@ -81,6 +84,7 @@ pub fn settings(loaded: &Loaded) -> Result<Settings, Vec<ConfigError>> {
         reporting: reporting_options(loaded, hostname, signer)
             .map_err(|error| vec![loaded.error("tlsrpt.from", error)])?,
         queue: QueueOptions { data_dir: config.server.data_dir.clone(), node: config.server.node },
+        evidence: EvidenceLimits { keep: config.evidence.keep.0, max_bytes: config.evidence.max_size.0 },
     })
 }
 
@@ -250,6 +254,7 @@ fn delivery_options(loaded: &Loaded, hostname: Domain) -> delivery::Options {
         },
         dane_with_sts: config.policy.dane_with_sts,
         overrides: overrides(loaded),
+        evidence: EvidenceOptions { enabled: config.evidence.enabled, addresses: config.evidence.addresses },
     }
 }
 

@@ -41,6 +41,8 @@ pub struct Config {
     pub mta_sts: MtaSts,
     /// Outgoing TLS reports.
     pub tlsrpt: Tlsrpt,
+    /// How messages travelled, kept.
+    pub evidence: Evidence,
     /// Where we may connect to.
     pub network: NetworkSection,
     /// The operator's doors.
@@ -325,6 +327,20 @@ pub struct Tlsrpt {
     pub retry: Vec<Span>,
 }
 
+/// `[evidence]`
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Evidence {
+    /// Keep how each delivery attempt went: policy, TLSA records, certificates, TLS, verdict, reply.
+    pub enabled: bool,
+    /// Dropped after this.
+    pub keep: Span,
+    /// The oldest is dropped beyond this.
+    pub max_size: Size,
+    /// With senders' and recipients' addresses; otherwise with the recipient domain alone.
+    pub addresses: bool,
+}
+
 /// `[network]`
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
@@ -390,6 +406,7 @@ impl Default for Config {
             policy: Policy::default(),
             mta_sts: MtaSts::default(),
             tlsrpt: Tlsrpt::default(),
+            evidence: Evidence::default(),
             network: NetworkSection::default(),
             admin: Admin::default(),
             log: Log::default(),
@@ -498,6 +515,12 @@ impl Default for Timeouts {
 impl Default for Policy {
     fn default() -> Self {
         Self { mta_sts: true, dane: true, dane_with_sts: DaneWithSts::Both, r#override: Vec::new() }
+    }
+}
+
+impl Default for Evidence {
+    fn default() -> Self {
+        Self { enabled: true, keep: seconds(30 * 86_400), max_size: Size(1_000_000_000), addresses: true }
     }
 }
 

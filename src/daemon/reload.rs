@@ -19,7 +19,7 @@ use crate::{reporting, submission};
 pub type Level = dyn Fn(&str) -> Result<(), String> + Send + Sync;
 
 /// Read once, when the daemon starts: keys, and sections with all their keys.
-const NEEDS_RESTART: [&str; 14] = [
+const NEEDS_RESTART: [&str; 16] = [
     "server.data_dir",
     "server.node",
     "server.journal_segment",
@@ -30,6 +30,8 @@ const NEEDS_RESTART: [&str; 14] = [
     "dns",
     "delivery.source_addresses",
     "mta_sts",
+    "evidence.keep",
+    "evidence.max_size",
     "network",
     "admin",
     "log.format",

@@ -5,11 +5,15 @@
 //! DER only as far as needed (RFC 5280 §4.1); bounded by the certificate's own length. Verifies
 //! nothing. Pure. Used by [`super::verify`] and by the handshake of `net::tls`.
 
+use jiff::Timestamp;
+
 const BOOLEAN: u8 = 0x01;
 const INTEGER: u8 = 0x02;
 const BIT_STRING: u8 = 0x03;
 const OCTET_STRING: u8 = 0x04;
 const OID: u8 = 0x06;
+const UTC_TIME: u8 = 0x17;
+const GENERALIZED_TIME: u8 = 0x18;
 const SEQUENCE: u8 = 0x30;
 const SET: u8 = 0x31;
 const VERSION: u8 = 0xa0;
@@ -17,6 +21,10 @@ const UNIQUE_IDS: [u8; 2] = [0x81, 0x82];
 const EXTENSIONS: u8 = 0xa3;
 /// id-ce-basicConstraints, 2.5.29.19.
 const BASIC_CONSTRAINTS: &[u8] = &[0x55, 0x1d, 0x13];
+/// id-ce-subjectAltName, 2.5.29.17.
+const SUBJECT_ALT_NAME: &[u8] = &[0x55, 0x1d, 0x11];
+/// GeneralName's dNSName.
+const DNS_NAME: u8 = 0x82;
 /// id-at-commonName, 2.5.4.3.
 const COMMON_NAME: &[u8] = &[0x55, 0x04, 0x03];
 
@@ -55,6 +63,22 @@ pub(crate) fn bare_key(info: &[u8]) -> Option<PublicKeyInfo<'_>> {
 
 /// The basicConstraints of a certificate; `None` without them, or when it is no certificate.
 pub(crate) fn basic_constraints(certificate: &[u8]) -> Option<BasicConstraints> {
+    let (fields, _) = take(extension(certificate, BASIC_CONSTRAINTS)?, SEQUENCE)?;
+    let (ca, rest) = match take(fields.content, BOOLEAN) {
+        Some((ca, rest)) => (ca.content != [0], rest),
+        None => (false, fields.content),
+    };
+    let path_length = take(rest, INTEGER).map(|(length, _)| match length.content {
+        [small @ 0..=0x7f] => usize::from(*small),
+        // Longer than any path, or negative, which is no limit to trust: none may follow.
+        [0, ..] | [1..=0x7f, ..] => usize::from(u8::MAX),
+        _ => 0,
+    });
+    Some(BasicConstraints { ca, path_length })
+}
+
+/// The value of an extension; `None` without it, or when it is no certificate.
+fn extension<'a>(certificate: &'a [u8], wanted: &[u8]) -> Option<&'a [u8]> {
     let (_, mut rest) = key_and_rest(certificate)?;
     for tag in UNIQUE_IDS {
         if let Some((_, after)) = take(rest, tag) {
@@ -67,25 +91,95 @@ pub(crate) fn basic_constraints(certificate: &[u8]) -> Option<BasicConstraints> 
     while let Some((extension, rest)) = take(extensions, SEQUENCE) {
         extensions = rest;
         let (oid, rest) = take(extension.content, OID)?;
-        if oid.content != BASIC_CONSTRAINTS {
+        if oid.content != wanted {
             continue;
         }
         let rest = take(rest, BOOLEAN).map_or(rest, |(_critical, rest)| rest);
         let (value, _) = take(rest, OCTET_STRING)?;
-        let (fields, _) = take(value.content, SEQUENCE)?;
-        let (ca, rest) = match take(fields.content, BOOLEAN) {
-            Some((ca, rest)) => (ca.content != [0], rest),
-            None => (false, fields.content),
-        };
-        let path_length = take(rest, INTEGER).map(|(length, _)| match length.content {
-            [small @ 0..=0x7f] => usize::from(*small),
-            // Longer than any path, or negative, which is no limit to trust: none may follow.
-            [0, ..] | [1..=0x7f, ..] => usize::from(u8::MAX),
-            _ => 0,
-        });
-        return Some(BasicConstraints { ca, path_length });
+        return Some(value.content);
     }
     None
+}
+
+/// What a certificate tells of itself besides its key.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Told {
+    /// The issuer's common name, or the first text of its name.
+    pub(crate) issuer: Option<String>,
+    /// The end of its validity; `None` when it is no time.
+    pub(crate) not_after: Option<Timestamp>,
+}
+
+/// Issuer and end of a certificate; `None` when it is none.
+pub(crate) fn told(certificate: &[u8]) -> Option<Told> {
+    let (certificate, _) = take(certificate, SEQUENCE)?;
+    let (fields, _) = take(certificate.content, SEQUENCE)?;
+    let fields = take(fields.content, VERSION).map_or(fields.content, |(_, rest)| rest);
+    let (_serial, rest) = take(fields, INTEGER)?;
+    let (_signature, rest) = take(rest, SEQUENCE)?;
+    let (issuer, rest) = take(rest, SEQUENCE)?;
+    let (validity, _) = take(rest, SEQUENCE)?;
+    let issuer = common_name(issuer.content).or_else(|| first_text(issuer.content)).map(str::to_owned);
+    Some(Told { issuer, not_after: not_after(validity.content) })
+}
+
+/// The dNSNames of a certificate (RFC 5280 §4.2.1.6); none when it is no certificate.
+pub(crate) fn dns_names(certificate: &[u8]) -> Vec<String> {
+    let names = || -> Option<Vec<String>> {
+        let value = extension(certificate, SUBJECT_ALT_NAME)?;
+        let (names, _) = take(value, SEQUENCE)?;
+        let (mut rest, mut found) = (names.content, Vec::new());
+        while let Some(tag) = rest.first().copied() {
+            let (name, after) = take(rest, tag)?;
+            rest = after;
+            if tag == DNS_NAME {
+                found.extend(std::str::from_utf8(name.content).ok().map(str::to_owned));
+            }
+        }
+        Some(found)
+    };
+    names().unwrap_or_default()
+}
+
+/// The first text of a Name: of most, the organisation or the common name.
+fn first_text(mut name: &[u8]) -> Option<&str> {
+    let mut found = None;
+    while let Some((set, rest)) = take(name, SET) {
+        name = rest;
+        let (attribute, _) = take(set.content, SEQUENCE)?;
+        let (_, value) = take(attribute.content, OID)?;
+        let (value, _) = take(value, *value.first()?)?;
+        // The last one is the most specific.
+        found = std::str::from_utf8(value.content).ok().or(found);
+    }
+    found
+}
+
+/// RFC 5280 §4.1.2.5: UTCTime to 2049, GeneralizedTime from 2050 on, both in UTC with seconds.
+fn not_after(validity: &[u8]) -> Option<Timestamp> {
+    let (_, rest) = take(validity, *validity.first()?)?;
+    let (time, _) = take(rest, *rest.first()?)?;
+    let text = std::str::from_utf8(time.content).ok()?.strip_suffix('Z')?;
+    let text = match rest.first() {
+        Some(&UTC_TIME) if text.len() == 12 => {
+            let century = if text.get(..2)?.parse::<u8>().ok()? < 50 { "20" } else { "19" };
+            format!("{century}{text}")
+        }
+        Some(&GENERALIZED_TIME) => text.to_owned(),
+        _ => return None,
+    };
+    let number = |from: usize, to: usize| text.get(from..to)?.parse::<i8>().ok();
+    let year = text.get(..4)?.parse::<i16>().ok()?;
+    let date = jiff::civil::DateTime::new(
+        year,
+        number(4, 6)?,
+        number(6, 8)?,
+        number(8, 10)?,
+        number(10, 12)?,
+        number(12, 14)?,
+        0,
+    );
+    Some(date.ok()?.to_zoned(jiff::tz::TimeZone::UTC).ok()?.timestamp())
 }
 
 /// The most specific common name of a Name without its outer SEQUENCE (RFC 5280 §4.1.2.4).
@@ -233,10 +327,70 @@ mod tests {
         assert_eq!(common_name(b"\x31\x05\x30\x03\x06\x01\x2a"), None);
     }
 
+    #[test]
+    fn issuer_end_and_names_are_read_as_written() {
+        let at = |text: &str| text.parse::<Timestamp>().ok();
+        for (year, expected) in [
+            (1970, at("1970-03-04T00:00:00Z")),
+            (2049, at("2049-03-04T00:00:00Z")),
+            // RFC 5280 §4.1.2.5: GeneralizedTime from here on.
+            (2050, at("2050-03-04T00:00:00Z")),
+            (9999, at("9999-03-04T00:00:00Z")),
+        ] {
+            let (der, _) = certificate(|params| {
+                params.not_after = rcgen::date_time_ymd(year, 3, 4);
+                params.distinguished_name = rcgen::DistinguishedName::new();
+                params.distinguished_name.push(DnType::OrganizationName, "Some Org");
+                params.distinguished_name.push(DnType::CommonName, "Some CA");
+            });
+            let told = told(&der).unwrap();
+            assert_eq!(told.issuer.as_deref(), Some("Some CA"), "{year}");
+            assert_eq!(told.not_after, expected, "{year}");
+        }
+        let (der, _) = certificate(|params| {
+            params.distinguished_name = rcgen::DistinguishedName::new();
+            params.distinguished_name.push(DnType::OrganizationName, "Only Org");
+        });
+        assert_eq!(told(&der).unwrap().issuer.as_deref(), Some("Only Org"));
+        let (der, _) = certificate(|params| params.distinguished_name = rcgen::DistinguishedName::new());
+        assert_eq!(told(&der).unwrap().issuer, None);
+        let (der, _) = certificate(|params| {
+            let ip = rcgen::SanType::IpAddress("192.0.2.1".parse().unwrap());
+            let wild = rcgen::SanType::DnsName("*.b.test".try_into().unwrap());
+            params.subject_alt_names.extend([ip, wild]);
+        });
+        assert_eq!(dns_names(&der), ["a.test", "*.b.test"]);
+        let (der, _) = certificate(|params| params.subject_alt_names.clear());
+        assert_eq!(dns_names(&der), [""; 0]);
+    }
+
+    #[test]
+    fn an_end_that_is_no_time_is_none() {
+        let validity = |tag: u8, text: &str| {
+            let begin = b"\x17\x0d260101000000Z";
+            [&begin[..], &[tag, text.len() as u8], text.as_bytes()].concat()
+        };
+        assert_eq!(not_after(&validity(UTC_TIME, "991231235959Z")), "1999-12-31T23:59:59Z".parse().ok());
+        for (tag, text) in [
+            (UTC_TIME, "2601010000Z"),
+            (UTC_TIME, "260101000000"),
+            (UTC_TIME, "261301000000Z"),
+            (UTC_TIME, "26010100000\u{e9}"),
+            (GENERALIZED_TIME, "20500101000000+0100"),
+            (GENERALIZED_TIME, "2050Z"),
+            (INTEGER, "260101000000Z"),
+            (UTC_TIME, ""),
+        ] {
+            assert_eq!(not_after(&validity(tag, text)), None, "{tag} {text}");
+        }
+        assert_eq!(not_after(b""), None);
+    }
+
     proptest::proptest! {
         #[test]
         fn no_bytes_panic(bytes: Vec<u8>) {
             let _ = (public_key(&bytes), bare_key(&bytes), basic_constraints(&bytes), common_name(&bytes));
+            let _ = (told(&bytes), dns_names(&bytes), first_text(&bytes), not_after(&bytes));
         }
 
         #[test]
@@ -245,7 +399,7 @@ mod tests {
             let mut der = DER.get_or_init(|| certificate(|_| ()).0).clone();
             let at = at % der.len();
             der[at] = octet;
-            let _ = (public_key(&der), basic_constraints(&der));
+            let _ = (public_key(&der), basic_constraints(&der), told(&der), dns_names(&der));
         }
     }
 }

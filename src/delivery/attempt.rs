@@ -17,6 +17,7 @@ use tracing::{debug, info, warn};
 use self::walk::{Walk, empty_record, local_failure};
 use super::Delivery;
 use super::conversation::Conversation;
+use super::evidence::Trail;
 use super::gather::{Heed, HostAnswers, NextHop, StsState};
 use super::known::Known;
 use super::pace::Signal;
@@ -58,10 +59,13 @@ impl Delivery {
         };
         let body = match self.queue.body(item.id.queue_id).await {
             Ok(body) => body,
-            Err(error) => return not_tried(item, self.now(), local_failure(&error.to_string())),
+            Err(error) => {
+                return not_tried(item, self.now(), local_failure(&error.to_string()), Trail::default());
+            }
         };
         // RFC 8460 §3: report mail goes whatever TLS shows.
         let request = if item.is_report { TlsRequest::NotRequired } else { item.envelope.tls };
+        let trail = Trail::begin(&options.evidence, &body).await;
         let mut walk = Walk {
             item,
             begun: Instant::now(),
@@ -79,13 +83,14 @@ impl Delivery {
             throttled: None,
             turn,
             held: None,
+            trail,
             options,
         };
         match &item.destination {
             Destination::Literal(ip) => self.walk_literal(&mut walk, *ip).await,
             Destination::Domain(domain) => {
                 if let Err(failure) = self.walk_domain(&mut walk, domain).await {
-                    return not_tried(item, self.now(), failure);
+                    return not_tried(item, self.now(), failure, walk.trail);
                 }
             }
         }
@@ -146,6 +151,7 @@ impl Delivery {
     }
 
     async fn walk_hosts(&self, walk: &mut Walk<'_>, known: &Known<'_>) {
+        walk.trail.sts(known.sts);
         // Hosts that are skipped cost nothing and do not count.
         let mut tried = 0;
         for host in &known.route.hosts {
@@ -155,8 +161,11 @@ impl Delivery {
             let heed = if walk.item.is_report { Heed::Nothing } else { Heed::Dane };
             let found = self.gather.host(host, heed).await;
             let facts = known.of(host, &found);
-            match tlspolicy::decide(&facts) {
+            let verdict = tlspolicy::decide(&facts);
+            walk.trail.facts(facts);
+            match verdict {
                 Verdict::Skip(reason) => {
+                    walk.trail.skipped(&host.name, &reason);
                     let failure = judge::skip_failure(&reason, host.name.as_str());
                     debug!(mx = %host.name, rule = %reason.rule, reason = %reason.text, "host skipped");
                     if let Some(report_domain) = &walk.report_domain {
@@ -220,6 +229,7 @@ impl Delivery {
             Err(failure) => {
                 walk.record.host = Some(name.to_owned());
                 walk.record.rule = plan.rule.to_string();
+                walk.trail.failed(name, plan, None, &failure.text);
                 walk.failures.push((None, failure));
                 return Ok(());
             }
@@ -260,12 +270,16 @@ impl Delivery {
             // I4, I10: asked again for every message, whatever the pool thought.
             if !conversation.is_open() || !conversation.meets(plan) {
                 let failure = judge::session_failure(&conversation.end(), host, plan.demands());
+                if first {
+                    walk.trail.failed(host, plan, Some(&conversation), &failure.text);
+                }
                 walk.leave(batch.into_iter().map(|index| (index, failure.clone())));
                 continue;
             }
             conversation.use_chunking(walk.options.chunking && !self.plain.contains(host));
             walk.tried = true;
             walk.turn.goes_to(conversation.remote.ip(), host);
+            let before = conversation.carried;
             let end = conversation.carry(walk.transaction(&batch), &walk.body).await;
             if conversation.broke_in_bdat() {
                 warn!(mx = host, end = ?conversation.end(), "host offers CHUNKING and broke in BDAT; it gets DATA for a day");
@@ -279,6 +293,7 @@ impl Delivery {
             }
             if first {
                 walk.note(host, plan, &conversation);
+                walk.trail.carried(host, plan, &mut conversation, before);
                 if reused {
                     self.count(walk, plan, &mut conversation);
                 }

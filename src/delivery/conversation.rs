@@ -16,6 +16,7 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::time::{Instant, timeout, timeout_at};
 
 use self::content::{send, send_body, send_chunk};
+use super::evidence::Rendered;
 use crate::mail::Domain;
 use crate::net::tcp::{Connection, Stream};
 use crate::net::tls::{ClientTls, TlsFacts};
@@ -64,6 +65,8 @@ pub struct Conversation {
     pub opened_at: Instant,
     /// Transactions carried so far.
     pub carried: u32,
+    /// What is kept as evidence of it, from the last message.
+    pub(super) evidence: Option<Box<Rendered>>,
     /// Report domains this session has been counted for.
     counted: Vec<Domain>,
 }
@@ -100,6 +103,7 @@ impl Conversation {
             remote: connection.remote,
             opened_at: Instant::now(),
             carried: 0,
+            evidence: None,
             counted: Vec::new(),
         };
         let stop = conversation.drive(Some(plan), None).await;

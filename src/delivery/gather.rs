@@ -18,6 +18,7 @@ mod tlsa;
 use std::net::IpAddr;
 use std::sync::Arc;
 
+use jiff::Timestamp;
 use tokio::sync::{Semaphore, watch};
 use tokio_util::sync::CancellationToken;
 
@@ -95,6 +96,8 @@ pub struct StsState {
     pub policy: Option<Arc<StsPolicy>>,
     /// The TXT id it was fetched under.
     pub id: Option<String>,
+    /// When it was fetched; for evidence.
+    pub fetched_at: Option<Timestamp>,
     /// The last fetch went wrong: for logs and `explain`. It is counted for TLS-RPT already, once
     /// per failing fetch.
     pub trouble: Option<FetchTrouble>,

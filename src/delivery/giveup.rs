@@ -13,12 +13,13 @@ use tracing::{Instrument as _, info, info_span};
 
 use super::Options;
 use super::attempt::Attempted;
+use super::evidence::{self, Trail};
 use super::notice::Notifier;
 use super::pace::Signal;
 use crate::mail::{EnhancedStatus, Failure, Outcome, Permanence, Scope};
 use crate::net::World;
 use crate::queue::{AttemptRecord, ItemId};
-use crate::store::{Claim, Queue, QueueError};
+use crate::store::{Claim, Queue, QueueError, Tried};
 
 /// Items composed and written at a time: they share the journal's syncs.
 const AT_A_TIME: usize = 64;
@@ -93,22 +94,25 @@ impl GiveUp {
             rule: "operator".to_owned(),
             result: text,
         };
-        let attempted = Attempted {
+        let options = Arc::clone(&self.options.borrow());
+        let mut attempted = Attempted {
             outcomes,
             relayed: Vec::new(),
             record,
             signal: Signal::None,
             throttled: None,
             held: None,
+            trail: Trail::of(&self.queue, &item, &options.evidence).await,
         };
-        let retry = self.options.borrow().retry.clone();
-        let settlement = item.settle(&attempted.outcomes, now, &retry, 0.5);
+        let settlement = item.settle(&attempted.outcomes, now, &options.retry, 0.5);
         async {
             let notifier = Notifier { world: &self.world, queue: &self.queue, options: &self.options };
             let born = notifier.notices(&item, &attempted, &settlement, now).await;
             let notices = born.len();
             let claimed = claim.clone();
-            let settled = self.queue.settle(claimed, &settlement, attempted.record, born).await;
+            let evidence = evidence::draft(&item, &mut attempted, &settlement, &options.evidence, now);
+            let tried = Tried { record: attempted.record, evidence };
+            let settled = self.queue.settle(claimed, &settlement, tried, born).await;
             match &settled {
                 Ok(()) => info!(notices, reason, "given up by an operator"),
                 // Due as before, or at the end of this short lease.

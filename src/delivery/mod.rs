@@ -7,6 +7,7 @@
 
 pub mod attempt;
 pub mod conversation;
+pub mod evidence;
 pub mod explain;
 mod frozen;
 pub mod gather;
@@ -33,6 +34,7 @@ use tokio::sync::watch;
 use tokio_util::task::TaskTracker;
 
 use self::conversation::Conversation;
+use self::evidence::EvidenceOptions;
 use self::gather::Gather;
 use self::limits::DestinationLimit;
 use self::plain::PlainHosts;
@@ -74,6 +76,8 @@ pub struct Options {
     pub dane_with_sts: DaneWithSts,
     /// `[[policy.override]]`
     pub overrides: Vec<Override>,
+    /// `[evidence]`
+    pub evidence: EvidenceOptions,
 }
 
 /// What every attempt needs.

@@ -3,6 +3,7 @@
 //! Never lets an item go without the bounce that a failure calls for (invariant I2), and never judges
 //! an attempt as the last that did not begin as one. Called by `run`, in a task per claim.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use jiff::{SignedDuration, Timestamp};
@@ -10,13 +11,14 @@ use tokio::time::{MissedTickBehavior, interval, sleep};
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, error, info, warn};
 
+use super::evidence::{self, Trail};
 use super::frozen::Frozen;
 use super::run::Turn;
 use super::traffic::Held;
 use super::{Delivery, attempt};
 use crate::queue::retry::after;
 use crate::queue::{QueueItem, RetryOptions, Settled, Settlement};
-use crate::store::{Claim, QueueError};
+use crate::store::{Claim, QueueError, Tried};
 
 /// A claim is ours for this long; lengthened while an attempt runs.
 pub(super) const LEASE: Duration = Duration::from_secs(900);
@@ -40,7 +42,7 @@ impl Delivery {
         }
         let item = claim.item.clone();
         let started = self.now();
-        let attempted = match self.frozen(&item, started) {
+        let mut attempted = match self.frozen(&item, started) {
             // Since it got its place.
             Some(Frozen::Waits(until)) => {
                 debug!(%until, "the destination is frozen");
@@ -50,7 +52,9 @@ impl Delivery {
                 return;
             }
             Some(Frozen::Told(failure)) => {
-                let mut told = attempt::not_tried(&item, started, failure);
+                let options = Arc::clone(&self.options.borrow());
+                let trail = Trail::of(&self.queue, &item, &options.evidence).await;
+                let mut told = attempt::not_tried(&item, started, failure, trail);
                 "frozen".clone_into(&mut told.record.rule);
                 told
             }
@@ -82,10 +86,11 @@ impl Delivery {
         }
         let born = self.notices(&item, &attempted, &settlement, now).await;
         log_settled(&settlement, &attempted, born.len());
+        let evidence = evidence::draft(&item, &mut attempted, &settlement, &options.evidence, now);
+        let tried = Tried { record: attempted.record, evidence };
         let mut told = false;
         loop {
-            let settled =
-                self.queue.settle(claim.clone(), &settlement, attempted.record.clone(), born.clone()).await;
+            let settled = self.queue.settle(claim.clone(), &settlement, tried.clone(), born.clone()).await;
             match settled {
                 Ok(()) if told => info!("attempt recorded after all"),
                 Ok(()) => {}

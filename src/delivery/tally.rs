@@ -155,6 +155,7 @@ mod tests {
     /// A session in which the host showed this certificate, untrusted under PKIX.
     fn showed(certificate: &[u8]) -> TlsSeen {
         TlsSeen::Established(TlsFacts {
+            group: None,
             version: "TLSv1.3",
             cipher: String::new(),
             sni: domain("host.example.net"),

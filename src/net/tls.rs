@@ -46,6 +46,8 @@ pub struct TlsFacts {
     pub version: &'static str,
     /// IANA name, e.g. `TLS13_AES_256_GCM_SHA384`.
     pub cipher: String,
+    /// The key exchange group, e.g. `X25519MLKEM768`.
+    pub group: Option<&'static str>,
     /// The name given in SNI.
     pub sni: Domain,
     /// The name held against the certificate under PKIX.
@@ -90,6 +92,7 @@ impl TlsFacts {
         Self {
             version: "",
             cipher: String::new(),
+            group: None,
             sni: plan.sni.clone(),
             name: plan.name.clone(),
             pkix,
@@ -262,6 +265,7 @@ impl ClientTls {
         let facts = TlsFacts {
             version: version(session.protocol_version()),
             cipher: cipher(session.negotiated_cipher_suite()),
+            group: session.negotiated_key_exchange_group().and_then(|group| group.name().as_str()),
             sni: sni.clone(),
             name: name.clone(),
             pkix: pkix::judge(chain, &reference, &self.roots, at),

@@ -195,6 +195,9 @@ pub struct TlsEvidence {
     pub issuer: Option<String>,
     /// `valid`, or why the chain is not, under PKIX for the MX host name.
     pub pkix: String,
+    /// Resumed from an earlier handshake, in which the chain was shown.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub resumed: bool,
     /// The name in the certificate that covers it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub name_matched: Option<String>,

@@ -7,7 +7,7 @@
 use std::collections::BTreeSet;
 use std::fs::{self, File, TryLockError};
 use std::io;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use jiff::Timestamp;
@@ -246,10 +246,13 @@ fn recover(
         None => Some("it is not known how the queue was closed".to_owned()),
     };
     let doubt = doubt.or_else(|| (!index_dir.exists()).then(|| "it was missing".to_owned()));
+    let opening = Opening::new(dir, ground.disk.as_ref());
+    let doubt =
+        doubt.or_else(|| opening.is_there().then(|| "the last start ended while it opened it".to_owned()));
     let mut strays = BTreeSet::new();
     let reason = match doubt {
         Some(reason) => reason,
-        None => match from_index(&index_dir, files, nonce, log, &mut strays) {
+        None => match opening.during(|| from_index(&index_dir, files, nonce, log, &mut strays)) {
             Ok((table, replayed, index)) => {
                 if !clean {
                     repaired.push(format!(
@@ -277,6 +280,7 @@ fn recover(
         ));
     }
     index::remove(&index_dir).map_err(|error| storage("cannot remove", &index_dir, &error))?;
+    opening.end();
     if !files.is_empty() || marker.is_some() {
         let items = table.len();
         repaired.push(format!("the queue index was rebuilt from the journal ({reason}): {items} items"));
@@ -288,6 +292,38 @@ fn recover(
         repaired.push(format!("there is no queue index until the next start: {error}"));
     });
     Ok((table, replayed, index.ok()))
+}
+
+/// A file that is there while the index is opened. Damaged files may not only make sled panic, which is
+/// caught, but end the process; then the next start does not try them again.
+struct Opening<'a> {
+    path: PathBuf,
+    disk: &'a dyn Disk,
+}
+
+impl<'a> Opening<'a> {
+    fn new(dir: &Path, disk: &'a dyn Disk) -> Self {
+        Self { path: dir.join("opening-index"), disk }
+    }
+
+    fn is_there(&self) -> bool {
+        self.path.exists()
+    }
+
+    /// Not synced: after a power cut the index is not trusted anyway. Without it the index is opened
+    /// all the same, e.g. on a full disk.
+    fn during<T>(&self, open: impl FnOnce() -> T) -> T {
+        let _ = self.disk.create(&self.path);
+        let opened = open();
+        self.end();
+        opened
+    }
+
+    fn end(&self) {
+        if self.is_there() {
+            let _ = self.disk.remove(&self.path);
+        }
+    }
 }
 
 /// Writes what the evidence log lacks; what cannot be written is tried again by the keeper.

@@ -165,6 +165,7 @@ impl Delivery {
             TlsRequest::Required => judge::under_requiretls(failure, &end),
             TlsRequest::None | TlsRequest::NotRequired => failure,
         };
+        walk.trail.failed(host, plan, Some(&conversation), &failure.text);
         walk.failures.push((None, failure));
         let by_tls = matches!(end, SessionEnd::Tls(_)) || matches!(conversation.seen, TlsSeen::Failed(_));
         Err(if by_tls { Opening::Tls } else { Opening::Host })
@@ -203,5 +204,6 @@ fn not_connected(
     begin_record(walk, host, plan, address);
     let text = format!("connection to {address} failed: {error}");
     debug!(mx = host, %address, %error, "connection failed");
+    walk.trail.failed(host, plan, None, &text);
     walk.failures.push((None, judge::dial_failure(&text, host)));
 }

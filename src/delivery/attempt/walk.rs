@@ -11,6 +11,7 @@ use tokio::time::Instant;
 
 use super::super::Options;
 use super::super::conversation::Conversation;
+use super::super::evidence::Trail;
 use super::super::judge::{self, Judgement};
 use super::super::pace::Signal;
 use super::super::run::Turn;
@@ -40,6 +41,8 @@ pub struct Attempted {
     pub throttled: Option<String>,
     /// No host was tried, since they are left alone for now: `outcomes` need not be settled.
     pub held: Option<Held>,
+    /// For the evidence.
+    pub trail: Trail,
 }
 
 /// The state of one walk.
@@ -71,6 +74,7 @@ pub(super) struct Walk<'a> {
     pub(super) turn: &'a Turn,
     /// Hosts that were left alone.
     pub(super) held: Option<Held>,
+    pub(super) trail: Trail,
 }
 
 impl Walk<'_> {
@@ -111,6 +115,7 @@ impl Walk<'_> {
 
     /// Takes a judgement in; returns whom to try again in the same session.
     pub(super) fn apply(&mut self, judgement: Judgement, offers_dsn: bool) -> Vec<usize> {
+        self.trail.took(judgement.outcomes.iter().map(|(index, _)| *index));
         for (index, outcome) in judgement.outcomes {
             if matches!(outcome, Outcome::Delivered(_)) && !offers_dsn {
                 self.relayed.push(index);
@@ -180,6 +185,7 @@ impl Walk<'_> {
             signal: self.signal,
             throttled: self.throttled,
             held,
+            trail: self.trail,
         }
     }
 }
@@ -216,7 +222,12 @@ pub(super) fn empty_record(at: Timestamp) -> AttemptRecord {
 }
 
 /// An attempt that ended before any host was reached: routing or policy lookup failed.
-pub(in crate::delivery) fn not_tried(item: &QueueItem, now: Timestamp, failure: Failure) -> Attempted {
+pub(in crate::delivery) fn not_tried(
+    item: &QueueItem,
+    now: Timestamp,
+    failure: Failure,
+    trail: Trail,
+) -> Attempted {
     let outcome = |failure: &Failure| match failure.permanence {
         Permanence::Transient => Outcome::Deferred(failure.clone()),
         Permanence::Permanent => Outcome::Failed(failure.clone()),
@@ -226,7 +237,8 @@ pub(in crate::delivery) fn not_tried(item: &QueueItem, now: Timestamp, failure: 
     let mut record = empty_record(now);
     record.rule = failure.rule.clone().unwrap_or_else(|| "routing".to_owned());
     record.result = summary(&outcomes);
-    Attempted { outcomes, relayed: Vec::new(), record, signal: Signal::None, throttled: None, held: None }
+    let (signal, throttled, held) = (Signal::None, None, None);
+    Attempted { outcomes, relayed: Vec::new(), record, signal, throttled, held, trail }
 }
 
 /// Our own trouble (RFC 3463 X.3.0).

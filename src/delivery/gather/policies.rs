@@ -66,7 +66,7 @@ impl Gather {
         let trouble = entry.as_ref().and_then(|entry| entry.trouble.clone());
         Ok(match (fetched, assessment.standing) {
             (Some(Fetched::Policy(policy, id)), _) => {
-                StsState { policy: Some(policy), id: Some(id), trouble: None }
+                StsState { policy: Some(policy), id: Some(id), fetched_at: Some(now), trouble: None }
             }
             // RFC 8461 §5.1: the fetch failed; what is held applies, or else there is no policy.
             (Some(Fetched::Trouble(trouble)), Standing::Policy(held))
@@ -122,7 +122,7 @@ impl Gather {
         };
         match fetched {
             Some(Fetched::Policy(policy, id)) => {
-                StsState { policy: Some(policy), id: Some(id), trouble: None }
+                StsState { policy: Some(policy), id: Some(id), fetched_at: Some(now), trouble: None }
             }
             Some(Fetched::Trouble(trouble)) => {
                 StsState { trouble: Some(trouble), ..live.map(StsState::holding).unwrap_or_default() }
@@ -174,7 +174,12 @@ impl Gather {
 
 impl StsState {
     fn holding(held: &freshness::HeldPolicy) -> Self {
-        Self { policy: Some(Arc::new(held.policy.clone())), id: Some(held.id.clone()), trouble: None }
+        Self {
+            policy: Some(Arc::new(held.policy.clone())),
+            id: Some(held.id.clone()),
+            fetched_at: Some(held.fetched_at),
+            trouble: None,
+        }
     }
 }
 

@@ -318,6 +318,7 @@ async fn a_tlsa_mismatch_is_not_rescued_by_pkix() {
 #[test]
 fn facts_without_a_certificate_prove_nothing() {
     let facts = TlsFacts {
+        group: None,
         version: "TLSv1.3",
         cipher: String::new(),
         sni: domain(NAME),

@@ -70,6 +70,20 @@ async fn a_torn_end_is_cut_off_at_every_octet() {
     }
 }
 
+#[tokio::test]
+async fn an_index_that_ended_the_process_is_not_opened_again() {
+    let dir = tempfile::tempdir().unwrap();
+    let all = fill(dir.path(), 3).await;
+    fs::write(dir.path().join("queue/opening-index"), "").unwrap();
+    let (queue, repaired) = open(dir.path());
+    assert_eq!(queue_ids(&queue).await, all);
+    let told = |note: &String| note.contains("rebuilt") && note.contains("ended while it opened it");
+    assert!(repaired.iter().any(told), "{repaired:?}");
+    queue.close().await;
+    let (queue, repaired) = open(dir.path());
+    assert_eq!((queue_ids(&queue).await, repaired), (all, vec![]));
+}
+
 fn nonce(bytes: &[u8]) -> frame::Nonce {
     frame::Header::parse(bytes).unwrap().nonce
 }
