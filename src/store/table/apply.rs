@@ -12,8 +12,9 @@ use super::slot::{DOOMED, FRESH, HELD, IN_FILE, INDEXED, MARKED, Packed, Slot, T
 use super::{FRESH_OVERHEAD, Fresh, Table};
 use crate::queue::{ItemId, QueueId};
 
-/// Fresh contents kept for their first attempt; beyond it they are read from the journal.
-const FRESH_BYTES_MAX: usize = 64 << 20;
+/// Fresh contents kept for their first attempt; beyond it they are read from the journal, where they have
+/// just been written. Three thousand of 10 KB: more of them wait only where delivery does not keep up.
+const FRESH_BYTES_MAX: usize = 32 << 20;
 
 impl Table {
     /// Takes in a change that is durable at `at`; `body` is the content if it may stay in memory.

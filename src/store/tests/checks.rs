@@ -179,7 +179,7 @@ async fn an_index_that_disagrees_is_found() {
     store(one.path()).await;
     sim::copy(one.path(), other.path());
     let (queue, _) = open(other.path());
-    queue.admin(&Filter::default(), AdminAction::Retry, at(7)).await.unwrap();
+    queue.admin(&Filter::default(), AdminAction::Hold, at(7)).await.unwrap();
     queue.close().await;
     // Of the same journal, and not of its present end.
     fs::remove_dir_all(one.path().join("queue/index")).unwrap();
