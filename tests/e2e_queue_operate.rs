@@ -115,6 +115,8 @@ async fn a_frozen_destination_gets_nothing_until_it_is_thawed() {
     let listed = world.daemon.json(&["queue", "list", "--state", "frozen"]).await;
     assert_eq!(items(&listed), [format!("{id}.0"), format!("{second}.0")]);
     assert!(listed.iter().all(|item| item["frozen"] == true && item["attempts"] == 0), "{listed:?}");
+    let waits = listed[0]["waits"].as_str().expect("a sentence");
+    assert!(waits.contains("stopped deliveries to one.test: moving house"), "{waits}");
     assert!(world.daemon.ask(&["queue", "list"]).await.contains("frozen"));
     let stats = world.daemon.json(&["queue", "stats"]).await.remove(0);
     assert_eq!(

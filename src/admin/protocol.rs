@@ -19,7 +19,7 @@ use crate::store;
 use crate::sts::CachedPolicy;
 pub use queue::{
     ActCursor, DestinationTotal, EntryRecipient, EntryState, FrozenTotal, QueueAction, QueueEntry,
-    QueueFilter, QueueState, QueueTotals,
+    QueueFilter, QueueState, QueueTotals, TlsAsk,
 };
 
 /// Raised whenever an older side could misunderstand.

@@ -112,7 +112,7 @@ impl Transfer {
             }
             TransferRequest::Begin { message } => {
                 message.check()?;
-                let plan = self.moves.plan(&self.queue, &message);
+                let plan = self.moves.plan(&self.queue, &message, self.clock.now());
                 if plan.wanted.is_empty() {
                     let (id, plan) = self
                         .moves

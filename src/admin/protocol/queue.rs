@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
-use crate::mail::Destination;
+use crate::mail::{Destination, TlsRequest};
 use crate::queue::{AttemptRecord, ItemId, QueueId, RecipientState};
 use crate::store;
 
@@ -96,6 +96,9 @@ pub struct QueueEntry {
     pub waits: Option<String>,
     /// Our own report mail.
     pub is_report: bool,
+    /// What the message itself asks of TLS (RFC 8689); absent when policies decide.
+    #[serde(default)]
+    pub asks: Option<TlsAsk>,
     /// Its destination is frozen.
     #[serde(default)]
     pub frozen: bool,
@@ -113,6 +116,16 @@ pub enum EntryState {
     Deferred,
     /// Stopped by an operator.
     Held,
+}
+
+/// What a message asks of TLS.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum TlsAsk {
+    /// `REQUIRETLS` (RFC 8689 §4.2.1).
+    Requiretls,
+    /// `TLS-Required: No` (RFC 8689 §4.2.2).
+    TlsRequiredNo,
 }
 
 /// One recipient of an item.
@@ -162,6 +175,11 @@ impl QueueEntry {
             next_attempt: entry.next_attempt,
             waits: None,
             is_report: item.is_report,
+            asks: match item.envelope.tls {
+                TlsRequest::None => None,
+                TlsRequest::Required => Some(TlsAsk::Requiretls),
+                TlsRequest::NotRequired => Some(TlsAsk::TlsRequiredNo),
+            },
             frozen: false,
             history: item.history.iter().skip(skip).cloned().collect(),
         }

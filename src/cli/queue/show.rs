@@ -8,7 +8,7 @@ use super::list::{due, sender_name, state_name};
 use super::which::Id;
 use super::{Range, pages};
 use crate::admin::client::Client;
-use crate::admin::protocol::QueueEntry;
+use crate::admin::protocol::{QueueEntry, TlsAsk};
 use crate::net::{Clock as _, SystemClock};
 
 pub(super) fn show(daemon: &mut Client, id: Id, as_json: bool) -> Result<Exit, Failure> {
@@ -51,6 +51,9 @@ fn describe(entry: &QueueEntry, now: Timestamp) -> Vec<String> {
             None => "  next try  when released".to_owned(),
         },
     ];
+    if let Some(asks) = entry.asks {
+        lines.extend(wrap("  asks      ", words(asks)));
+    }
     if let Some(waits) = &entry.waits {
         lines.extend(wrap("  waits     ", waits));
     }
@@ -75,6 +78,13 @@ fn describe(entry: &QueueEntry, now: Timestamp) -> Vec<String> {
         lines.push("  attempt   none yet".to_owned());
     }
     lines
+}
+
+fn words(asks: TlsAsk) -> &'static str {
+    match asks {
+        TlsAsk::Requiretls => "REQUIRETLS: goes only over verified TLS to hosts that offer REQUIRETLS",
+        TlsAsk::TlsRequiredNo => "TLS-Required: No: goes whether TLS can be verified or not",
+    }
 }
 
 #[cfg(test)]
@@ -103,6 +113,7 @@ mod tests {
             next_attempt: "2026-01-10T12:20:00Z".parse().ok(),
             waits: None,
             is_report: false,
+            asks: Some(TlsAsk::Requiretls),
             frozen: false,
             history: vec![AttemptRecord {
                 at,
