@@ -31,6 +31,7 @@ use crate::admin::{self, AdminHandles};
 use crate::config::{ConfigError, Doors, Loaded, Settings, Sources, doors};
 use crate::delivery::explain::Explainer;
 use crate::delivery::gather::Gather;
+use crate::delivery::giveup::GiveUp;
 use crate::delivery::{self, Delivery};
 use crate::mail::Domain;
 use crate::net::https::ReqwestHttps;
@@ -189,6 +190,11 @@ impl Daemon {
             traffic: deliverer.traffic(),
             clock: Arc::clone(&world.clock),
             queue: storage.queue.clone(),
+            giving_up: GiveUp {
+                world: world.clone(),
+                queue: storage.queue.clone(),
+                options: receivers.delivery.clone(),
+            },
             policies: storage.policies.clone(),
             gather: gatherer.clone(),
             reports: storage.reports.clone(),

@@ -109,6 +109,27 @@ async fn where_no_host_offers_it_the_message_bounces_with_its_code_and_its_words
 }
 
 #[tokio::test]
+async fn an_operator_sees_what_a_waiting_message_asks_of_tls() {
+    let world = world(1, &[], "").await;
+    world.farm.hosts[0].adjust(|mx| {
+        mx.extensions.push("REQUIRETLS".to_owned());
+        mx.replies.push(("RCPT".to_owned(), "451 4.3.0 later".to_owned()));
+    });
+    let header = |header: &str| format!("{header}{}", message("one"));
+    for (from, content, asks, words) in [
+        (FROM, message("one"), Value::from("requiretls"), "REQUIRETLS: goes only over verified TLS"),
+        ("<a@home.test>", header("TLS-Required: No\r\n"), "tls-required-no".into(), "TLS-Required: No: goes"),
+        ("<a@home.test>", message("one"), Value::Null, ""),
+    ] {
+        let id = submit(&world, from, "b@home.test", &content).await;
+        let items = world.deferred(&id).await;
+        assert_eq!(items[0]["asks"], asks);
+        let said = world.daemon.ask(&["queue", "show", &id]).await;
+        assert!(said.contains(words) && said.contains("  asks ") != words.is_empty(), "{said}");
+    }
+}
+
+#[tokio::test]
 async fn a_bounce_of_a_protected_message_is_protected_where_that_is_possible() {
     let world = world(2, &[], "").await;
     world.farm.hosts[0].behave(offering(&world, "mx.home.test", Kind::Good));

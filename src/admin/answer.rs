@@ -5,18 +5,17 @@ use std::sync::Arc;
 use tracing::info;
 
 use super::protocol::evidence::EvidenceAnswer;
-use super::protocol::{
-    Answer, PAGE_MAX, QueueAction, QueueEntry, QueueFilter, QueueTotals, Request, SentLine,
-};
+use super::protocol::{Answer, PAGE_MAX, Request, SentLine};
 use super::transfer::Transfer;
 use crate::delivery::Traffic;
 use crate::delivery::explain::Explainer;
 use crate::delivery::explain::facts::LocalFacts;
 use crate::delivery::gather::Gather;
+use crate::delivery::giveup::GiveUp;
 use crate::mail::Domain;
 use crate::net::Clock;
 use crate::reporting::{Reporting, SendOutcome};
-use crate::store::{self, Filter, Policies, Queue, Reports};
+use crate::store::{Policies, Queue, Reports};
 
 /// Everything the command line may look at or change.
 #[derive(Clone)]
@@ -25,6 +24,8 @@ pub struct AdminHandles {
     pub clock: Arc<dyn Clock>,
     /// The queue.
     pub queue: Queue,
+    /// Bounces items of it.
+    pub giving_up: GiveUp,
     /// Cached MTA-STS policies.
     pub policies: Policies,
     /// Refreshes and forgets them.
@@ -45,11 +46,17 @@ impl AdminHandles {
     /// Does what is asked.
     pub(super) async fn answer(&self, request: Request) -> Answer {
         match request {
-            Request::QueueList { filter, cursor, history } => self.queue_page(&filter, cursor, history).await,
-            Request::QueueStats => {
-                Answer::QueueTotals(QueueTotals::new(&self.queue.stats(), &self.queue.health()))
+            Request::QueueList { filter, cursor, history, max } => {
+                self.queue_page(&filter, cursor, history, max).await
             }
-            Request::QueueAct { filter, action } => self.queue_act(&filter, action).await,
+            Request::QueueStats { destinations } => self.queue_totals(destinations).await,
+            Request::QueueAct { filter, action, reason, cursor, dry_run } => {
+                self.queue_act(&filter, action, reason.as_deref(), cursor, dry_run).await
+            }
+            Request::QueueFreeze { destination, reason, until } => {
+                self.queue_freeze(destination, reason, until).await
+            }
+            Request::QueueThaw { destination } => self.queue_thaw(&destination).await,
             Request::PolicyShow { domain } => match self.policies.get(&domain) {
                 Some(entry) => {
                     let local = self.local_rule(&domain);
@@ -145,53 +152,6 @@ impl AdminHandles {
                         .collect(),
                 }
             }
-        }
-    }
-
-    async fn queue_page(
-        &self,
-        filter: &QueueFilter,
-        cursor: Option<crate::queue::ItemId>,
-        history: bool,
-    ) -> Answer {
-        let filter = match Filter::try_from(filter) {
-            Ok(filter) => filter,
-            Err(text) => return Answer::Failed { text },
-        };
-        match self.queue.list(&filter, cursor, PAGE_MAX).await {
-            Ok(page) => Answer::QueuePage {
-                entries: page.entries.iter().map(|entry| self.entry(entry, history)).collect(),
-                cursor: page.cursor,
-            },
-            Err(error) => Answer::Failed { text: error.to_string() },
-        }
-    }
-
-    /// An entry as listed, with what keeps it waiting beside its schedule.
-    fn entry(&self, entry: &store::Entry, history: bool) -> QueueEntry {
-        let held = self.traffic.held(&entry.item.destination, self.clock.now());
-        // Whose own schedule is later waits for nothing else.
-        let waits = held.filter(|held| entry.next_attempt.is_some_and(|at| at <= held.until));
-        let waits = waits.map(|held| held.text);
-        QueueEntry { waits, ..QueueEntry::new(entry, history) }
-    }
-
-    async fn queue_act(&self, filter: &QueueFilter, action: QueueAction) -> Answer {
-        let store_filter = match Filter::try_from(filter) {
-            Ok(filter) => filter,
-            Err(text) => return Answer::Failed { text },
-        };
-        // Before the items are due, so that the first of them finds nothing held against its hosts.
-        if matches!(action, QueueAction::Retry | QueueAction::Release) {
-            self.traffic.clear();
-        }
-        match self.queue.admin(&store_filter, action.into(), self.clock.now()).await {
-            Ok(count) => {
-                info!(?action, ?filter, count, "queue changed by an operator");
-                Answer::Changed { count }
-            }
-            Err(crate::store::QueueError::Unknown(_)) => Answer::Changed { count: 0 },
-            Err(error) => Answer::Failed { text: error.to_string() },
         }
     }
 }

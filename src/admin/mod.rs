@@ -7,6 +7,7 @@
 mod answer;
 pub mod client;
 pub mod protocol;
+mod queue;
 mod serve;
 mod socket;
 pub mod transfer;

@@ -5,6 +5,7 @@
 //! with an error that says so. Pure.
 
 pub mod evidence;
+mod queue;
 pub mod transfer;
 
 use jiff::Timestamp;
@@ -13,12 +14,16 @@ use serde::{Deserialize, Serialize};
 
 use crate::delivery::explain::facts::{Explanation, LocalFacts};
 use crate::mail::{Destination, Domain};
-use crate::queue::{AttemptRecord, ItemId, QueueId, RecipientState};
+use crate::queue::ItemId;
 use crate::store;
 use crate::sts::CachedPolicy;
+pub use queue::{
+    ActCursor, DestinationTotal, EntryRecipient, EntryState, FrozenTotal, QueueAction, QueueEntry,
+    QueueFilter, QueueState, QueueTotals, TlsAsk,
+};
 
 /// Raised whenever an older side could misunderstand.
-pub const VERSION: u32 = 1;
+pub const VERSION: u32 = 2;
 /// Octets of a request line at most; an imported message with all its recipients is the largest.
 pub const REQUEST_BYTES_MAX: usize = 16 << 20;
 /// Octets of an answer line at most; a day's report of one domain is the largest.
@@ -48,15 +53,41 @@ pub enum Request {
         cursor: Option<ItemId>,
         /// With every attempt, not only the last one.
         history: bool,
+        /// Entries of the page at most, below [`PAGE_MAX`].
+        #[serde(default)]
+        max: Option<usize>,
     },
     /// Totals.
-    QueueStats,
-    /// Changes queue items.
+    QueueStats {
+        /// So many destinations, those with most items.
+        destinations: usize,
+    },
+    /// Changes queue items, for a moment; the answer tells where to go on.
     QueueAct {
         /// Which.
         filter: QueueFilter,
         /// How.
         action: QueueAction,
+        /// For the senders of what is bounced.
+        reason: Option<String>,
+        /// From the answer before.
+        cursor: Option<ActCursor>,
+        /// Only counts.
+        dry_run: bool,
+    },
+    /// Stops deliveries to a destination.
+    QueueFreeze {
+        /// Which.
+        destination: Destination,
+        /// Why.
+        reason: Option<String>,
+        /// Ends by itself then.
+        until: Option<Timestamp>,
+    },
+    /// Lets deliveries to a destination go on.
+    QueueThaw {
+        /// Which.
+        destination: Destination,
     },
     /// One cached policy.
     PolicyShow {
@@ -121,44 +152,6 @@ pub enum Request {
     },
 }
 
-/// Which queue items; all conditions must hold. An empty filter is all items.
-#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
-pub struct QueueFilter {
-    /// The items of this message.
-    pub id: Option<QueueId>,
-    /// This item.
-    pub item: Option<ItemId>,
-    /// Of this sender, without brackets; empty for the null sender.
-    pub sender: Option<String>,
-    /// To this domain or address literal.
-    pub recipient_domain: Option<String>,
-}
-
-/// What can be done to queue items.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum QueueAction {
-    /// Due now.
-    Retry,
-    /// Not tried until released.
-    Hold,
-    /// Undo a hold; due now.
-    Release,
-    /// Removed without a bounce.
-    Delete,
-}
-
-impl From<QueueAction> for store::AdminAction {
-    fn from(action: QueueAction) -> Self {
-        match action {
-            QueueAction::Retry => Self::Retry,
-            QueueAction::Hold => Self::Hold,
-            QueueAction::Release => Self::Release,
-            QueueAction::Delete => Self::Delete,
-        }
-    }
-}
-
 /// What comes back.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "answer", rename_all = "kebab-case")]
@@ -171,11 +164,22 @@ pub enum Answer {
         cursor: Option<ItemId>,
     },
     /// Totals of the queue.
-    QueueTotals(QueueTotals),
-    /// So many items were changed, or none was there.
+    QueueTotals(Box<QueueTotals>),
+    /// So many things were changed, or none was there.
     Changed {
-        /// Items.
+        /// Things.
         count: u64,
+    },
+    /// So far an operation on queue items went.
+    Acted {
+        /// Items changed with this request.
+        count: u64,
+        /// Items that stayed as they are, being in an attempt.
+        left: u64,
+        /// To go on; absent at the end.
+        cursor: Option<ActCursor>,
+        /// Why it ended early.
+        trouble: Option<String>,
     },
     /// A page of policies, or the one asked for.
     Policies {
@@ -230,155 +234,6 @@ pub enum Answer {
     },
 }
 
-/// A queue item as listed.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct QueueEntry {
-    /// Its name.
-    pub id: ItemId,
-    /// `active`, `deferred` or `held`.
-    pub state: EntryState,
-    /// Reverse-path without brackets; empty for the null sender.
-    pub sender: String,
-    /// Where all its recipients are.
-    pub destination: String,
-    /// Its recipients.
-    pub recipients: Vec<EntryRecipient>,
-    /// When the message was accepted.
-    pub received_at: Timestamp,
-    /// Octets.
-    pub size: u64,
-    /// So far.
-    pub attempts: u32,
-    /// Absent when held.
-    pub next_attempt: Option<Timestamp>,
-    /// What its destination waits for beside the schedule, one sentence.
-    #[serde(default)]
-    pub waits: Option<String>,
-    /// Our own report mail.
-    pub is_report: bool,
-    /// The attempts asked for, oldest first: all kept ones, or the last one.
-    pub history: Vec<AttemptRecord>,
-}
-
-/// How an item stands.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum EntryState {
-    /// Waiting for its first attempt or in one.
-    Active,
-    /// Waiting for another attempt.
-    Deferred,
-    /// Stopped by an operator.
-    Held,
-}
-
-/// One recipient of an item.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct EntryRecipient {
-    /// Its mailbox.
-    pub address: String,
-    /// `pending`, `delivered` or `failed`.
-    pub state: String,
-    /// The last reply or failure.
-    pub last: Option<String>,
-}
-
-impl QueueEntry {
-    /// The listed form of an entry.
-    pub fn new(entry: &store::Entry, whole_history: bool) -> Self {
-        let item = &entry.item;
-        let recipients = item
-            .recipients
-            .iter()
-            .filter_map(|status| {
-                let recipient = item.envelope.recipients.get(status.index)?;
-                let (state, last) = match &status.state {
-                    RecipientState::Pending(failure) => {
-                        ("pending", failure.as_ref().map(|failure| failure.text.clone()))
-                    }
-                    RecipientState::Delivered(reply) => ("delivered", Some(reply.to_string())),
-                    RecipientState::Failed(failure) => ("failed", Some(failure.text.clone())),
-                };
-                Some(EntryRecipient { address: recipient.path.to_string(), state: state.to_owned(), last })
-            })
-            .collect();
-        let skip = if whole_history { 0 } else { item.history.len().saturating_sub(1) };
-        Self {
-            id: item.id,
-            state: match entry.state {
-                store::EntryState::Active => EntryState::Active,
-                store::EntryState::Deferred => EntryState::Deferred,
-                store::EntryState::Held => EntryState::Held,
-            },
-            sender: item.envelope.reverse_path.mailbox().map(ToString::to_string).unwrap_or_default(),
-            destination: item.destination.to_string(),
-            recipients,
-            received_at: item.received_at,
-            size: item.size,
-            attempts: item.attempts,
-            next_attempt: entry.next_attempt,
-            waits: None,
-            is_report: item.is_report,
-            history: item.history.iter().skip(skip).cloned().collect(),
-        }
-    }
-}
-
-/// Totals of the queue.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct QueueTotals {
-    /// Items waiting for their first attempt or in one.
-    pub active: u64,
-    /// Items waiting for another attempt.
-    pub deferred: u64,
-    /// Items held.
-    pub held: u64,
-    /// Octets on disk.
-    pub bytes: u64,
-    /// When the oldest message was received.
-    pub oldest: Option<Timestamp>,
-    /// Items per destination, most first.
-    pub destinations: Vec<DestinationTotal>,
-    /// `fine`, or why no message is accepted.
-    pub health: String,
-}
-
-/// Items of one destination.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct DestinationTotal {
-    /// A domain or an address literal.
-    pub destination: String,
-    /// Items.
-    pub items: u64,
-}
-
-impl QueueTotals {
-    /// The form for the socket.
-    pub fn new(stats: &store::Stats, health: &store::Health) -> Self {
-        Self {
-            active: stats.active,
-            deferred: stats.deferred,
-            held: stats.held,
-            bytes: stats.bytes,
-            oldest: stats.oldest,
-            destinations: stats
-                .destinations
-                .iter()
-                .map(|(destination, items)| DestinationTotal {
-                    destination: destination.to_string(),
-                    items: *items,
-                })
-                .collect(),
-            health: match health {
-                store::Health::Fine => "fine".to_owned(),
-                store::Health::Full(text) => format!("disk full: {text}"),
-                store::Health::ReadOnly(text) => format!("disk read-only: {text}"),
-                store::Health::Failed(text) => format!("storage failed: {text}"),
-            },
-        }
-    }
-}
-
 /// One report at one target, as sent by `report send`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct SentLine {
@@ -392,19 +247,6 @@ pub struct SentLine {
     pub text: String,
 }
 
-impl TryFrom<&QueueFilter> for store::Filter {
-    type Error = String;
-
-    fn try_from(filter: &QueueFilter) -> Result<Self, String> {
-        let recipient_domain = filter
-            .recipient_domain
-            .as_deref()
-            .map(|text| Destination::parse(text).map_err(|error| format!("{text:?}: {error}")))
-            .transpose()?;
-        Ok(Self { id: filter.id, item: filter.item, sender: filter.sender.clone(), recipient_domain })
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -415,6 +257,7 @@ mod tests {
             filter: QueueFilter { sender: Some("a\nb@c.example".to_owned()), ..QueueFilter::default() },
             cursor: "1-00000005.2".parse().ok(),
             history: true,
+            max: None,
         };
         let line = serde_json::to_string(&Call { version: VERSION, request: request.clone() }).unwrap();
         assert!(!line.contains('\n') && line.contains("\"do\":\"queue-list\""), "{line}");

@@ -128,7 +128,7 @@ mod tests {
         let (ours, theirs) = UnixStream::pair().unwrap();
         let server = converse(theirs, |request| async move {
             match request {
-                Request::QueueStats => Answer::Changed { count: 7 },
+                Request::QueueStats { .. } => Answer::Changed { count: 7 },
                 other => refuse(&format!("{other:?}")),
             }
         });
@@ -147,7 +147,7 @@ mod tests {
 
     #[tokio::test]
     async fn several_requests_are_answered_in_turn() {
-        let line = b"{\"version\":1,\"do\":\"queue-stats\"}\n".repeat(3);
+        let line = b"{\"version\":2,\"do\":\"queue-stats\",\"destinations\":9}\n".repeat(3);
         assert_eq!(say(&line).await, vec![Answer::Changed { count: 7 }; 3]);
     }
 
@@ -155,10 +155,14 @@ mod tests {
     async fn what_is_not_understood_is_refused_in_words() {
         for (line, word) in [
             (&b"hello\n"[..], "not a request"),
-            (b"{\"version\":2,\"do\":\"queue-stats\"}\n", "use the same release"),
-            (b"{\"version\":1,\"do\":\"fly\"}\n", "not a request"),
+            (b"{\"version\":1,\"do\":\"queue-stats\"}\n", "use the same release"),
+            (
+                b"{\"version\":2,\"do\":\"queue-list\",\"filter\":{\"sander\":\"a\"},\"history\":true}\n",
+                "sander",
+            ),
+            (b"{\"version\":2,\"do\":\"fly\"}\n", "not a request"),
             (b"\xff\xfe\n", "not a request"),
-            (b"{\"version\":1", "too long"),
+            (b"{\"version\":2", "too long"),
         ] {
             match say(line).await.as_slice() {
                 [Answer::Failed { text }] => assert!(text.contains(word), "{text}"),

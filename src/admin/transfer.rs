@@ -66,7 +66,7 @@ impl Transfer {
         let text = |error: QueueError| error.to_string();
         match request {
             TransferRequest::Hold { filter, cursor } => {
-                let filter = Filter::try_from(&filter)?;
+                let filter = super::queue::filter(&self.queue, &filter, self.clock.now())?;
                 let page = self.queue.list(&filter, cursor, PAGE_MAX).await.map_err(text)?;
                 let mut items = Vec::with_capacity(page.entries.len());
                 for entry in page.entries {
@@ -112,7 +112,7 @@ impl Transfer {
             }
             TransferRequest::Begin { message } => {
                 message.check()?;
-                let plan = self.moves.plan(&self.queue, &message);
+                let plan = self.moves.plan(&self.queue, &message, self.clock.now());
                 if plan.wanted.is_empty() {
                     let (id, plan) = self
                         .moves

@@ -65,7 +65,7 @@ fn open(options: &QueueOptions, segment_bytes: u64) -> Result<(Storage, Vec<Stri
     repairs.extend(more);
     let (reports, more) = Reports::open(folder).map_err(|error| error.to_string())?;
     repairs.extend(more);
-    let (moves, more) = Moves::open(folder).map_err(|error| error.to_string())?;
+    let (moves, more) = Moves::open(folder, SystemClock.now()).map_err(|error| error.to_string())?;
     repairs.extend(more);
     Ok((Storage { queue, policies, results, reports, moves }, repairs))
 }

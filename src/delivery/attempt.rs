@@ -16,7 +16,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 use tracing::{debug, info, warn};
 
-use self::walk::{Walk, empty_record, local_failure, not_tried};
+use self::walk::{Walk, empty_record, local_failure};
 use super::Delivery;
 use super::conversation::Conversation;
 use super::evidence::Trail;
@@ -32,6 +32,7 @@ use crate::smtp::client::{SessionEnd, TransactionEnd};
 use crate::tlspolicy::{self, Override, TlsPlan, Verdict};
 
 pub use self::walk::Attempted;
+pub(super) use self::walk::not_tried;
 
 /// Hosts tried in one attempt; what a sane domain has, and a bound on what a hostile one costs.
 pub(super) const HOSTS_MAX: usize = 10;

@@ -22,7 +22,7 @@ use crate::queue::evidence::{
 };
 use crate::queue::{QueueItem, Settlement};
 use crate::route::DnssecStatus;
-use crate::store::Body;
+use crate::store::{Body, Queue};
 use crate::sts::{Mode, StsPolicy};
 use crate::tlspolicy::{HostFacts, Requirement, SkipReason, TlsPlan};
 
@@ -83,6 +83,15 @@ impl Trail {
         let value = header::first(header::split(&head).0, "message-id");
         let message_id = value.map(|value| plain_message_id(&String::from_utf8_lossy(value)));
         Self { kept: Some(Kept { message_id, ..Kept::default() }) }
+    }
+
+    /// [`Trail::begin`] for an item that is settled without an attempt.
+    pub(super) async fn of(queue: &Queue, item: &QueueItem, options: &EvidenceOptions) -> Self {
+        match queue.body(item.id.queue_id).await {
+            Ok(body) => Self::begin(options, &body).await,
+            // No delivery depends on it.
+            Err(_) => Self::default(),
+        }
     }
 
     /// What MTA-STS said.

@@ -4,23 +4,48 @@
 //! a null reverse-path (invariant I3) and never about report mail (RFC 8460 §5.5: dropped silently).
 //! Called by `delivery::run` between an attempt and its settling.
 
+use std::sync::Arc;
+
 use bytes::Bytes;
 use jiff::Timestamp;
+use tokio::sync::watch;
 use tracing::{error, warn};
 
-use super::Delivery;
 use super::attempt::Attempted;
+use super::{Delivery, Options};
 use crate::dsn::{self, Notice, NoticeFacts};
 use crate::mail::{Outcome, Ret};
+use crate::net::World;
 use crate::queue::{QueueItem, RecipientState, Settlement};
-use crate::store::{Body, NewMessage, QueueError};
+use crate::store::{Body, NewMessage, Queue, QueueError};
 
 /// Octets of a message returned in full at most; of larger ones only the header comes back.
 const RETURN_BYTES_MAX: usize = 50 * 1024;
 
+/// What composing a notice needs.
+pub(super) struct Notifier<'a> {
+    pub(super) world: &'a World,
+    pub(super) queue: &'a Queue,
+    pub(super) options: &'a watch::Receiver<Arc<Options>>,
+}
+
 impl Delivery {
     /// The messages born of this attempt.
     pub async fn notices(
+        &self,
+        item: &QueueItem,
+        attempted: &Attempted,
+        settlement: &Settlement,
+        now: Timestamp,
+    ) -> Vec<NewMessage> {
+        let notifier = Notifier { world: &self.world, queue: &self.queue, options: &self.options };
+        notifier.notices(item, attempted, settlement, now).await
+    }
+}
+
+impl Notifier<'_> {
+    /// The messages born of this attempt.
+    pub(super) async fn notices(
         &self,
         item: &QueueItem,
         attempted: &Attempted,
@@ -102,11 +127,11 @@ fn failed(item: &QueueItem, settlement: &Settlement) -> Vec<(usize, Notice)> {
         .collect()
 }
 
-fn delayed(delivery: &Delivery, item: &QueueItem, settlement: &Settlement) -> Vec<(usize, Notice)> {
+fn delayed(notifier: &Notifier<'_>, item: &QueueItem, settlement: &Settlement) -> Vec<(usize, Notice)> {
     if !settlement.warn_delay {
         return Vec::new();
     }
-    let will_retry_until = item.expires_at(&delivery.options.borrow().retry);
+    let will_retry_until = item.expires_at(&notifier.options.borrow().retry);
     settlement
         .recipients
         .iter()

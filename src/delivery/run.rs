@@ -15,6 +15,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tracing::{Instrument, debug, error, info, info_span, warn};
 
+use super::frozen::Frozen;
 use super::pace::Signal;
 use super::settle::{LEASE, STORE_PAUSE};
 use super::traffic::Held;
@@ -120,7 +121,7 @@ impl Engine {
         Some(Duration::try_from(wait).unwrap_or_default().max(RATE_PAUSE_MIN))
     }
 
-    /// Starts a claim that has its place, unless its hosts are left alone by now.
+    /// Starts a claim that has its place, unless it is to wait for something else by now.
     async fn start(&mut self, claim: Claim) {
         match self.held(&claim) {
             None => self.spawn(claim),
@@ -136,6 +137,15 @@ impl Engine {
     /// Why a claim is not tried now, if it need not be settled all the same.
     fn held(&self, claim: &Claim) -> Option<Held> {
         let now = self.delivery.now();
+        match self.delivery.frozen(&claim.item, now) {
+            Some(Frozen::Waits(until)) => {
+                let text = "its destination is frozen".to_owned();
+                return Some(Held { addresses: Vec::new(), until, brief: false, text });
+            }
+            // Its sender is to hear of it, whatever its hosts wait for.
+            Some(Frozen::Told(_)) => return None,
+            None => {}
+        }
         let held = self.delivery.traffic.held(&claim.item.destination, now)?;
         (!self.is_urgent(claim, now)).then_some(held)
     }
@@ -245,7 +255,7 @@ impl Engine {
                     break;
                 }
                 room -= most;
-                if held.is_some() {
+                if held.is_some() || self.delivery.queue.frozen(&destination, now).is_some() {
                     set_aside.push(destination.clone());
                 }
                 wanted.push((destination, most));

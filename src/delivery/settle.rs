@@ -3,6 +3,7 @@
 //! Never lets an item go without the bounce that a failure calls for (invariant I2), and never judges
 //! an attempt as the last that did not begin as one. Called by `run`, in a task per claim.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use jiff::{SignedDuration, Timestamp};
@@ -10,9 +11,11 @@ use tokio::time::{MissedTickBehavior, interval, sleep};
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, error, info, warn};
 
+use super::evidence::{self, Trail};
+use super::frozen::Frozen;
 use super::run::Turn;
 use super::traffic::Held;
-use super::{Delivery, attempt, evidence};
+use super::{Delivery, attempt};
 use crate::queue::retry::after;
 use crate::queue::{QueueItem, RetryOptions, Settled, Settlement};
 use crate::store::{Claim, QueueError, Tried};
@@ -23,6 +26,7 @@ pub(super) const LEASE: Duration = Duration::from_secs(900);
 const EXTEND_EVERY: Duration = Duration::from_secs(300);
 /// After a store error, before trying again.
 pub(super) const STORE_PAUSE: Duration = Duration::from_secs(5);
+
 impl Delivery {
     /// Tries a claim and settles it. A result that cannot be written is kept and written as soon as
     /// that is possible again, so that nobody gets a message twice because a disk was full; only when
@@ -38,24 +42,23 @@ impl Delivery {
         }
         let item = claim.item.clone();
         let started = self.now();
-        let mut attempted = {
-            let attempt = self.attempt(&item, turn);
-            tokio::pin!(attempt);
-            let mut extend = interval(EXTEND_EVERY);
-            extend.set_missed_tick_behavior(MissedTickBehavior::Delay);
-            extend.tick().await;
-            loop {
-                tokio::select! {
-                    // An attempt that has ended needs no longer lease.
-                    biased;
-                    attempted = &mut attempt => break attempted,
-                    _ = extend.tick() => {
-                        if let Err(error) = self.queue.extend(&mut claim, self.now(), LEASE).await {
-                            warn!(%error, "lease not lengthened");
-                        }
-                    }
+        let mut attempted = match self.frozen(&item, started) {
+            // Since it got its place.
+            Some(Frozen::Waits(until)) => {
+                debug!(%until, "the destination is frozen");
+                if let Err(error) = self.queue.unclaim(claim, until).await {
+                    warn!(%error, "claim not given back; it becomes due when its lease ends");
                 }
+                return;
             }
+            Some(Frozen::Told(failure)) => {
+                let options = Arc::clone(&self.options.borrow());
+                let trail = Trail::of(&self.queue, &item, &options.evidence).await;
+                let mut told = attempt::not_tried(&item, started, failure, trail);
+                "frozen".clone_into(&mut told.record.rule);
+                told
+            }
+            None => self.attempted(&item, &mut claim, turn).await,
         };
         let now = self.now();
         turn.hears(attempted.signal);
@@ -113,6 +116,27 @@ impl Delivery {
                 }
             }
             return;
+        }
+    }
+
+    /// The attempt, its lease lengthened meanwhile.
+    async fn attempted(&self, item: &QueueItem, claim: &mut Claim, turn: &Turn) -> attempt::Attempted {
+        let attempt = self.attempt(item, turn);
+        tokio::pin!(attempt);
+        let mut extend = interval(EXTEND_EVERY);
+        extend.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        extend.tick().await;
+        loop {
+            tokio::select! {
+                // An attempt that has ended needs no longer lease.
+                biased;
+                attempted = &mut attempt => break attempted,
+                _ = extend.tick() => {
+                    if let Err(error) = self.queue.extend(claim, self.now(), LEASE).await {
+                        warn!(%error, "lease not lengthened");
+                    }
+                }
+            }
         }
     }
 

@@ -356,13 +356,18 @@ impl Check {
         let trouble = |error: io::Error| troubled("cannot read", data_dir, &error);
         for entry in fs::read_dir(data_dir).map_err(trouble)? {
             let folder = entry.map_err(trouble)?.path();
-            if !folder.is_dir() || folder == self.dir {
+            if !folder.is_dir() {
                 continue;
             }
             for (name, _) in files_of(&folder)?.into_iter().filter(|(name, _)| name.ends_with(".log")) {
                 let path = folder.join(name);
                 let bytes = fs::read(&path).map_err(|error| troubled("cannot read", &path, &error))?;
-                let meaning = "no message is concerned: the next start drops what is damaged and goes on";
+                let meaning = match folder == self.dir {
+                    true => {
+                        "the next start drops what is damaged: those destinations are not frozen any more"
+                    }
+                    false => "no message is concerned: the next start drops what is damaged and goes on",
+                };
                 let Some((kind, _)) = lines::first_line(&bytes) else {
                     self.find(Severity::Warning, &path, "its first line is damaged or missing", meaning);
                     continue;

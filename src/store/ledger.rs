@@ -40,6 +40,7 @@ type Map<V> = BTreeMap<String, Arc<V>>;
 struct Work {
     key: String,
     line: Vec<u8>,
+    removes: bool,
     reply: oneshot::Sender<Result<(), QueueError>>,
 }
 
@@ -60,6 +61,16 @@ struct LineIn<V> {
 impl<V: Serialize + DeserializeOwned + Send + Sync + 'static> Ledger<V> {
     /// Opens or creates `dir/kind.log`; returns what was repaired. Blocking.
     pub(super) fn open(ground: &Ground, dir: &Path, kind: &str) -> Result<(Self, Vec<String>), QueueError> {
+        Self::open_some(ground, dir, kind, |_| true)
+    }
+
+    /// [`Ledger::open`] with those entries only that are to be kept; the others leave the file too.
+    pub(super) fn open_some(
+        ground: &Ground,
+        dir: &Path,
+        kind: &str,
+        keep: impl Fn(&V) -> bool,
+    ) -> Result<(Self, Vec<String>), QueueError> {
         let disk = Arc::clone(&ground.disk);
         let path = dir.join(format!("{kind}.log"));
         let begun = dir.is_dir();
@@ -99,8 +110,10 @@ impl<V: Serialize + DeserializeOwned + Send + Sync + 'static> Ledger<V> {
         if lines.torn {
             repaired.push(format!("an unfinished entry at the end of {} was cut off", path.display()));
         }
+        let read = map.len();
+        map.retain(|_, value| keep(value));
+        let whole = map.len() == read && lost == 0 && !lines.torn && !lines.older && !bytes.is_empty();
         let map = Arc::new(Mutex::new(map));
-        let whole = lost == 0 && !lines.torn && !lines.older && !bytes.is_empty();
         let mut writer = Writer {
             map: Arc::clone(&map),
             disk,
@@ -130,6 +143,16 @@ impl<V: Serialize + DeserializeOwned + Send + Sync + 'static> Ledger<V> {
         guard(&self.map).values().cloned().collect()
     }
 
+    /// Keys of those entries that are `wanted`, in order.
+    pub(super) fn keys(&self, wanted: impl Fn(&V) -> bool) -> Vec<String> {
+        guard(&self.map).iter().filter(|(_, value)| wanted(value)).map(|(key, _)| key.clone()).collect()
+    }
+
+    /// Entries.
+    pub(super) fn len(&self) -> usize {
+        guard(&self.map).len()
+    }
+
     /// Keeps an entry; in memory at once, durable when it returns `Ok`.
     pub(super) async fn put(&self, key: String, value: V) -> Result<(), QueueError> {
         self.change(key, Some(Arc::new(value))).await.map(drop)
@@ -147,6 +170,7 @@ impl<V: Serialize + DeserializeOwned + Send + Sync + 'static> Ledger<V> {
         let line = serde_json::to_vec(&LineOut { key: &key, value: value.as_deref() })
             .map_err(|error| QueueError::Storage(format!("the entry of {key} cannot be written: {error}")))?;
         let (reply, answer) = oneshot::channel();
+        let removes = value.is_none();
         let known = {
             // Under one lock, so that memory and file have the same order.
             let mut map = guard(&self.map);
@@ -155,7 +179,7 @@ impl<V: Serialize + DeserializeOwned + Send + Sync + 'static> Ledger<V> {
                 None => map.remove(&key),
             };
             if let Some(sender) = guard(&self.sender).as_ref() {
-                let _ = sender.send(Work { key, line, reply });
+                let _ = sender.send(Work { key, line, removes, reply });
             }
             known.is_some()
         };
@@ -225,8 +249,11 @@ impl<V: Serialize + Send + Sync> Writer<V> {
         }
         self.len += bytes.len() as u64;
         for work in group {
-            // A removal is no entry, but its line is too short to matter.
-            self.live.insert(work.key.clone(), work.line.len() as u64);
+            if work.removes {
+                self.live.remove(&work.key);
+            } else {
+                self.live.insert(work.key.clone(), work.line.len() as u64);
+            }
         }
         Ok(())
     }
@@ -260,6 +287,7 @@ fn guard<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 fn consequence(kind: &str) -> &'static str {
     match kind {
         "policies" => ": those policies are fetched again when there is mail for their domains",
+        "frozen" => ": those destinations are not frozen any more",
         "reports" => ": what became of those TLS reports is forgotten",
         _ => "",
     }

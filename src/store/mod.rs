@@ -19,6 +19,7 @@ pub mod disk;
 mod evidence;
 mod format;
 mod frame;
+mod freezes;
 pub mod ground;
 mod index;
 mod journal;
@@ -45,12 +46,13 @@ mod tests;
 pub use check::{Checked, Finding, Severity, check};
 pub use evidence::{EvidenceCursor, EvidenceFilter, EvidenceLimits, EvidencePage, Tried};
 pub use format::survey;
+pub use freezes::Freeze;
 pub use ground::Ground;
 pub use moves::{Moves, Plan};
 pub use policies::Policies;
 pub use queue::{
-    AdminAction, Body, BodyReader, BodyWriter, Claim, Entry, EntryState, Export, Filter, Health, NewMessage,
-    Page, Portable, PortableItem, Queue, QueueError, QueueOptions, Stats,
+    AdminAction, Body, BodyReader, BodyWriter, Claim, DestinationTotal, Entry, EntryState, Export, Filter,
+    Health, NewMessage, Page, Portable, PortableItem, Queue, QueueError, QueueOptions, Stats, Survey,
 };
 pub use reports::{ReportEntry, Reports, RuaState, RuaStatus};
 pub use results::Results;

@@ -4,10 +4,14 @@
 
 use std::path::PathBuf;
 
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
 use jiff::Timestamp;
 use serde::Serialize;
 
 use super::body::Body;
+use super::freezes::Freeze;
 use crate::mail::{Destination, Envelope};
 use crate::queue::{ItemId, QueueId, QueueItem};
 
@@ -108,6 +112,18 @@ pub struct Filter {
     pub sender: Option<String>,
     /// This destination.
     pub recipient_domain: Option<Destination>,
+    /// One of these destinations.
+    pub among: Option<Arc<BTreeSet<Destination>>>,
+    /// Standing like this.
+    pub state: Option<EntryState>,
+    /// Received in this second or before.
+    pub received_before: Option<Timestamp>,
+    /// Received in this second or after.
+    pub received_after: Option<Timestamp>,
+    /// The last error has these words, in whatever case.
+    pub error: Option<String>,
+    /// Not the messages of this id's node from this id on: those queued since an operation began.
+    pub below: Option<QueueId>,
 }
 
 /// A page of a listing.
@@ -147,6 +163,41 @@ pub struct Stats {
     pub oldest: Option<Timestamp>,
     /// Items per destination, most first, at most 20.
     pub destinations: Vec<(Destination, u64)>,
+}
+
+/// The queue by destination.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Survey {
+    /// Most items first.
+    pub destinations: Vec<DestinationTotal>,
+    /// In order of name.
+    pub frozen: Vec<Freeze>,
+}
+
+/// Items of one destination.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct DestinationTotal {
+    /// Which.
+    pub destination: Destination,
+    /// Waiting for their first attempt or in one.
+    pub active: u64,
+    /// Waiting for another attempt.
+    pub deferred: u64,
+    /// Held.
+    pub held: u64,
+    /// When the oldest was received, to the second.
+    pub oldest: Timestamp,
+}
+
+impl DestinationTotal {
+    pub(super) fn none(destination: Destination, oldest: Timestamp) -> Self {
+        Self { destination, active: 0, deferred: 0, held: 0, oldest }
+    }
+
+    /// In all states.
+    pub fn items(&self) -> u64 {
+        self.active + self.deferred + self.held
+    }
 }
 
 /// Whether messages can be accepted.

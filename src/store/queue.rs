@@ -6,6 +6,7 @@
 
 mod operate;
 mod portable;
+mod survey;
 
 use std::fs::File;
 use std::path::PathBuf;
@@ -18,13 +19,15 @@ use tokio::sync::mpsc::{UnboundedSender, unbounded_channel};
 
 pub use super::body::{BODY_MEMORY_BYTES, Body, BodyReader, BodyWriter};
 pub use super::notions::{
-    AdminAction, Claim, Entry, EntryState, Filter, Health, NewMessage, Page, QueueError, Stats,
+    AdminAction, Claim, DestinationTotal, Entry, EntryState, Filter, Health, NewMessage, Page, QueueError,
+    Stats, Survey,
 };
 
 pub use portable::{Export, Portable, PortableItem};
 
 use super::body;
 use super::evidence::{Tried, render_draft};
+use super::freezes::Freezes;
 use super::ground;
 use super::ground::Ground;
 use super::journal::{Draft, Journal};
@@ -60,6 +63,7 @@ pub struct Queue {
 struct Inner {
     shared: Arc<Shared>,
     journal: Arc<Journal>,
+    freezes: Arc<Freezes>,
     node: u16,
     boot: String,
     running: Mutex<Option<Running>>,
@@ -96,7 +100,10 @@ impl Queue {
         now: Timestamp,
     ) -> Result<(Self, Vec<String>), QueueError> {
         let dir = options.data_dir.join("queue");
-        let Opened { shared, tail, index, lock, repaired } = open::open(&dir, ground, now)?;
+        let Opened { shared, tail, index, lock, mut repaired } = open::open(&dir, ground, now)?;
+        let (freezes, more) = Freezes::open(ground, &dir)?;
+        repaired.extend(more);
+        let freezes = Arc::new(freezes);
         let (journal, writer) = Journal::start(Arc::clone(&shared), tail, ground.loops)?;
         let journal = Arc::new(journal);
         let keeper = Keeper::new(Arc::clone(&shared), Arc::clone(&journal), index);
@@ -104,7 +111,7 @@ impl Queue {
         let keeper = ground.loops.start("queue-keeper", keeper.run(asked))?;
         let running = Mutex::new(Some(Running { writer, keeper, ask, lock }));
         let (node, boot) = (options.node, ground.boot.clone());
-        Ok((Self { inner: Arc::new(Inner { shared, journal, node, boot, running }) }, repaired))
+        Ok((Self { inner: Arc::new(Inner { shared, journal, freezes, node, boot, running }) }, repaired))
     }
 
     /// A new queue id, never used before on this node.

@@ -7,7 +7,9 @@
 //! - *open*: until the first message is claimed and its content read, after an orderly close, after
 //!   a kill, and without the index;
 //! - *settle*: claims settled per second, `tries` anew and `ends` delivered;
-//! - *list*: pages of 200, the first and all.
+//! - *list*: pages of 200, the first and all;
+//! - *grow*: durable enqueues, and claims settled as delivered, per second while the queue keeps its
+//!   length; several runs, taken in turn with those of the other queue, their medians.
 //!
 //! `SMALL`, `LARGE` and `SIZE` in the environment change the load. Never judges; figures beside each
 //! other and their ratio.
@@ -34,6 +36,12 @@ const CLAIMS: usize = 200;
 const LEASE: Duration = Duration::from_secs(600);
 /// Claims settled per measurement at most.
 const SETTLED: u64 = 20_000;
+/// Messages enqueued, and then as many settled, before the next: the queue keeps its length.
+const ROUND: u64 = 500;
+/// Rounds of a run.
+const ROUNDS: u64 = 40;
+/// Runs: the medians of an odd number are figures that were seen.
+const RUNS: usize = 5;
 
 type Figures = BTreeMap<String, f64>;
 
@@ -61,7 +69,22 @@ fn main() {
     let large = setting("LARGE", if quick { 500 } else { 1_000_000 });
     println!("{} octets a message, {DESTINATIONS} destinations, {CALLERS} callers\n", size());
     println!("{:<28} {:>12} {:>12} {:>8}", "", format!("{small} items"), format!("{large} items"), "ratio");
-    let (few, many) = (measure(small), measure(large));
+    let homes = [(); 2].map(|()| tempfile::tempdir().expect("a temporary directory"));
+    let (mut few, mut many) = (measure(homes[0].path(), small), measure(homes[1].path(), large));
+    let mut runs: [BTreeMap<String, Vec<f64>>; 2] = Default::default();
+    for _ in 0..if quick { 1 } else { RUNS } {
+        for ((home, count), runs) in homes.iter().zip([small, large]).zip(&mut runs) {
+            for (name, figure) in step("6 grow", home.path(), count) {
+                runs.entry(name).or_default().push(figure);
+            }
+        }
+    }
+    for (figures, runs) in [&mut few, &mut many].into_iter().zip(runs) {
+        for (name, mut seen) in runs {
+            seen.sort_by(f64::total_cmp);
+            figures.insert(name, seen[seen.len() / 2]);
+        }
+    }
     for (name, large) in &many {
         let small = few.get(name).copied().unwrap_or_default();
         println!("{name:<28} {small:>12.1} {large:>12.1} {:>8.2}", large / small);
@@ -72,32 +95,36 @@ fn size() -> usize {
     setting("SIZE", 1000) as usize
 }
 
-fn measure(count: u64) -> Figures {
-    let home = tempfile::tempdir().expect("a temporary directory");
-    let dir = home.path();
+fn measure(dir: &Path, count: u64) -> Figures {
     let mut figures = Figures::new();
-    for step in ["1 fill", "2 open clean", "3 open killed", "4 open no index", "5 work"] {
-        if step == "4 open no index" {
-            for name in ["index", "snapshot"] {
-                let path = dir.join("queue").join(name);
+    for name in ["1 fill", "2 open clean", "3 open killed", "4 open no index", "5 work"] {
+        if name == "4 open no index" {
+            for part in ["index", "snapshot"] {
+                let path = dir.join("queue").join(part);
                 let _ = std::fs::remove_dir_all(&path).or_else(|_| std::fs::remove_file(&path));
             }
         }
-        let output = Command::new(std::env::current_exe().expect("our own path"))
-            .args(["--step", step])
-            .arg(dir)
-            .arg(count.to_string())
-            .stderr(Stdio::inherit())
-            .output()
-            .expect("a step runs");
-        assert!(output.status.success(), "{step}: {output:?}");
-        let text = String::from_utf8_lossy(&output.stdout);
-        for line in text.lines() {
-            let (name, figure) = line.rsplit_once(' ').expect("a name and a figure");
-            figures.insert(format!("{step}: {name}"), figure.parse().expect("a figure"));
-        }
+        figures.extend(step(name, dir, count));
     }
     figures
+}
+
+/// One step in a process of its own.
+fn step(name: &str, dir: &Path, count: u64) -> Figures {
+    let output = Command::new(std::env::current_exe().expect("our own path"))
+        .args(["--step", name])
+        .arg(dir)
+        .arg(count.to_string())
+        .stderr(Stdio::inherit())
+        .output()
+        .expect("a step runs");
+    assert!(output.status.success(), "{name}: {output:?}");
+    let text = String::from_utf8_lossy(&output.stdout);
+    let figure = |line: &str| {
+        let (what, figure) = line.rsplit_once(' ').expect("a name and a figure");
+        (format!("{name}: {what}"), figure.parse().expect("a figure"))
+    };
+    text.lines().map(figure).collect()
 }
 
 async fn run(step: &str, dir: &Path, count: u64) -> Figures {
@@ -120,6 +147,10 @@ async fn run(step: &str, dir: &Path, count: u64) -> Figures {
             figures.insert("close ms".into(), millis(started));
         }
         "5 work" => work(&queue, count, &mut figures).await,
+        "6 grow" => {
+            grow(&queue, count, &mut figures).await;
+            queue.close().await;
+        }
         _ => {
             figures.insert("opened ms".into(), millis(started));
             let mut claims = queue.claim_due(SystemClock.now(), 1, LEASE).await.expect("claims");
@@ -191,6 +222,28 @@ async fn work(queue: &Queue, count: u64, figures: &mut Figures) {
         }
     }
     figures.insert("listed/s".into(), entries as f64 / started.elapsed().as_secs_f64());
+    memory(figures);
+}
+
+async fn grow(queue: &Queue, count: u64, figures: &mut Figures) {
+    // As many as it is to hold, whatever the steps before have left.
+    let stats = queue.stats();
+    let held = stats.active + stats.deferred + stats.held;
+    fill(queue, count.saturating_sub(held)).await;
+    settle(queue, held.saturating_sub(count), None).await;
+    let (mut enqueuing, mut settling) = (Duration::ZERO, Duration::ZERO);
+    for _ in 0..ROUNDS {
+        let started = Instant::now();
+        fill(queue, ROUND).await;
+        enqueuing += started.elapsed();
+        let started = Instant::now();
+        settle(queue, ROUND, None).await;
+        settling += started.elapsed();
+    }
+    let messages = (ROUNDS * ROUND) as f64;
+    figures.insert("enqueued/s".into(), messages / enqueuing.as_secs_f64());
+    figures.insert("delivered/s".into(), messages / settling.as_secs_f64());
+    figures.insert("both/s".into(), messages / (enqueuing + settling).as_secs_f64());
     memory(figures);
 }
 

@@ -74,7 +74,7 @@ impl Files {
         ground.limits.segment_bytes = server.journal_segment.0;
         let (queue, mut told) =
             Queue::open_over(&ground, &options, SystemClock.now()).map_err(|error| error.to_string())?;
-        let (moves, more) = Moves::open(data_dir).map_err(|error| error.to_string())?;
+        let (moves, more) = Moves::open(data_dir, SystemClock.now()).map_err(|error| error.to_string())?;
         told.extend(more);
         progress(&format!("the daemon does not run: working on {}", data_dir.display()));
         for repair in told {

@@ -14,7 +14,6 @@ use super::super::{ConfigArgs, Exit, Failure};
 use super::archive::Writer;
 use super::door::Door;
 use super::which::Which;
-use crate::admin::protocol::QueueFilter;
 use crate::admin::protocol::transfer::{HeldItem, TransferAnswer, TransferRequest};
 use crate::net::{Clock as _, SystemClock};
 use crate::queue::{ItemId, QueueId};
@@ -102,12 +101,7 @@ fn hold(
     door: &mut Door,
     held: &mut BTreeMap<QueueId, Vec<HeldItem>>,
 ) -> Result<(), Failure> {
-    let which = &arguments.which;
-    let filters: Vec<QueueFilter> = match which.ids.is_empty() {
-        true => vec![which.of.filter()],
-        false => which.ids.iter().map(|id| id.filter()).collect(),
-    };
-    for filter in filters {
+    for (_, filter) in arguments.which.filters() {
         let mut cursor = None;
         loop {
             match door.ask(TransferRequest::Hold { filter: filter.clone(), cursor })? {

@@ -2,18 +2,23 @@
 
 use jiff::Timestamp;
 
-use super::super::output::{Output, Table, between, cut, octets, relative};
+use super::super::output::{Output, Table, between, cut, errors, octets, relative};
 use super::super::{Exit, Failure};
-use super::pages;
+use super::{Range, pages};
 use crate::admin::client::Client;
 use crate::admin::protocol::{EntryState, QueueEntry, QueueFilter};
 use crate::net::{Clock as _, SystemClock};
 
-pub(super) fn list(daemon: &mut Client, filter: QueueFilter, as_json: bool) -> Result<Exit, Failure> {
+pub(super) fn list(
+    daemon: &mut Client,
+    filter: &QueueFilter,
+    range: Range,
+    as_json: bool,
+) -> Result<Exit, Failure> {
     let now = SystemClock.now();
     let mut out = Output::new();
     let mut count = 0;
-    pages(daemon, &filter, false, |entries| {
+    let next = pages(daemon, filter, range, false, |entries| {
         count += entries.len();
         if as_json {
             return entries.iter().try_for_each(|entry| Ok(out.json(entry)?));
@@ -32,6 +37,9 @@ pub(super) fn list(daemon: &mut Client, filter: QueueFilter, as_json: bool) -> R
         })?;
     }
     out.finish()?;
+    if let Some(next) = next {
+        errors(&[format!("there are more: go on with --after {next}")]);
+    }
     Ok(Exit::Fine)
 }
 
@@ -46,7 +54,7 @@ pub(super) fn list_table(entries: &[QueueEntry], now: Timestamp) -> Table {
         table.row(
             vec![
                 entry.id.to_string(),
-                state_name(entry.state).to_owned(),
+                state_name(entry).to_owned(),
                 between(entry.received_at, now),
                 entry.next_attempt.map_or_else(|| "-".to_owned(), |at| due(at, now)),
                 entry.attempts.to_string(),
@@ -64,8 +72,10 @@ pub(super) fn due(at: Timestamp, now: Timestamp) -> String {
     if at <= now { "now".to_owned() } else { relative(at, now) }
 }
 
-pub(super) fn state_name(state: EntryState) -> &'static str {
-    match state {
+pub(super) fn state_name(entry: &QueueEntry) -> &'static str {
+    match entry.state {
+        // An operator's hold goes on when the destination is thawed.
+        EntryState::Active | EntryState::Deferred if entry.frozen => "frozen",
         EntryState::Active => "active",
         EntryState::Deferred => "deferred",
         EntryState::Held => "held",

@@ -17,8 +17,10 @@ use clap::Subcommand;
 
 use super::{ConfigArgs, Exit, Failure, JsonArg, unexpected};
 use crate::admin::client::Client;
-use crate::admin::protocol::{Answer, QueueAction, QueueEntry, QueueFilter, Request};
-use which::{Id, Of, Which};
+use crate::admin::protocol::{Answer, PAGE_MAX, QueueAction, QueueEntry, QueueFilter, Request};
+use crate::queue::ItemId;
+use act::{FreezeArgs, Order, ThawArgs};
+use which::{Id, Of, Target};
 
 #[derive(Debug, Subcommand)]
 pub(super) enum Verb {
@@ -26,6 +28,12 @@ pub(super) enum Verb {
     List {
         #[command(flatten)]
         of: Of,
+        /// So many items at most
+        #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
+        limit: Option<u64>,
+        /// Only items behind this one, as told at the end of a list that was cut off
+        #[arg(long, value_name = "ID", value_parser = which::item)]
+        after: Option<ItemId>,
         #[command(flatten)]
         json: JsonArg,
     },
@@ -36,16 +44,26 @@ pub(super) enum Verb {
         #[command(flatten)]
         json: JsonArg,
     },
-    /// Totals, and the destinations with most items
-    Stats(JsonArg),
+    /// Totals, the destinations with most items, and frozen destinations
+    Stats {
+        /// So many destinations
+        #[arg(long, value_name = "N", default_value_t = 20)]
+        destinations: usize,
+        #[command(flatten)]
+        json: JsonArg,
+    },
     /// Try items now
-    Retry(Which),
+    #[command(override_usage = "stsrelay queue retry [OPTIONS] <ID...|--sender ...|--state ...|--all>")]
+    Retry(Target),
     /// Stop trying items until they are released
-    Hold(Which),
+    #[command(override_usage = "stsrelay queue hold [OPTIONS] <ID...|--sender ...|--state ...|--all>")]
+    Hold(Target),
     /// Undo a hold and try now
-    Release(Which),
+    #[command(override_usage = "stsrelay queue release [OPTIONS] <ID...|--sender ...|--state ...|--all>")]
+    Release(Target),
     /// Remove items without a bounce
-    Delete(Which),
+    #[command(override_usage = "stsrelay queue delete [OPTIONS] <ID...|--sender ...|--state ...|--all>")]
+    Delete(Target),
     /// Check the stored queue of a stopped daemon; changes nothing
     ///
     /// Reads every record, content file and log, and compares the index with the journal. Says what
@@ -68,6 +86,27 @@ pub(super) enum Verb {
     /// nothing. Messages get new queue ids and keep envelope, times and states. An item that was
     /// imported before is never taken again; an interrupted import is ended by running it again.
     Import(import::Arguments),
+    /// Give items up now, with a bounce to the sender
+    ///
+    /// Bounces and reports among them go without: nobody is told of those. What is in an attempt is
+    /// left to it.
+    #[command(
+        override_usage = "stsrelay queue bounce [--reason <TEXT>] [OPTIONS] <ID...|--sender ...|--state ...|--all>"
+    )]
+    Bounce {
+        #[command(flatten)]
+        target: Target,
+        /// Told to the senders
+        #[arg(long, value_name = "TEXT")]
+        reason: Option<String>,
+    },
+    /// Stop deliveries to a destination until it is thawed
+    ///
+    /// Mail for it is still accepted. Senders are warned of the delay as always, and what gets older than
+    /// delivery.lifetime is given up. Attempts under way end as they end. Holds over restarts.
+    Freeze(FreezeArgs),
+    /// Undo a freeze and try what waited now
+    Thaw(ThawArgs),
 }
 
 pub(super) fn run(verb: Verb, args: &ConfigArgs) -> Result<Exit, Failure> {
@@ -81,32 +120,62 @@ pub(super) fn run(verb: Verb, args: &ConfigArgs) -> Result<Exit, Failure> {
     match verb {
         // Work without a daemon, above.
         Verb::Check(_) | Verb::Export(_) | Verb::Import(_) => Ok(Exit::Fine),
-        Verb::List { of, json } => list::list(&mut daemon, of.filter(), json.json),
+        Verb::List { of, limit, after, json } => {
+            let range = Range { limit: limit.unwrap_or(u64::MAX), after };
+            list::list(&mut daemon, &of.filter(), range, json.json)
+        }
         Verb::Show { id, json } => show::show(&mut daemon, id, json.json),
-        Verb::Stats(json) => stats::stats(&mut daemon, json.json),
-        Verb::Retry(which) => act::act(&mut daemon, &which, QueueAction::Retry),
-        Verb::Hold(which) => act::act(&mut daemon, &which, QueueAction::Hold),
-        Verb::Release(which) => act::act(&mut daemon, &which, QueueAction::Release),
-        Verb::Delete(which) => act::act(&mut daemon, &which, QueueAction::Delete),
+        Verb::Stats { destinations, json } => stats::stats(&mut daemon, destinations, json.json),
+        Verb::Retry(target) => act(&mut daemon, &target, QueueAction::Retry, None),
+        Verb::Hold(target) => act(&mut daemon, &target, QueueAction::Hold, None),
+        Verb::Release(target) => act(&mut daemon, &target, QueueAction::Release, None),
+        Verb::Delete(target) => act(&mut daemon, &target, QueueAction::Delete, None),
+        Verb::Bounce { target, reason } => act(&mut daemon, &target, QueueAction::Bounce, reason),
+        Verb::Freeze(args) => act::freeze(&mut daemon, args),
+        Verb::Thaw(args) => act::thaw(&mut daemon, &args),
     }
 }
 
-/// Calls `each` with every page of a listing; a page at a time is in memory.
+fn act(
+    daemon: &mut Client,
+    target: &Target,
+    action: QueueAction,
+    reason: Option<String>,
+) -> Result<Exit, Failure> {
+    act::act(daemon, &target.which, &Order { action, reason, dry_run: target.dry_run })
+}
+
+/// Which part of a listing.
+#[derive(Clone, Copy)]
+struct Range {
+    limit: u64,
+    after: Option<ItemId>,
+}
+
+impl Range {
+    const ALL: Self = Self { limit: u64::MAX, after: None };
+}
+
+/// Calls `each` with every page of a listing; a page at a time is in memory. Where to go on
+/// if there is more.
 fn pages(
     daemon: &mut Client,
     filter: &QueueFilter,
+    range: Range,
     history: bool,
     mut each: impl FnMut(Vec<QueueEntry>) -> Result<(), Failure>,
-) -> Result<(), Failure> {
-    let mut cursor = None;
+) -> Result<Option<ItemId>, Failure> {
+    let Range { limit: mut left, after: mut cursor } = range;
     loop {
-        match daemon.ask(Request::QueueList { filter: filter.clone(), cursor, history })? {
+        let max = Some(usize::try_from(left).unwrap_or(PAGE_MAX).min(PAGE_MAX));
+        match daemon.ask(Request::QueueList { filter: filter.clone(), cursor, history, max })? {
             Answer::QueuePage { entries, cursor: next } => {
+                left = left.saturating_sub(entries.len() as u64);
                 each(entries)?;
-                match next {
-                    Some(_) => cursor = next,
-                    None => return Ok(()),
+                if next.is_none() || left == 0 {
+                    return Ok(next);
                 }
+                cursor = next;
             }
             other => return Err(unexpected(other)),
         }

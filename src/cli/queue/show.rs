@@ -5,17 +5,17 @@ use jiff::Timestamp;
 use super::super::output::{Output, instant, octets, relative, wrap};
 use super::super::{Exit, Failure};
 use super::list::{due, sender_name, state_name};
-use super::pages;
 use super::which::Id;
+use super::{Range, pages};
 use crate::admin::client::Client;
-use crate::admin::protocol::QueueEntry;
+use crate::admin::protocol::{QueueEntry, TlsAsk};
 use crate::net::{Clock as _, SystemClock};
 
 pub(super) fn show(daemon: &mut Client, id: Id, as_json: bool) -> Result<Exit, Failure> {
     let now = SystemClock.now();
     let mut out = Output::new();
     let mut count = 0;
-    pages(daemon, &id.filter(), true, |entries| {
+    pages(daemon, &id.filter(), Range::ALL, true, |entries| {
         count += entries.len();
         for entry in &entries {
             if as_json {
@@ -38,7 +38,7 @@ pub(super) fn show(daemon: &mut Client, id: Id, as_json: bool) -> Result<Exit, F
 
 fn describe(entry: &QueueEntry, now: Timestamp) -> Vec<String> {
     let mut lines = vec![
-        format!("{}  {}  {}", entry.id, state_name(entry.state), entry.destination),
+        format!("{}  {}  {}", entry.id, state_name(entry), entry.destination),
         format!("  from      {}", sender_name(&entry.sender)),
         format!(
             "  received  {} ({}), {}",
@@ -51,6 +51,9 @@ fn describe(entry: &QueueEntry, now: Timestamp) -> Vec<String> {
             None => "  next try  when released".to_owned(),
         },
     ];
+    if let Some(asks) = entry.asks {
+        lines.extend(wrap("  asks      ", words(asks)));
+    }
     if let Some(waits) = &entry.waits {
         lines.extend(wrap("  waits     ", waits));
     }
@@ -75,6 +78,13 @@ fn describe(entry: &QueueEntry, now: Timestamp) -> Vec<String> {
         lines.push("  attempt   none yet".to_owned());
     }
     lines
+}
+
+fn words(asks: TlsAsk) -> &'static str {
+    match asks {
+        TlsAsk::Requiretls => "REQUIRETLS: goes only over verified TLS to hosts that offer REQUIRETLS",
+        TlsAsk::TlsRequiredNo => "TLS-Required: No: goes whether TLS can be verified or not",
+    }
 }
 
 #[cfg(test)]
@@ -103,6 +113,8 @@ mod tests {
             next_attempt: "2026-01-10T12:20:00Z".parse().ok(),
             waits: None,
             is_report: false,
+            asks: Some(TlsAsk::Requiretls),
+            frozen: false,
             history: vec![AttemptRecord {
                 at,
                 host: Some("mx.example.net".into()),

@@ -222,7 +222,12 @@ pub(super) fn empty_record(at: Timestamp) -> AttemptRecord {
 }
 
 /// An attempt that ended before any host was reached: routing or policy lookup failed.
-pub(super) fn not_tried(item: &QueueItem, now: Timestamp, failure: Failure, trail: Trail) -> Attempted {
+pub(in crate::delivery) fn not_tried(
+    item: &QueueItem,
+    now: Timestamp,
+    failure: Failure,
+    trail: Trail,
+) -> Attempted {
     let outcome = |failure: &Failure| match failure.permanence {
         Permanence::Transient => Outcome::Deferred(failure.clone()),
         Permanence::Permanent => Outcome::Failed(failure.clone()),

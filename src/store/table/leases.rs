@@ -7,7 +7,7 @@ use std::sync::Arc;
 use super::super::dense::Dense;
 use super::super::record::Message;
 use super::Table;
-use super::slot::{Slot, TRIED};
+use super::slot::{DOOMED, Slot, TRIED};
 use crate::mail::Destination;
 use crate::queue::ItemId;
 
@@ -81,6 +81,14 @@ impl Table {
             self.parked.remove(&number);
         }
         (claimed, self.parked.contains_key(&number))
+    }
+
+    /// Leases an item whether it is due or not; not while it is leased or only waits for its removal.
+    pub(in crate::store) fn claim_item(&mut self, id: ItemId, now: i64, length: i64) -> Option<Leased> {
+        self.end_leases(now);
+        let slot = self.slot(id)?;
+        let free = !slot.is(DOOMED) && !self.is_leased(id);
+        free.then(|| self.lease(id, now, length, false)).flatten()
     }
 
     /// Gives a lease back and parks its destination; false when it is not ours any more.

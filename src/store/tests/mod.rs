@@ -11,6 +11,7 @@ mod harm;
 mod maps;
 mod model;
 mod moving;
+mod operate;
 mod readonly;
 mod sim;
 

@@ -47,7 +47,7 @@ async fn an_import_that_is_interrupted_anywhere_is_ended_by_the_next_one_and_nev
         let disk = SimDisk::new();
         let ground = ground(disk.clone(), "boot");
         let (queue, _) = Queue::open_over(&ground, &options(dir.path()), at(0)).unwrap();
-        let (moves, _) = Moves::open_over(&ground, dir.path()).unwrap();
+        let (moves, _) = Moves::open_over(&ground, dir.path(), at(0)).unwrap();
         disk.stop_after(stop);
         let first = moves.import(&queue, &portable, moved(), at(1)).await;
         let stopped = disk.is_stopped();
@@ -55,9 +55,9 @@ async fn an_import_that_is_interrupted_anywhere_is_ended_by_the_next_one_and_nev
         disk.power_cut(dir.path(), cut.path(), 0);
         drop((queue, moves));
         let (queue, _) = open_on(Arc::new(RealDisk), "next boot", cut.path()).unwrap();
-        let (moves, _) = Moves::open(cut.path()).unwrap();
+        let (moves, _) = Moves::open(cut.path(), at(1)).unwrap();
         if first.is_ok() {
-            assert_eq!(moves.plan(&queue, &portable).known.len(), 2, "stop {stop}");
+            assert_eq!(moves.plan(&queue, &portable, at(2)).known.len(), 2, "stop {stop}");
         }
         // Delivered in between or not, the next import must not take it again.
         deliver_all(&queue, &mut delivered).await;
@@ -81,7 +81,7 @@ async fn what_is_known_of_a_message_moves_with_it_and_survives_a_rebuild() {
     let mut portable = portable(source.path()).await;
     portable.items[1].held = true;
     let (queue, _) = open(dir.path());
-    let (moves, _) = Moves::open(dir.path()).unwrap();
+    let (moves, _) = Moves::open(dir.path(), at(0)).unwrap();
     let (id, plan) = moves.import(&queue, &portable, moved(), at(10)).await.unwrap();
     assert_eq!(plan.wanted, [0, 1]);
     for rebuilt in [false, true] {
@@ -119,14 +119,14 @@ async fn items_of_our_own_come_back_only_when_an_export_removed_them() {
     let dir = tempfile::tempdir().unwrap();
     let portable = portable(dir.path()).await;
     let (queue, _) = open(dir.path());
-    let (moves, _) = Moves::open(dir.path()).unwrap();
-    let plan = moves.plan(&queue, &portable);
+    let (moves, _) = Moves::open(dir.path(), at(0)).unwrap();
+    let plan = moves.plan(&queue, &portable, at(2));
     assert!(plan.wanted.is_empty() && plan.refused[0].1.contains("still in this queue"), "{plan:?}");
     let item = |part| ItemId { queue_id: portable.id, part };
     // One leaves with an export, the other by itself.
     moves.leaving(&queue, &[item(0)], at(1)).await.unwrap();
     queue.admin(&Filter::default(), AdminAction::Delete, at(1)).await.unwrap();
-    let plan = moves.plan(&queue, &portable);
+    let plan = moves.plan(&queue, &portable, at(2));
     assert_eq!(plan.wanted, [0]);
     assert!(plan.refused[0].1.contains("left it since"), "{plan:?}");
     let (id, _) = moves.import(&queue, &portable, moved(), at(2)).await.unwrap();
@@ -138,7 +138,7 @@ async fn what_contradicts_itself_is_refused_and_leaves_nothing() {
     let (source, dir) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
     let good = portable(source.path()).await;
     let (queue, _) = open(dir.path());
-    let (moves, _) = Moves::open(dir.path()).unwrap();
+    let (moves, _) = Moves::open(dir.path(), at(0)).unwrap();
     let with = |change: fn(&mut Portable)| {
         let mut bad = good.clone();
         change(&mut bad);
@@ -159,4 +159,37 @@ async fn what_contradicts_itself_is_refused_and_leaves_nothing() {
     assert_eq!(queue.stats().active, 0);
     moves.import(&queue, &good, moved(), at(1)).await.unwrap();
     assert_eq!(queue.list(&Filter::default(), None, 9).await.unwrap().entries.len(), 2);
+}
+
+#[tokio::test]
+async fn a_move_is_forgotten_only_when_its_message_is_too_old_to_come_again() {
+    let (source, dir) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let old = portable(source.path()).await;
+    let days = |days: i64| at(days * 86_400);
+    let mut young = Portable { store: "another".to_owned(), received_at: days(402), ..old.clone() };
+    young.id.sequence += 1;
+    let (queue, _) = open(dir.path());
+    let log = dir.path().join("moves/moves.log");
+    for restarted in [false, true] {
+        let (moves, _) = Moves::open(dir.path(), days(0)).unwrap();
+        moves.import(&queue, &old, moved(), days(1)).await.unwrap();
+        let plan = moves.plan(&queue, &old, days(400));
+        assert_eq!((plan.known.len(), plan.refused.len()), (2, 0), "{plan:?}");
+        let moves = if restarted {
+            drop(moves);
+            Moves::open(dir.path(), days(402)).unwrap().0
+        } else {
+            moves
+        };
+        assert!(moves.import(&queue, &young, moved(), days(402)).await.unwrap().1.refused.is_empty());
+        let plan = moves.plan(&queue, &old, days(402));
+        assert!(plan.refused.len() == 2 && plan.refused[0].1.contains("is forgotten"), "{plan:?}");
+        assert_eq!(moves.plan(&queue, &young, days(700)).known.len(), 2);
+        drop(moves);
+        if restarted {
+            let kept = std::fs::read_to_string(&log).unwrap();
+            assert!(kept.contains("another") && !kept.contains(&old.store), "{kept}");
+        }
+        std::fs::remove_file(&log).unwrap();
+    }
 }
