@@ -98,6 +98,23 @@ async fn a_host_that_does_not_match_sees_no_envelope_and_the_next_one_is_used() 
 }
 
 #[tokio::test]
+async fn records_that_were_mended_count_before_a_message_is_given_up() {
+    let world = World::start(1, &[], "[delivery]\nretry = [\"1h\"]\nlifetime = \"4s\"\n").await;
+    world.dns.authentic(true);
+    world.dns.ttl(3600);
+    world.route("ee.test", 10, "mx.ee.test", 0);
+    let leaf = with_ee(&world, "mx.ee.test", 0, Kind::SelfSigned, false);
+    let id = world.submit("a@home.test", &["b@ee.test"], &message("one")).await;
+    world.deferred(&id).await;
+    let owner = tlsa_owner(&world, "mx.ee.test");
+    world.dns.remove(&owner, RecordType::TLSA);
+    world.dns.tlsa(&owner, [3, 1, 1], &sha256(&leaf.spki()));
+    // An hour before anybody would ask again, and seconds before it would bounce.
+    world.arrivals(0, 1).await;
+    world.drained().await;
+}
+
+#[tokio::test]
 async fn a_host_whose_records_cannot_be_looked_up_is_not_connected_to() {
     let world = signed_world(2, &[]).await;
     world.route("fail.test", 10, "mx1.fail.test", 0);

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use tracing::info;
 
+use super::protocol::changes::ChangesAnswer;
 use super::protocol::evidence::EvidenceAnswer;
 use super::protocol::{Answer, PAGE_MAX, Request, SentLine};
 use super::transfer::Transfer;
@@ -134,6 +135,11 @@ impl AdminHandles {
                     }
                     Err(error) => Answer::Failed { text: error.to_string() },
                 }
+            }
+            Request::Changes(asked) => {
+                let (changes, more) = self.policies.changes().list(&asked.filter, PAGE_MAX);
+                let changes = changes.iter().map(|noticed| (**noticed).clone()).collect();
+                Answer::Changes(ChangesAnswer { changes, more })
             }
             Request::Explain { destination, connect } => {
                 Answer::Explained(Box::new(self.explainer.explain(destination, connect).await))

@@ -4,6 +4,7 @@
 //! Listings come in pages. Both sides use these types; a daemon of another protocol version answers
 //! with an error that says so. Pure.
 
+pub mod changes;
 pub mod evidence;
 mod queue;
 pub mod transfer;
@@ -143,6 +144,8 @@ pub enum Request {
     Transfer(transfer::TransferRequest),
     /// How messages travelled.
     Evidence(evidence::EvidenceRequest),
+    /// What protects mail less than it did.
+    Changes(changes::ChangesRequest),
     /// Everything that decides about mail to a destination, now.
     Explain {
         /// Where mail would go.
@@ -220,6 +223,8 @@ pub enum Answer {
     Transfer(transfer::TransferAnswer),
     /// How messages travelled.
     Evidence(evidence::EvidenceAnswer),
+    /// What protects mail less than it did.
+    Changes(changes::ChangesAnswer),
     /// What decides about mail to a destination.
     Explained(Box<Explanation>),
     /// There is no such thing.

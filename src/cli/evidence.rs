@@ -82,7 +82,10 @@ pub(super) fn run(arguments: &Arguments, config: &ConfigArgs) -> Result<Exit, Fa
         let what = arguments.id.clone().unwrap_or_else(|| "such an attempt".to_owned());
         return Err(Failure::new(
             Exit::Negative,
-            format!("no evidence of {what}: not tried yet, older than evidence.keep, or never here"),
+            format!(
+                "no evidence of {what}: not tried yet, older than evidence.keep, never here, or not kept \
+                 (evidence.enabled)"
+            ),
         ));
     }
     Ok(Exit::Fine)

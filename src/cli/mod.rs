@@ -1,6 +1,7 @@
 //! The command line: one file per verb. Verbs talk to the daemon over its admin socket or work
 //! offline; they return what happened, and `main` prints errors and exits.
 
+mod changes;
 mod check;
 mod config;
 mod evidence;

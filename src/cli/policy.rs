@@ -8,7 +8,7 @@ use serde::Serialize;
 
 use super::explain::local_text;
 use super::output::{Output, Table, instant, relative, wrap};
-use super::{ConfigArgs, Exit, Failure, JsonArg, output, unexpected};
+use super::{ConfigArgs, Exit, Failure, JsonArg, changes, output, unexpected};
 use crate::admin::client::Client;
 use crate::admin::protocol::{Answer, Request};
 use crate::delivery::explain::facts::LocalFacts;
@@ -27,6 +27,11 @@ pub(super) enum Verb {
     Refresh(One),
     /// Drop what is known; the next message asks anew
     Forget(One),
+    /// List destinations that protect their mail less than they did
+    ///
+    /// Policies that were weakened, withdrawn, not fetched again or ran out, TLSA records and DNSSEC
+    /// signatures that went, oldest first; the last 10000.
+    Changes(changes::Arguments),
 }
 
 /// One domain.
@@ -140,6 +145,7 @@ pub(super) fn run(verb: Verb, args: &ConfigArgs) -> Result<Exit, Failure> {
             print(&entries, local.as_ref(), one.json.json)
         }
         Verb::List(json) => list(&mut daemon, json.json),
+        Verb::Changes(arguments) => changes::run(arguments, &mut daemon),
         Verb::Refresh(one) => refresh(&mut daemon, one),
         Verb::Forget(one) => match daemon.ask(Request::PolicyForget { domain: one.domain.clone() })? {
             Answer::Changed { .. } => {

@@ -160,7 +160,12 @@ impl Delivery {
             if walk.remaining.is_empty() || tried == HOSTS_MAX || walk.is_over() {
                 break;
             }
-            let heed = if walk.item.is_report { Heed::Nothing } else { Heed::Dane };
+            let heed = match (walk.item.is_report, walk.last) {
+                (true, _) => Heed::Nothing,
+                // As RFC 8461 §5.1 wants it of policies: nobody hears of a failure that is over.
+                (false, true) => Heed::DaneAfresh,
+                (false, false) => Heed::Dane,
+            };
             let found = self.gather.host(host, heed).await;
             let facts = known.of(host, &found);
             exceptions::tell(&facts);

@@ -11,6 +11,7 @@ mod answers;
 mod fetch;
 mod kept;
 mod policies;
+mod radar;
 mod refresher;
 mod routes;
 mod tlsa;
@@ -37,6 +38,7 @@ use crate::sts::{CachedPolicy, FetchTrouble, StsPolicy};
 use crate::tlspolicy::Override;
 
 pub use self::fetch::trouble_result;
+pub use self::radar::PolicyCounters;
 
 /// Prefetches under way at once; mail that finds no policy ready asks for it itself.
 const PREFETCHES_MAX: usize = 64;
@@ -85,6 +87,9 @@ pub struct HostAnswers {
 pub enum Heed {
     /// As configured.
     Dane,
+    /// The same, and TLSA records are asked for past every cache: before a message is given up, which
+    /// may be because of them.
+    DaneAfresh,
     /// Not at all: report mail (RFC 8460 §3).
     Nothing,
 }
@@ -133,12 +138,15 @@ struct Inner {
     hosts: Answers<IpAddr>,
     /// By owner name, `_25._tcp.mx.example`.
     tlsas: Answers<Tlsa>,
+    /// The same, asked past every cache before messages were given up.
+    tlsas_afresh: Answers<Tlsa>,
     /// Of MX hosts that are secure aliases into unsigned zones, to be told from unsigned hosts.
     aliases: Answers<Domain>,
     /// By policy domain, not by `_mta-sts` name.
     txts: Answers<Vec<u8>>,
     fetches: Fetches,
     prefetches: Arc<Semaphore>,
+    counters: PolicyCounters,
 }
 
 impl Gather {
@@ -172,10 +180,12 @@ impl Gather {
             mx: Answers::new("MX"),
             hosts: Answers::new("A and AAAA"),
             tlsas: Answers::new("TLSA"),
+            tlsas_afresh: Answers::new("TLSA"),
             aliases: Answers::new("CNAME"),
             txts: Answers::new("TXT"),
             fetches: Fetches::new(),
             prefetches: Arc::new(Semaphore::new(PREFETCHES_MAX)),
+            counters: PolicyCounters::default(),
         };
         Self { inner: Arc::new(inner) }
     }

@@ -116,6 +116,11 @@ pub trait Dns: Send + Sync {
     fn tlsa<'a>(&'a self, _name: &'a Domain) -> BoxFuture<'a, Lookup<Tlsa>> {
         Box::pin(std::future::ready(Lookup::NoData(DnssecStatus::Insecure)))
     }
+    /// [`Dns::tlsa`], past any cache: before a message is given up, which may be because of it. The
+    /// answer replaces the cached one.
+    fn tlsa_fresh<'a>(&'a self, name: &'a Domain) -> BoxFuture<'a, Lookup<Tlsa>> {
+        self.tlsa(name)
+    }
     /// The CNAME record at a name, not followed: what DNSSEC says of the first alias of a chain that
     /// ends in an unsigned zone (RFC 7672 §2.2.2). Targets that are no host names are left out.
     fn cname<'a>(&'a self, _name: &'a Domain) -> BoxFuture<'a, Lookup<Domain>> {

@@ -100,7 +100,7 @@ impl DiskFile for File {
 }
 
 /// Writes a small file so that after a power cut either the old or the new content is there.
-pub(super) fn replace(disk: &dyn Disk, path: &Path, content: &[u8]) -> io::Result<()> {
+pub(in crate::store) fn replace(disk: &dyn Disk, path: &Path, content: &[u8]) -> io::Result<()> {
     let temporary = path.with_extension("new");
     match disk.remove(&temporary) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),

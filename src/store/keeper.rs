@@ -171,19 +171,29 @@ impl Keeper {
         }
     }
 
-    /// Whether all evidence of the journal is in its log for good.
+    /// Whether all evidence of the journal is in its log for good, or mail needs the room: only then
+    /// may journal segments leave.
     fn sync_evidence(&self) -> bool {
         if !self.shared.move_evidence() {
             return false;
         }
-        let now = self.shared.table().latest_now();
+        let (now, full) = {
+            let table = self.shared.table();
+            (table.latest_now(), matches!(table.health, Health::Full(_)))
+        };
         let mut log = self.shared.evidence();
         now.into_iter().for_each(|now| log.drop_old(now));
         match log.sync() {
-            Ok(()) => true,
-            Err(error) => {
-                tracing::error!(%error, "the evidence of the last seconds may not survive a power cut");
+            Ok(()) => {
+                log.note_sync(false);
                 true
+            }
+            Err(error) => {
+                if log.note_sync(true) {
+                    tracing::error!(%error, "evidence cannot be synced; journal segments stay until it can");
+                }
+                // Mail comes first.
+                full
             }
         }
     }

@@ -37,6 +37,9 @@ pub(super) struct Ledger<V> {
 
 type Map<V> = BTreeMap<String, Arc<V>>;
 
+/// Where the writer says how it went.
+type Answer = oneshot::Receiver<Result<(), QueueError>>;
+
 struct Work {
     key: String,
     line: Vec<u8>,
@@ -148,9 +151,31 @@ impl<V: Serialize + DeserializeOwned + Send + Sync + 'static> Ledger<V> {
         guard(&self.map).iter().filter(|(_, value)| wanted(value)).map(|(key, _)| key.clone()).collect()
     }
 
-    /// Entries.
+    /// The first in order of key.
+    pub(super) fn first(&self) -> Option<Arc<V>> {
+        guard(&self.map).values().next().cloned()
+    }
+
+    /// The last in order of key.
+    pub(super) fn last(&self) -> Option<Arc<V>> {
+        guard(&self.map).values().next_back().cloned()
+    }
+
+    /// How many there are.
     pub(super) fn len(&self) -> usize {
         guard(&self.map).len()
+    }
+
+    /// Everything with its key.
+    pub(super) fn entries(&self) -> Vec<(String, Arc<V>)> {
+        guard(&self.map).iter().map(|(key, value)| (key.clone(), Arc::clone(value))).collect()
+    }
+
+    /// Keeps or removes an entry; in memory at once, durable soon. A failure is logged and made good
+    /// with the next change.
+    pub(super) fn post(&self, key: String, value: Option<V>) {
+        // The answer is nobody's.
+        let _ = self.send(key, value.map(Arc::new));
     }
 
     /// Keeps an entry; in memory at once, durable when it returns `Ok`.
@@ -167,6 +192,16 @@ impl<V: Serialize + DeserializeOwned + Send + Sync + 'static> Ledger<V> {
     }
 
     async fn change(&self, key: String, value: Option<Arc<V>>) -> Result<bool, QueueError> {
+        let (answer, known) = self.send(key, value)?;
+        match answer.await {
+            Ok(result) => result.map(|()| known),
+            Err(_) => Err(QueueError::Storage("the store is closed".to_owned())),
+        }
+    }
+
+    /// Changes memory and hands the line to the writer; where its answer comes, and whether there was
+    /// such an entry.
+    fn send(&self, key: String, value: Option<Arc<V>>) -> Result<(Answer, bool), QueueError> {
         let line = serde_json::to_vec(&LineOut { key: &key, value: value.as_deref() })
             .map_err(|error| QueueError::Storage(format!("the entry of {key} cannot be written: {error}")))?;
         let (reply, answer) = oneshot::channel();
@@ -183,10 +218,7 @@ impl<V: Serialize + DeserializeOwned + Send + Sync + 'static> Ledger<V> {
             }
             known.is_some()
         };
-        match answer.await {
-            Ok(result) => result.map(|()| known),
-            Err(_) => Err(QueueError::Storage("the store is closed".to_owned())),
-        }
+        Ok((answer, known))
     }
 }
 
@@ -289,6 +321,8 @@ fn consequence(kind: &str) -> &'static str {
         "policies" => ": those policies are fetched again when there is mail for their domains",
         "frozen" => ": those destinations are not frozen any more",
         "reports" => ": what became of those TLS reports is forgotten",
+        "changes" => ": `policy changes` does not list those any more",
+        "guards" => ": a weakening of those is noticed once they have been seen again",
         _ => "",
     }
 }

@@ -6,11 +6,12 @@
 //! Inside, from the caller to the disk: `queue` (the verbs) over `table` (what is in memory) and
 //! `journal` (what is durable: group commit of `frame`s of `record`s through `disk`); `keeper` with
 //! `index`, `compaction` and `evidence` behind them; `open` and `replay` at start, after `format` has
-//! looked what is there. Beside it `policies` and `reports` over `ledger`, and `results` over
+//! looked what is there. Beside it `policies`, `changes` and `reports` over `ledger`, and `results` over
 //! `resultlog`, both files of checksummed `lines`. All of them stand on a `ground`: the disk, and the
 //! way their loops run.
 
 mod body;
+pub mod changes;
 mod check;
 mod compaction;
 mod dense;
@@ -43,6 +44,7 @@ mod table;
 #[cfg(test)]
 mod tests;
 
+pub use changes::{ChangeFilter, Changes};
 pub use check::{Checked, Finding, Severity, check};
 pub use evidence::{EvidenceCursor, EvidenceFilter, EvidenceLimits, EvidencePage, Tried};
 pub use format::survey;

@@ -1,4 +1,5 @@
-//! The MTA-STS policy cache, kept over restarts (RFC 8461 §3.3, §10).
+//! The MTA-STS policy cache, kept over restarts (RFC 8461 §3.3, §10), and beside it what of all
+//! policies changed for the worse.
 //!
 //! Keeps what it is told and decides nothing: how long a policy may be trusted is `sts::freshness`'s
 //! business.
@@ -6,6 +7,7 @@
 use std::path::Path;
 use std::sync::Arc;
 
+use super::changes::Changes;
 use super::ground::Ground;
 use super::ledger::Ledger;
 use super::queue::QueueError;
@@ -17,10 +19,11 @@ use crate::sts::CachedPolicy;
 #[derive(Clone)]
 pub struct Policies {
     inner: Arc<Ledger<CachedPolicy>>,
+    changes: Changes,
 }
 
 impl Policies {
-    /// Opens or creates `policies` below `data_dir`; returns what was repaired. Blocking.
+    /// Opens or creates `policies`, `changes` and `guards` below `data_dir`; returns what was repaired. Blocking.
     ///
     /// # Errors
     /// [`QueueError::Storage`].
@@ -33,8 +36,15 @@ impl Policies {
     /// # Errors
     /// As [`Policies::open`].
     pub fn open_over(ground: &Ground, data_dir: &Path) -> Result<(Self, Vec<String>), QueueError> {
-        let (ledger, repaired) = Ledger::open(ground, &data_dir.join("policies"), "policies")?;
-        Ok((Self { inner: Arc::new(ledger) }, repaired))
+        let (ledger, mut repaired) = Ledger::open(ground, &data_dir.join("policies"), "policies")?;
+        let (changes, more) = Changes::open_over(ground, data_dir)?;
+        repaired.extend(more);
+        Ok((Self { inner: Arc::new(ledger), changes }, repaired))
+    }
+
+    /// What changed for the worse.
+    pub fn changes(&self) -> &Changes {
+        &self.changes
     }
 
     /// What is known of this domain.

@@ -30,7 +30,9 @@ pub(super) fn show(daemon: &mut Client, id: Id, as_json: bool) -> Result<Exit, F
     match count {
         0 => Err(Failure::new(
             Exit::Negative,
-            format!("{id} is not in the queue: delivered, given up or never here; the log tells"),
+            format!(
+                "{id} is not in the queue: delivered, given up or never here; `stsrelay evidence {id}` tells"
+            ),
         )),
         _ => Ok(Exit::Fine),
     }
@@ -76,6 +78,10 @@ fn describe(entry: &QueueEntry, now: Timestamp) -> Vec<String> {
     }
     if entry.history.is_empty() {
         lines.push("  attempt   none yet".to_owned());
+    } else {
+        let text =
+            format!("stsrelay evidence {}: hosts, policy, TLSA, certificates and TLS of each", entry.id);
+        lines.extend(wrap("  more      ", &text));
     }
     lines
 }

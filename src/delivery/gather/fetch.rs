@@ -5,6 +5,7 @@
 //! Never decides whether to fetch: that is `sts::freshness`.
 
 use std::collections::HashMap;
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -15,7 +16,7 @@ use tokio::sync::{Semaphore, oneshot};
 use super::Inner;
 use crate::mail::Domain;
 use crate::sts::freshness::{self, TroubleKind};
-use crate::sts::{CachedPolicy, FetchTrouble, Mode, StsPolicy};
+use crate::sts::{CachedPolicy, FetchTrouble, Mode, StsPolicy, radar};
 use crate::tlspolicy::applied;
 use crate::tlsrpt::{FailureDetail, ResultType, SessionResult};
 
@@ -136,12 +137,22 @@ impl Inner {
         for warning in policy.warnings() {
             tracing::warn!(%domain, warning, "MTA-STS policy is odd");
         }
-        log_change(domain, held.map(|held| &held.policy), &policy);
+        log_fetched(domain, held.map(|held| &held.policy), &policy);
+        if let Some(held) = held {
+            let changes = radar::policy_changes((&held.policy, &held.id), (&policy, id.as_deref()));
+            changes.into_iter().for_each(|change| self.tell(domain, change));
+        }
+        if policy.mode == Mode::None || policy.max_age == 0 {
+            self.unwatch_policy(domain);
+        }
         // Without a record to be seen now, the policy stays under the id it was known by.
         let id = id.or_else(|| held.map(|held| held.id.clone())).unwrap_or_default();
         let shared = Arc::new(policy.clone());
         match freshness::succeeded(domain, policy, id.clone(), now, self.random.fraction()) {
-            Some(entry) => self.put(entry).await,
+            Some(entry) => {
+                self.watch_policy(&entry, now);
+                self.put(entry).await;
+            }
             None => {
                 if let Err(error) = self.policies.remove(domain).await {
                     tracing::error!(%domain, %error, "MTA-STS policy could not be removed from the cache");
@@ -161,6 +172,10 @@ impl Inner {
     ) -> FetchTrouble {
         let now = self.clock.now();
         let before = self.policies.get(domain);
+        self.counters.fetches_failed.fetch_add(1, Ordering::Relaxed);
+        if let Some(before) = &before {
+            self.watch_policy(before, now);
+        }
         let has_record = id.is_some();
         let entry = freshness::failed(domain, before.as_deref(), id, kind, text.clone(), now);
         let count = entry.trouble.as_ref().map_or(1, |trouble| trouble.count);
@@ -177,6 +192,8 @@ impl Inner {
             let expires_at = entry.held.as_ref().map(|held| held.expires_at());
             tracing::warn!(%domain, error = %trouble.text, failures = count, expires_at = ?expires_at,
                 "MTA-STS policy could not be refreshed; the cached one stays in force until it expires");
+            let change = expires_at.and_then(|at| radar::refetch_alarm(count, at, now, &trouble.text));
+            change.into_iter().for_each(|change| self.tell(domain, change));
         } else {
             tracing::info!(%domain, error = %trouble.text, failures = count, "MTA-STS policy could not be fetched");
         }
@@ -193,12 +210,9 @@ impl Inner {
     }
 }
 
-/// A destination that weakens its policy is worth a look (RFC 8461 §10.1 tells why it may do so).
-fn log_change(domain: &Domain, before: Option<&StsPolicy>, after: &StsPolicy) {
+/// One line per fetch; what became weaker is told by `radar`.
+fn log_fetched(domain: &Domain, before: Option<&StsPolicy>, after: &StsPolicy) {
     match before {
-        Some(before) if before.mode == Mode::Enforce && after.mode != Mode::Enforce => {
-            tracing::warn!(%domain, from = %before.mode, to = %after.mode, "MTA-STS policy was weakened by its domain");
-        }
         Some(before) if before.text() == after.text() => {
             tracing::debug!(%domain, mode = %after.mode, "MTA-STS policy refreshed");
         }

@@ -12,6 +12,7 @@ use crate::store::policies::Policies;
 use crate::store::queue::QueueError;
 use crate::store::results::Results;
 use crate::sts::CachedPolicy;
+use crate::sts::radar::{Change, Guard, Now};
 use crate::tlsrpt::SessionResult;
 
 /// The policy cache; see [`Policies`].
@@ -20,6 +21,10 @@ pub(super) trait PolicyCache: Send + Sync {
     fn put(&self, entry: CachedPolicy) -> BoxFuture<'_, Result<(), QueueError>>;
     fn remove<'a>(&'a self, domain: &'a Domain) -> BoxFuture<'a, Result<bool, QueueError>>;
     fn list(&self) -> Vec<Arc<CachedPolicy>>;
+    /// See [`Changes::record`](crate::store::Changes::record).
+    fn record_change(&self, domain: &Domain, change: Change, at: Timestamp);
+    /// See [`Changes::observe`](crate::store::Changes::observe).
+    fn observe(&self, guard: Guard, name: &Domain, now: Now, at: Timestamp) -> bool;
 }
 
 /// The TLS-RPT tally; see [`Results`].
@@ -42,6 +47,14 @@ impl PolicyCache for Policies {
 
     fn list(&self) -> Vec<Arc<CachedPolicy>> {
         Policies::list(self)
+    }
+
+    fn record_change(&self, domain: &Domain, change: Change, at: Timestamp) {
+        self.changes().record(domain, change, at);
+    }
+
+    fn observe(&self, guard: Guard, name: &Domain, now: Now, at: Timestamp) -> bool {
+        self.changes().observe(guard, name, now, at)
     }
 }
 

@@ -21,7 +21,7 @@ use crate::sts::{CachedPolicy, FetchTrouble, record};
 use crate::tlspolicy::{LocalRule, local_rule};
 
 /// Forced rounds for one domain are at least this far apart, however many messages expire together.
-const RECHECK_WAIT: Duration = Duration::from_secs(60);
+pub(super) const RECHECK_WAIT: Duration = Duration::from_secs(60);
 
 impl Gather {
     /// The MTA-STS policy that applies to `domain` now; fetched first where one is published and not
@@ -47,6 +47,7 @@ impl Gather {
         let txt = inner.txt_fact(domain).await;
         let now = inner.clock.now();
         let entry = inner.entry(domain, now).await;
+        inner.watch_record(domain, entry.as_deref(), &txt);
         let assessment = freshness::assess(entry.as_deref(), &txt, now);
         let fetched = match assessment.fetch {
             Fetch::No => None,

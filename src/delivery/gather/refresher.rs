@@ -1,7 +1,7 @@
 //! The daily refetch of every held policy (RFC 8461 §3.3, §10.2), and the sweeping of dead entries.
 //!
 //! Due times come from `sts::freshness`, jittered there. Never extends a life by anything but an
-//! HTTPS success.
+//! HTTPS success. Policies that run out are told as well.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -46,6 +46,7 @@ impl Inner {
         let mut due = Vec::new();
         for entry in self.policies.list() {
             let entry = self.anchor(entry, now).await;
+            self.watch_policy(&entry, now);
             if entry.is_dead(now) {
                 // A fetch may have brought it back to life since the list was made.
                 let unchanged = self
@@ -62,6 +63,7 @@ impl Inner {
         futures_util::stream::iter(due)
             .for_each_concurrent(REFRESHES_MAX, |entry| async move {
                 let txt = self.txt_fact(&entry.domain).await;
+                self.watch_record(&entry.domain, Some(&entry), &txt);
                 self.fetch_and_wait(&entry.domain, txt.id(), FIRST_FETCH_WAIT_MAX).await;
             })
             .await;

@@ -32,6 +32,9 @@ impl Gather {
         let known = inner.mx.ask(domain, || inner.dns.mx(domain)).await;
         let records: Vec<(u16, &str)>;
         let mut expanded = None;
+        if inner.options().dane {
+            inner.watch_mx(domain, &known.lookup);
+        }
         let (facts, status) = match &known.lookup {
             Lookup::Found(answer) => {
                 expanded = (answer.name != *domain).then(|| answer.name.clone());
@@ -83,7 +86,11 @@ impl Gather {
         }
         // RFC 7672 §2.2.2: addresses before TLSA, and TLSA only where they are secure.
         let (tlsa, tlsa_base) = match heed {
-            Heed::Dane if inner.options().dane => inner.tlsa(name, answer).await,
+            Heed::Dane | Heed::DaneAfresh if inner.options().dane => {
+                let (tlsa, base) = inner.tlsa(name, answer, heed).await;
+                inner.watch_tlsa(name, &tlsa, answer.status);
+                (tlsa, base)
+            }
             _ => (TlsaAnswer::Absent, name.clone()),
         };
         Ok(HostAnswers { addresses, tlsa, tlsa_base })

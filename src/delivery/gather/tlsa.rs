@@ -6,8 +6,9 @@
 
 use std::net::IpAddr;
 
-use super::Inner;
+use super::policies::RECHECK_WAIT;
 use super::routes::check_status;
+use super::{Heed, Inner};
 use crate::dane::{self, TlsaAnswer};
 use crate::mail::Domain;
 use crate::net::dns::{Answer, Lookup};
@@ -15,7 +16,12 @@ use crate::route::DnssecStatus;
 
 impl Inner {
     /// What the TLSA records of a host say, given its addresses, and their base domain.
-    pub(super) async fn tlsa(&self, host: &Domain, addresses: &Answer<IpAddr>) -> (TlsaAnswer, Domain) {
+    pub(super) async fn tlsa(
+        &self,
+        host: &Domain,
+        addresses: &Answer<IpAddr>,
+        heed: Heed,
+    ) -> (TlsaAnswer, Domain) {
         let bases = match self.base_domains(host, addresses).await {
             Ok(bases) => bases,
             Err(failed) => return (failed, host.clone()),
@@ -23,7 +29,7 @@ impl Inner {
         // RFC 7672 §2.2.3: the first base domain with secure records is the one.
         let mut seen = TlsaAnswer::Absent;
         for base in bases {
-            match self.tlsa_at(&base).await {
+            match self.tlsa_at(&base, heed).await {
                 TlsaAnswer::Absent => {}
                 TlsaAnswer::Insecure => seen = TlsaAnswer::Insecure,
                 answer => return (answer, base),
@@ -59,9 +65,18 @@ impl Inner {
         Ok(if status == DnssecStatus::Secure { vec![host.clone()] } else { Vec::new() })
     }
 
-    async fn tlsa_at(&self, base: &Domain) -> TlsaAnswer {
+    async fn tlsa_at(&self, base: &Domain, heed: Heed) -> TlsaAnswer {
         let Some(owner) = dane::tlsa_name(base, self.options().smtp_port) else { return TlsaAnswer::Absent };
-        let known = self.tlsas.ask(&owner, || self.dns.tlsa(&owner)).await;
+        let known = match heed {
+            Heed::DaneAfresh => {
+                // Answers of their own: a young one among the others may come from a cache below.
+                self.tlsas_afresh.renew(&owner, RECHECK_WAIT);
+                let known = self.tlsas_afresh.ask(&owner, || self.dns.tlsa_fresh(&owner)).await;
+                self.tlsas.forget(&owner);
+                known
+            }
+            Heed::Dane | Heed::Nothing => self.tlsas.ask(&owner, || self.dns.tlsa(&owner)).await,
+        };
         let status = match &known.lookup {
             Lookup::Found(answer) => answer.status,
             // RFC 7672 §2.1.1: a denial is an answer, whether or not it is signed.

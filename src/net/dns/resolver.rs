@@ -208,6 +208,10 @@ impl Dns for HickoryDns {
         Box::pin(async move { self.cached(name, RecordType::TLSA).await.keep(tlsa_record) })
     }
 
+    fn tlsa_fresh<'a>(&'a self, name: &'a Domain) -> BoxFuture<'a, Lookup<Tlsa>> {
+        Box::pin(async move { self.fresh(name, RecordType::TLSA).await.keep(tlsa_record) })
+    }
+
     fn cname<'a>(&'a self, name: &'a Domain) -> BoxFuture<'a, Lookup<Domain>> {
         Box::pin(async move { self.cached(name, RecordType::CNAME).await.keep(alias_target) })
     }

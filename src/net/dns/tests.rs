@@ -509,6 +509,17 @@ async fn a_fresh_lookup_passes_the_cache_and_replaces_what_is_in_it() {
     assert_eq!(found(dns.txt(&name).await).records, [b"old"]);
     assert_eq!(found(dns.txt_fresh(&name).await).records, [b"new"]);
     assert_eq!(found(dns.txt(&name).await).records, [b"new"]);
+    let owner = "_25._tcp.t.test.";
+    let script = |octet: u8| {
+        let data = TLSA::new(3.into(), 1.into(), 1.into(), vec![octet; 32]);
+        Script { answers: vec![record(owner, 3600, RData::TLSA(data))], ..Script::default() }
+    };
+    server.set(owner, RecordType::TLSA, [script(1), script(2)]);
+    let name = domain("_25._tcp.t.test");
+    let data = |answer: Lookup<Tlsa>| found(answer).records[0].data[0];
+    assert_eq!((data(dns.tlsa(&name).await), data(dns.tlsa(&name).await)), (1, 1));
+    assert_eq!(data(dns.tlsa_fresh(&name).await), 2);
+    assert_eq!(data(dns.tlsa(&name).await), 2);
 }
 
 #[tokio::test]

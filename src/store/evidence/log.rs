@@ -2,8 +2,9 @@
 //!
 //! One owner at a time (a mutex in `shared`); the keeper writes, and whoever looks something up makes
 //! it write first. A segment ends when it is full or a day old; then its filter is written beside it.
-//! After a failed write or sync the segment is left as it is and a new one begun: what is in it is
-//! found as far as it is whole.
+//! After a failed write the segment is left as it is and a new one begun: what is in it is found as far
+//! as it is whole. After a failed sync it is written anew first (`cure`), since what a disk failed to
+//! sync once it may never sync.
 
 use std::collections::{BTreeMap, HashMap};
 use std::fs;
@@ -18,7 +19,7 @@ use super::filter::{Filter, Span};
 use super::segment::{
     FRAME_HEAD, HEADER, Header, HeaderError, Kind, Scan, cut, keys, queue_id_key, refer, render_frame,
 };
-use crate::store::disk::{Disk, DiskFile, sync_parent};
+use crate::store::disk::{Disk, DiskFile, replace, sync_parent};
 use crate::store::format;
 use crate::store::frame::Nonce;
 use crate::store::notions::QueueError;
@@ -48,8 +49,13 @@ pub(in crate::store) struct Log {
     moved: Option<Position>,
     /// The same, of what was written and not only staged.
     written: Option<Position>,
+    /// Left unsynced by an error; nothing is begun after it, and no journal segment leaves, until it is
+    /// written anew.
+    unsure: Option<u32>,
     /// Writing fails; told once.
     failing: bool,
+    /// Syncing fails; told once.
+    sync_failing: bool,
     scratch: Vec<u8>,
 }
 
@@ -86,7 +92,9 @@ impl Log {
             tail: None,
             moved: None,
             written: None,
+            unsure: None,
             failing: false,
+            sync_failing: false,
             scratch: Vec::new(),
         };
         let disk = log.disk.as_ref();
@@ -287,6 +295,8 @@ impl Log {
     }
 
     fn begin_segment(&mut self) -> io::Result<()> {
+        // A start believes the latest segment about all before it.
+        self.cure()?;
         let number = self.segments.last_key_value().map_or(1, |(number, _)| number.saturating_add(1));
         let path = self.path(number);
         let header = Header { segment: number, nonce: self.nonce, after: self.moved.unwrap_or_default() };
@@ -319,21 +329,55 @@ impl Log {
 
     /// Leaves the segment being written; without a filter it is always looked through.
     fn abandon(&mut self) {
-        self.tail = None;
+        if let Some(tail) = self.tail.take().filter(|tail| !tail.synced) {
+            self.unsure = Some(tail.number);
+        }
     }
 
     /// Makes everything appended durable.
     ///
     /// # Errors
-    /// What the disk says; what was appended since the last sync may not survive a power cut.
+    /// What the disk says; what was appended since the last sync may not survive a power cut and must
+    /// stay in the journal. To be tried again.
     pub(in crate::store) fn sync(&mut self) -> io::Result<()> {
-        let Some(tail) = self.tail.as_mut().filter(|tail| !tail.synced) else { return Ok(()) };
-        if let Err(error) = tail.file.sync() {
-            self.abandon();
-            return Err(error);
+        if let Some(tail) = self.tail.as_mut().filter(|tail| !tail.synced) {
+            match tail.file.sync() {
+                Ok(()) => tail.synced = true,
+                Err(error) => {
+                    self.abandon();
+                    return Err(error);
+                }
+            }
         }
-        tail.synced = true;
+        self.cure()
+    }
+
+    /// Writes the segment anew whose sync failed. A second sync of the same file would prove nothing:
+    /// systems take what could not be written for written.
+    fn cure(&mut self) -> io::Result<()> {
+        let Some(number) = self.unsure else { return Ok(()) };
+        if let Some(segment) = self.segments.get(&number).copied() {
+            let path = self.path(number);
+            let bytes = fs::read(&path).unwrap_or_default();
+            let whole = bytes.get(..segment.len as usize).unwrap_or(&bytes);
+            let read = read(whole);
+            if read.damaged || read.end as u64 != segment.len {
+                // What the disk does not have any more it cannot be given; the rest stays.
+                tracing::error!(path = %path.display(), "evidence lost: the disk did not keep what was written");
+            } else {
+                replace(self.disk.as_ref(), &path, whole)?;
+            }
+            self.write_filter(number, &read.keys, read.span);
+        }
+        self.unsure = None;
         Ok(())
+    }
+
+    /// Whether syncing has just begun to fail: to be told once.
+    pub(in crate::store) fn note_sync(&mut self, failing: bool) -> bool {
+        let changed = failing && !self.sync_failing;
+        self.sync_failing = failing;
+        changed
     }
 
     /// Drops what is older than is kept, and the oldest beyond the size allowed. The latest segment

@@ -10,6 +10,8 @@
 //! says so. Bounded in time and octets; the oldest segments are dropped first.
 //! Inside: `segment` and `filter` (bytes, pure), `log` (writing), `find` (looking up).
 
+#[cfg(test)]
+mod cost;
 mod filter;
 mod find;
 mod log;

@@ -149,6 +149,39 @@ async fn a_damaged_octet_costs_at_most_two_attempts_and_a_lost_tail_is_refilled(
 }
 
 #[tokio::test]
+async fn evidence_that_cannot_be_synced_keeps_its_journal_segments_until_it_is_written_anew() {
+    let dir = tempfile::tempdir().unwrap();
+    let disk = SimDisk::new();
+    let (queue, _) = open_on(Arc::new(disk.clone()), "boot", dir.path()).unwrap();
+    let segments = || std::fs::read_dir(dir.path().join("queue/journal")).unwrap().count();
+    let mut sent = Vec::new();
+    for n in 0..10 {
+        sent.push(send(&queue, "a@one.example", at(n)).await);
+    }
+    queue.housekeeping();
+    disk.fail_evidence_sync(true);
+    for n in 10..200 {
+        sent.push(send(&queue, "a@one.example", at(n)).await);
+        if n % 20 == 0 {
+            queue.housekeeping();
+        }
+    }
+    queue.housekeeping();
+    let held = segments();
+    assert!(held > 3, "none of them left: {held}");
+    for cured in [false, true] {
+        disk.fail_evidence_sync(!cured);
+        (0..4).for_each(|_| queue.housekeeping());
+        let after = tempfile::tempdir().unwrap();
+        disk.power_cut(dir.path(), after.path(), 0);
+        let (queue, _) = open_on(Arc::new(RealDisk), "next boot", after.path()).unwrap();
+        let found = items(&all(&queue, &EvidenceFilter::default(), 1000).await);
+        assert_eq!(found, sent, "cured: {cured}");
+        assert_eq!(segments() < held, cured, "{held}");
+    }
+}
+
+#[tokio::test]
 async fn a_full_disk_keeps_mail_going_and_drops_the_oldest_evidence() {
     let dir = tempfile::tempdir().unwrap();
     let disk = SimDisk::new();

@@ -24,6 +24,7 @@ struct State {
     /// Octets that may still be written.
     room: Option<u64>,
     fail_sync: bool,
+    fail_evidence_sync: bool,
     fail_write: bool,
     read_only: bool,
     /// What is durable of each file's content, by a number that survives renaming.
@@ -77,6 +78,11 @@ impl SimDisk {
 
     pub(super) fn fail_sync(&self, fail: bool) {
         self.state().fail_sync = fail;
+    }
+
+    /// Only files of the evidence log.
+    pub(super) fn fail_evidence_sync(&self, fail: bool) {
+        self.state().fail_evidence_sync = fail;
     }
 
     /// As after `mount -o remount,ro`.
@@ -144,7 +150,8 @@ impl State {
 
     fn sync(&mut self, number: u64) -> io::Result<()> {
         self.step()?;
-        if self.fail_sync {
+        let of_evidence = |path: PathBuf| path.parent().is_some_and(|dir| dir.ends_with("evidence"));
+        if self.fail_sync || self.fail_evidence_sync && self.current(number).is_some_and(of_evidence) {
             return Err(io::Error::other("simulated sync failure"));
         }
         if let Some(path) = self.current(number) {

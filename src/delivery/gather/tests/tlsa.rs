@@ -72,6 +72,32 @@ async fn records_of_a_secure_host_are_asked_for_after_its_addresses_and_kept() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn before_a_message_is_given_up_records_are_asked_for_past_every_cache() {
+    let world = host_at(MX, SECURE);
+    let host = MxHost { name: domain(MX), preference: 10 };
+    publish(&world, MX, answer(MX, vec![record(3)], SECURE));
+    if let Lookup::Found(answer) = world.dns.tlsas.lock().unwrap().values_mut().next().unwrap() {
+        answer.ttl = Duration::from_secs(86_400);
+    }
+    tlsa(&world).await;
+    publish(&world, MX, answer(MX, vec![record(2)], SECURE));
+    pass(61).await;
+    assert_eq!(tlsa(&world).await.0, TlsaAnswer::Secure(vec![record(3)]), "kept for its TTL");
+    asked(&world);
+    // However many messages end together, it is one question.
+    for _ in 0..3 {
+        let found = world.gather.host(&host, Heed::DaneAfresh).await.unwrap();
+        assert_eq!(found.tlsa, TlsaAnswer::Secure(vec![record(2)]));
+        let questions = asked(&world).into_iter().filter(|name| name.contains("TLSA")).collect::<Vec<_>>();
+        assert!(
+            questions.len() <= 1 && questions.iter().all(|name| name.starts_with("fresh ")),
+            "{questions:?}"
+        );
+    }
+    assert_eq!(tlsa(&world).await.0, TlsaAnswer::Secure(vec![record(2)]), "and for all others");
+}
+
+#[tokio::test(start_paused = true)]
 async fn nothing_is_asked_where_the_addresses_are_insecure() {
     let world = host_at(MX, INSECURE);
     publish(&world, MX, fails("TLSA", false));

@@ -22,6 +22,7 @@ use crate::route::DnssecStatus;
 use crate::store::queue::QueueError;
 use crate::sts::CachedPolicy;
 use crate::sts::freshness::{FetchFault, TroubleKind};
+use crate::sts::radar::{Change, Guard, Now};
 use crate::tlsrpt::SessionResult;
 
 pub const DAY: u64 = 24 * 3600;
@@ -104,6 +105,9 @@ impl Dns for FakeDns {
     fn tlsa<'a>(&'a self, name: &'a Domain) -> BoxFuture<'a, Lookup<Tlsa>> {
         self.answer("TLSA", name, &self.tlsas)
     }
+    fn tlsa_fresh<'a>(&'a self, name: &'a Domain) -> BoxFuture<'a, Lookup<Tlsa>> {
+        self.answer("fresh TLSA", name, &self.tlsas)
+    }
     fn cname<'a>(&'a self, name: &'a Domain) -> BoxFuture<'a, Lookup<Domain>> {
         self.answer("CNAME", name, &self.aliases)
     }
@@ -154,6 +158,8 @@ impl Https for FakeHttps {
 pub struct Memory {
     entries: Mutex<BTreeMap<Domain, String>>,
     results: Mutex<Vec<SessionResult>>,
+    pub changes: Mutex<Vec<(Domain, Change)>>,
+    guarded: Mutex<Vec<(Guard, Domain)>>,
 }
 
 impl PolicyCache for Memory {
@@ -171,6 +177,22 @@ impl PolicyCache for Memory {
     }
     fn list(&self) -> Vec<Arc<CachedPolicy>> {
         self.entries.lock().unwrap().values().map(|text| serde_json::from_str(text).unwrap()).collect()
+    }
+    fn record_change(&self, domain: &Domain, change: Change, _: Timestamp) {
+        self.changes.lock().unwrap().push((domain.clone(), change));
+    }
+    fn observe(&self, guard: Guard, name: &Domain, now: Now, _: Timestamp) -> bool {
+        let mut guarded = self.guarded.lock().unwrap();
+        let known = guarded.iter().position(|known| *known == (guard, name.clone()));
+        match (known, now) {
+            (None, Now::Secure) => guarded.push((guard, name.clone())),
+            (Some(at), Now::Absent | Now::Insecure) => {
+                guarded.remove(at);
+                return true;
+            }
+            _ => {}
+        }
+        false
     }
 }
 
@@ -228,6 +250,12 @@ fn gather(
 }
 
 impl TestWorld {
+    /// The changes told so far, by domain and word.
+    pub fn changes(&self) -> Vec<(String, &'static str)> {
+        let changes = self.memory.changes.lock().unwrap();
+        changes.iter().map(|(domain, change)| (domain.to_string(), change.word())).collect()
+    }
+
     /// What was only in memory is gone.
     pub fn restart(&mut self) {
         let receiver = self.options.subscribe();
