@@ -9,7 +9,8 @@
 //! ```text
 //! cargo test --test simulation                           some fresh seeds
 //! SIM_SEED=42 cargo test --test simulation               this one; SIM_TRACE=1 prints every event
-//! SIM_SEEDS=500 SIM_DAYS=10 cargo test --test simulation many, long
+//! SIM_SEEDS=50 SIM_DAYS=20 cargo test --release --test simulation many, long; an optimised build is
+//!                                                        several times as fast
 //! ```
 //!
 //! Not simulated: the queue index (`store` tests it), listeners and AUTH, the admin socket.
