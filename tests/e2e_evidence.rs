@@ -6,7 +6,7 @@ use aws_lc_rs::digest;
 use serde_json::Value;
 
 use support::client::message;
-use support::mx::Behaviour;
+use support::mx::{Behaviour, StartTls};
 use support::pki::Kind;
 use support::world::World;
 
@@ -102,6 +102,51 @@ async fn a_refused_host_is_told_with_the_reason_and_addresses_stay_out_where_wan
         !found.to_string().contains("a@home.test") && !found.to_string().contains("b@bad.test"),
         "{found}"
     );
+}
+
+#[tokio::test]
+async fn a_host_that_fails_and_one_that_refuses_are_told_beside_the_one_that_takes_the_message() {
+    let world = World::start(2, &["two.test"], "").await;
+    for (index, mx) in ["mx1.two.test", "mx2.two.test"].into_iter().enumerate() {
+        world.route("two.test", 10 + index as u16, mx, index);
+    }
+    world.farm.hosts[1].behave(world.secured(&["mx2.two.test"], Kind::Good));
+    world.publish("two.test", "1", "enforce", &["*.two.test"], DAY);
+    let id = world.submit("a@home.test", &["b@two.test"], &message("one")).await;
+    world.drained().await;
+    let found = evidence(&world, &id).await;
+    assert_eq!(found["hosts"][0]["mx"], "mx1.two.test", "{found}");
+    assert_eq!(found["hosts"][0]["verdict"], "failed", "{found}");
+    assert!(found["hosts"][0]["tls"].is_null() && found["hosts"][0]["reason"].is_string(), "{found}");
+    assert_eq!(found["hosts"][1]["verdict"], "met", "{found}");
+    assert_eq!(found["recipients"][0]["host"], 1, "{found}");
+    assert!(found["refusals"].is_null(), "{found}");
+
+    let busy = world.secured(&["mx1.two.test"], Kind::Good).answering("RCPT TO", "450 4.2.0 later");
+    world.farm.hosts[0].behave(busy);
+    let id = world.submit("a@home.test", &["b@two.test"], &message("two")).await;
+    world.drained().await;
+    let found = evidence(&world, &id).await;
+    assert_eq!(found["hosts"][0]["verdict"], "met", "{found}");
+    assert_eq!(found["refusals"][0]["host"], 0, "{found}");
+    assert!(found["refusals"][0]["text"].as_str().is_some_and(|text| text.contains("later")), "{found}");
+    assert_eq!(found["recipients"][0]["host"], 1, "{found}");
+}
+
+#[tokio::test]
+async fn a_message_that_went_in_clear_after_tls_failed_says_so() {
+    let world = World::start(1, &[], "").await;
+    world.route("odd.test", 10, "mx.odd.test", 0);
+    world.farm.hosts[0].behave(Behaviour { starttls: StartTls::Garbage, ..Behaviour::clear() });
+    let id = world.submit("a@home.test", &["b@odd.test"], &message("one")).await;
+    world.drained().await;
+    let found = evidence(&world, &id).await;
+    assert_eq!(found["hosts"][0]["verdict"], "failed", "{found}");
+    assert_eq!(found["hosts"][1]["verdict"], "allowed", "{found}");
+    let reason = found["hosts"][1]["reason"].as_str().unwrap_or_default();
+    assert!(reason.contains("in clear"), "{found}");
+    assert!(found["hosts"][1]["tls"].is_null(), "{found}");
+    assert_eq!(found["recipients"][0]["host"], 1, "{found}");
 }
 
 #[tokio::test]

@@ -122,6 +122,12 @@ pub(super) fn describe(attempt: &Evidence, now: Timestamp) -> Vec<String> {
         let by = by.and_then(|host| host.mx.as_deref()).map(|mx| format!(" by {mx}")).unwrap_or_default();
         say("to", &format!("{to}: {word}{by}:{status} {}", recipient.text));
     }
+    for refusal in &own.refusals {
+        let by = attempt.hosts.get(usize::from(refusal.host)).and_then(|host| host.mx.as_deref());
+        let many = if refusal.recipients == 1 { "recipient" } else { "recipients" };
+        let text = format!("{}, for {} {many}: {}", by.unwrap_or("-"), refusal.recipients, refusal.text);
+        say("refused by", &text);
+    }
     for (index, host) in attempt.hosts.iter().enumerate() {
         let last = index + 1 == attempt.hosts.len();
         lines.extend(describe_host(host, own.carried_before.filter(|_| last)));
@@ -200,7 +206,7 @@ mod tests {
     use super::super::output::COLUMNS;
     use super::*;
     use crate::queue::evidence::{
-        MessageEvidence, PolicyEvidence, RecipientEvidence, TlsEvidence, TlsaEvidence,
+        MessageEvidence, PolicyEvidence, RecipientEvidence, RefusalEvidence, TlsEvidence, TlsaEvidence,
     };
 
     fn evidence() -> Evidence {
@@ -223,6 +229,11 @@ mod tests {
                     code: Some(250),
                     text: "250 2.0.0 queued as ABCDEF ".repeat(5),
                     host: Some(0),
+                }],
+                refusals: vec![RefusalEvidence {
+                    host: 0,
+                    recipients: 2,
+                    text: "450 4.2.0 later".to_owned(),
                 }],
                 carried_before: Some(3),
             },
@@ -276,6 +287,7 @@ mod tests {
             "by mx.example.net: 250 2.0.0 queued",
             "enforce, id 20260101T000000",
             "<- matched",
+            "mx.example.net, for 2 recipients: 450 4.2.0 later",
             "dane and pkix for mx.example.net (rule: dane and mta-sts enforce)",
             "TLSv1.3 TLS13_AES_256_GCM_SHA384, X25519MLKEM768",
             "reused, after 3 other messages",

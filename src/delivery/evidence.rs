@@ -14,11 +14,11 @@ use super::attempt::Attempted;
 use super::conversation::{Conversation, TlsSeen};
 use super::gather::StsState;
 use crate::dane::{Tlsa, TlsaAnswer, x509};
-use crate::mail::{Domain, Outcome, header};
+use crate::mail::{Domain, Failure, Outcome, header};
 use crate::net::tls::TlsFacts;
 use crate::queue::evidence::{
     EvidenceDraft, HostEvidence, HostVerdict, MessageEvidence, OutcomeWord, PolicyEvidence,
-    RecipientEvidence, TlsEvidence, TlsaEvidence, plain_message_id, short,
+    RecipientEvidence, RefusalEvidence, TlsEvidence, TlsaEvidence, plain_message_id, short,
 };
 use crate::queue::{QueueItem, Settlement};
 use crate::route::DnssecStatus;
@@ -59,6 +59,7 @@ struct Kept {
     hosts: Vec<Bytes>,
     /// Per outcome: which of `hosts` it is of.
     took: Vec<(usize, u16)>,
+    refusals: Vec<RefusalEvidence>,
     carried_before: Option<u32>,
 }
 
@@ -169,6 +170,16 @@ impl Trail {
         }));
     }
 
+    /// These recipients were left by the host noted last to another one, or to another time.
+    pub(super) fn refused(&mut self, failures: &[(usize, Failure)]) {
+        if let (Some(kept), Some((_, first))) = (&mut self.kept, failures.first())
+            && let Some(last) = kept.hosts.len().checked_sub(1)
+        {
+            let (host, recipients) = (last as u16, failures.len() as u32);
+            kept.refusals.push(RefusalEvidence { host, recipients, text: short(&first.text) });
+        }
+    }
+
     /// These recipients' outcomes are of the host noted last.
     pub(super) fn took(&mut self, recipients: impl Iterator<Item = usize>) {
         if let Some(kept) = &mut self.kept
@@ -246,6 +257,7 @@ pub(super) fn draft(
         sender: options.addresses.then_some(sender),
         destination: item.destination.to_string(),
         recipients: recipients.collect(),
+        refusals: kept.refusals,
         carried_before: kept.carried_before,
     };
     Some(EvidenceDraft { at, item: item.id, message, hosts: kept.hosts })

@@ -44,6 +44,9 @@ pub struct MessageEvidence {
     pub destination: String,
     /// Per recipient tried.
     pub recipients: Vec<RecipientEvidence>,
+    /// Hosts that were talked to and did not take all recipients, in order.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub refusals: Vec<RefusalEvidence>,
     /// Messages the connection had carried before; absent without a connection.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub carried_before: Option<u32>,
@@ -68,6 +71,17 @@ pub struct RecipientEvidence {
     /// Position in [`Evidence::hosts`] of the host that took or refused it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub host: Option<u16>,
+}
+
+/// A host that left recipients to another host, or to another time.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RefusalEvidence {
+    /// Position in [`Evidence::hosts`].
+    pub host: u16,
+    /// How many recipients.
+    pub recipients: u32,
+    /// Why, for the first of them.
+    pub text: String,
 }
 
 /// An [`Outcome`](crate::mail::Outcome) in a word.

@@ -122,6 +122,7 @@ impl Walk<'_> {
             }
             self.outcomes.push((index, outcome));
         }
+        self.trail.refused(&judgement.next_host);
         self.leave(judgement.next_host);
         judgement.again
     }

@@ -74,6 +74,7 @@ fn draft(n: u64, hosts: &[Bytes]) -> EvidenceDraft {
                 host: Some(0),
             }],
             carried_before: Some(3),
+            ..MessageEvidence::default()
         },
         hosts: vec![hosts[domain as usize].clone()],
     }

@@ -48,8 +48,8 @@ pub struct EvidenceLimits {
 
 impl Default for EvidenceLimits {
     fn default() -> Self {
-        // A month is what questions about a message usually take to come; a gigabyte is some three
-        // million attempts.
+        // A month is what questions about a message usually take to come; a gigabyte is some two and
+        // a half million attempts.
         Self { keep: Duration::from_secs(30 * 86_400), max_bytes: 1_000_000_000 }
     }
 }
