@@ -7,7 +7,7 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 use tokio::time::Instant;
 use tracing::info;
 
@@ -23,6 +23,9 @@ use crate::store::{AdminAction, Entry, EntryState, Filter, Freeze, Queue, QueueE
 const STEPS_FOR: Duration = Duration::from_millis(300);
 /// Destinations told of in totals at most, however many are asked for.
 const DESTINATIONS_MAX: usize = 1000;
+
+/// The queue keeps whole microseconds; what was given back until an instant is due at most so much later.
+const ROUNDED: SignedDuration = SignedDuration::from_micros(1);
 
 impl AdminHandles {
     pub(super) async fn queue_page(
@@ -56,9 +59,11 @@ impl AdminHandles {
             (_, None) => None,
             (Some(freeze), Some(_)) => Some(freeze.to_string()),
             // Whose own schedule is later waits for nothing else.
-            (None, Some(at)) => {
-                self.traffic.held(destination, now).filter(|held| at <= held.until).map(|held| held.text)
-            }
+            (None, Some(at)) => self
+                .traffic
+                .held(destination, now)
+                .filter(|held| at.duration_since(held.until) <= ROUNDED)
+                .map(|held| held.text),
         };
         QueueEntry { frozen: frozen.is_some(), waits, ..QueueEntry::new(entry, history) }
     }

@@ -161,6 +161,9 @@ enum Verb {
     ///
     /// By Message-ID or queue id, or all attempts to a domain or within a time, oldest first. Kept as long
     /// as `evidence.keep` says. Exit status 1 when nothing is known.
+    #[command(
+        override_usage = "stsrelay evidence [OPTIONS] <MESSAGE-ID|QUEUE-ID|--recipient-domain ...|--since ...>"
+    )]
     Evidence(evidence::Arguments),
     /// Check what a domain publishes for MTA-STS and TLS-RPT, as its owner would
     ///
