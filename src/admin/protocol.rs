@@ -9,7 +9,7 @@ use jiff::civil::Date;
 use serde::{Deserialize, Serialize};
 
 use crate::delivery::explain::facts::Explanation;
-use crate::mail::{Destination, Domain};
+use crate::mail::{Destination, Domain, Failure};
 use crate::queue::{AttemptRecord, ItemId, QueueId, RecipientState};
 use crate::store;
 use crate::sts::CachedPolicy;
@@ -277,11 +277,9 @@ impl QueueEntry {
             .filter_map(|status| {
                 let recipient = item.envelope.recipients.get(status.index)?;
                 let (state, last) = match &status.state {
-                    RecipientState::Pending(failure) => {
-                        ("pending", failure.as_ref().map(|failure| failure.text.clone()))
-                    }
+                    RecipientState::Pending(failure) => ("pending", failure.as_ref().map(Failure::sentence)),
                     RecipientState::Delivered(reply) => ("delivered", Some(reply.to_string())),
-                    RecipientState::Failed(failure) => ("failed", Some(failure.text.clone())),
+                    RecipientState::Failed(failure) => ("failed", Some(failure.sentence())),
                 };
                 Some(EntryRecipient { address: recipient.path.to_string(), state: state.to_owned(), last })
             })

@@ -162,10 +162,8 @@ fn summary(outcomes: &[(usize, Outcome)]) -> String {
                 delivered += 1;
                 last.get_or_insert_with(|| format!("delivered: {reply}"));
             }
-            Outcome::Deferred(failure) => {
-                last = Some(format!("deferred: {} {}", failure.status, failure.text))
-            }
-            Outcome::Failed(failure) => last = Some(format!("failed: {} {}", failure.status, failure.text)),
+            Outcome::Deferred(failure) => last = Some(format!("deferred: {}", failure.sentence())),
+            Outcome::Failed(failure) => last = Some(format!("failed: {}", failure.sentence())),
         }
     }
     let last = last.unwrap_or_else(|| "nobody left to deliver to".to_owned());
