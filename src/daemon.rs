@@ -37,7 +37,7 @@ use crate::net::tcp::TcpDialer;
 use crate::net::{SystemClock, SystemRandomness, World};
 use crate::reporting::Reporting;
 use crate::store::Health;
-use crate::submission;
+use crate::submission::{self, Guarded};
 
 pub use self::reload::Level;
 
@@ -182,6 +182,7 @@ impl Daemon {
             policies: storage.policies.clone(),
             gather: gatherer.clone(),
             reports: storage.reports.clone(),
+            suppressions: storage.suppressions.clone(),
             reporting: reporter.clone(),
             explainer: Explainer {
                 world: world.clone(),
@@ -198,7 +199,9 @@ impl Daemon {
             storage.queue.clone(),
             storage.results.clone(),
             receivers.delivery,
-        );
+        )
+        .with_suppressions(storage.suppressions.clone());
+        let inbox = Guarded { queue: storage.queue.clone(), suppressions: storage.suppressions.clone() };
         let addresses: Vec<(String, SocketAddr)> = listeners
             .iter()
             .flat_map(|(listener, sockets)| {
@@ -231,7 +234,7 @@ impl Daemon {
                 listeners,
                 receivers.submission,
                 receivers.server_tls,
-                storage.queue.clone(),
+                inbox,
                 Arc::clone(&world.clock),
                 Arc::new(move |domain: &Domain| gatherer.prefetch(domain)),
                 shutdown.clone(),

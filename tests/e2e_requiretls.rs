@@ -80,9 +80,10 @@ async fn the_parameter_reaches_the_first_host_that_offers_it_and_is_verified() {
     for index in 0..3 {
         let log = host(index).log();
         assert!(!log.commands.iter().any(|line| line.starts_with("MAIL")), "{index}: {:?}", log.commands);
-        // RFC 8689 §4.2.1: other mail may still use the second one's connection.
+        // RFC 8689 §4.2.1: QUIT, but other mail may still use the second one's connection, and nothing can
+        // be said on the third one's, whose handshake failed.
         let left = log.commands.last().map(String::as_str) == Some("QUIT");
-        assert!(left || index == 1, "{index}: {:?}", log.commands);
+        assert!(left || index > 0, "{index}: {:?}", log.commands);
     }
     // The same hosts are good enough for mail that asks for nothing, and the parameter is not added.
     world.submit("a@home.test", &["b@away.test"], &message("two")).await;

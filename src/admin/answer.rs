@@ -9,9 +9,10 @@ use super::protocol::{
 };
 use crate::delivery::explain::Explainer;
 use crate::delivery::gather::Gather;
+use crate::mail::Mailbox;
 use crate::net::Clock;
 use crate::reporting::{Reporting, SendOutcome};
-use crate::store::{Filter, Policies, Queue, Reports};
+use crate::store::{Filter, Policies, Queue, Reports, Suppressions};
 
 /// Everything the command line may look at or change.
 #[derive(Clone)]
@@ -26,6 +27,8 @@ pub struct AdminHandles {
     pub gather: Gather,
     /// Outgoing reports.
     pub reports: Reports,
+    /// Recipients that are suppressed.
+    pub suppressions: Suppressions,
     /// Makes and sends them.
     pub reporting: Reporting,
     /// Explains what would become of mail.
@@ -106,6 +109,36 @@ impl AdminHandles {
                 Some(json) => Answer::ReportText { json },
                 None => Answer::Nothing { text: format!("no session with {domain} today") },
             },
+            Request::SuppressionList { after } => {
+                let mut entries = self.suppressions.list(self.clock.now());
+                let after = after.map(|after| after.to_string());
+                entries.retain(|entry| after.as_ref().is_none_or(|after| entry.address.to_string() > *after));
+                let more = entries.len() > PAGE_MAX;
+                entries.truncate(PAGE_MAX);
+                let entries = entries.iter().map(|entry| (**entry).clone()).collect();
+                Answer::Suppressions { entries, more }
+            }
+            Request::SuppressionShow { address } => match self.suppressions.get(&address, self.clock.now()) {
+                Some(entry) => Answer::Suppressions { entries: vec![(*entry).clone()], more: false },
+                None => unsuppressed(&address),
+            },
+            Request::SuppressionAdd { address, reason, until } => {
+                match self.suppressions.add(address, &reason, until, self.clock.now()).await {
+                    Ok(entry) => {
+                        info!(address = %entry.address, %until, reason, "recipient suppressed by an operator");
+                        Answer::Suppressions { entries: vec![entry], more: false }
+                    }
+                    Err(error) => Answer::Failed { text: error.to_string() },
+                }
+            }
+            Request::SuppressionRemove { address } => match self.suppressions.remove(&address).await {
+                Ok(true) => {
+                    info!(%address, "recipient taken off the suppression list by an operator");
+                    Answer::Changed { count: 1 }
+                }
+                Ok(false) => unsuppressed(&address),
+                Err(error) => Answer::Failed { text: error.to_string() },
+            },
             Request::Explain { destination, connect } => {
                 Answer::Explained(Box::new(self.explainer.explain(destination, connect).await))
             }
@@ -159,6 +192,10 @@ impl AdminHandles {
             Err(error) => Answer::Failed { text: error.to_string() },
         }
     }
+}
+
+fn unsuppressed(address: &Mailbox) -> Answer {
+    Answer::Nothing { text: format!("{address} is not on the suppression list") }
 }
 
 /// The mode as policies write it.

@@ -9,9 +9,10 @@ use jiff::civil::Date;
 use serde::{Deserialize, Serialize};
 
 use crate::delivery::explain::facts::Explanation;
-use crate::mail::{Destination, Domain};
+use crate::mail::{Destination, Domain, Failure, Mailbox};
 use crate::queue::{AttemptRecord, ItemId, QueueId, RecipientState};
 use crate::store;
+use crate::store::suppressions::Suppressed;
 use crate::sts::CachedPolicy;
 
 /// Raised whenever an older side could misunderstand.
@@ -104,6 +105,30 @@ pub enum Request {
         domain: Option<Domain>,
         /// Also what was sent already.
         again: bool,
+    },
+    /// A page of the suppression list.
+    SuppressionList {
+        /// The last address of the page before.
+        after: Option<Mailbox>,
+    },
+    /// One entry of the suppression list.
+    SuppressionShow {
+        /// Of this recipient.
+        address: Mailbox,
+    },
+    /// Suppresses mail to a recipient.
+    SuppressionAdd {
+        /// Whom.
+        address: Mailbox,
+        /// Why.
+        reason: String,
+        /// Until this instant.
+        until: Timestamp,
+    },
+    /// Forgets a recipient.
+    SuppressionRemove {
+        /// Whom.
+        address: Mailbox,
     },
     /// Everything that decides about mail to a destination, now.
     Explain {
@@ -203,6 +228,13 @@ pub enum Answer {
         /// One line per report and target.
         lines: Vec<SentLine>,
     },
+    /// A page of the suppression list, or the entry asked for.
+    Suppressions {
+        /// In order of address.
+        entries: Vec<Suppressed>,
+        /// There are more after the last one.
+        more: bool,
+    },
     /// What decides about mail to a destination.
     Explained(Box<Explanation>),
     /// There is no such thing.
@@ -277,11 +309,9 @@ impl QueueEntry {
             .filter_map(|status| {
                 let recipient = item.envelope.recipients.get(status.index)?;
                 let (state, last) = match &status.state {
-                    RecipientState::Pending(failure) => {
-                        ("pending", failure.as_ref().map(|failure| failure.text.clone()))
-                    }
+                    RecipientState::Pending(failure) => ("pending", failure.as_ref().map(Failure::sentence)),
                     RecipientState::Delivered(reply) => ("delivered", Some(reply.to_string())),
-                    RecipientState::Failed(failure) => ("failed", Some(failure.text.clone())),
+                    RecipientState::Failed(failure) => ("failed", Some(failure.sentence())),
                 };
                 Some(EntryRecipient { address: recipient.path.to_string(), state: state.to_owned(), last })
             })

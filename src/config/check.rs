@@ -243,6 +243,12 @@ impl Checker<'_> {
                 self.error(key, "must be at least 1");
             }
         }
+        if delivery.suppression.after == 0 {
+            self.error("delivery.suppression.after", "must be at least 1");
+        }
+        if delivery.suppression.keep.0.is_zero() {
+            self.error("delivery.suppression.keep", "must be at least 1s");
+        }
         self.schedule("delivery.retry", &delivery.retry);
         if self.loaded.config.mta_sts.fetch_timeout.0.is_zero() {
             self.error("mta_sts.fetch_timeout", "must be at least 1s");

@@ -18,6 +18,7 @@ use crate::queue::RetryOptions;
 use crate::reporting;
 use crate::smtp::client::Timeouts;
 use crate::store::QueueOptions;
+use crate::store::suppressions::{SuppressionAnswer, SuppressionOptions};
 use crate::submission::{self, ListenerOptions, Users};
 use crate::tlspolicy::Override;
 
@@ -207,6 +208,8 @@ fn submission_options(loaded: &Loaded, hostname: Domain, users: Users) -> submis
         recipients: config.limits.recipients,
         connections: config.limits.connections,
         connections_per_address: config.limits.connections_per_address,
+        refuse_suppressed: config.delivery.suppression.enabled
+            && config.delivery.suppression.answer == SuppressionAnswer::Refuse,
         users,
         drain_timeout: DRAIN,
         ..submission::Options::new(hostname)
@@ -246,6 +249,11 @@ fn delivery_options(loaded: &Loaded, hostname: Domain) -> delivery::Options {
         },
         dane_with_sts: config.policy.dane_with_sts,
         overrides: overrides(loaded),
+        suppression: delivery.suppression.enabled.then(|| SuppressionOptions {
+            after: delivery.suppression.after,
+            keep: delivery.suppression.keep.0,
+            answer: delivery.suppression.answer,
+        }),
     }
 }
 

@@ -13,6 +13,7 @@ use crate::delivery::pool;
 use crate::mail::{Domain, Mailbox};
 use crate::queue::RetryOptions;
 use crate::smtp::client::Timeouts as ClientTimeouts;
+use crate::store::suppressions::SuppressionAnswer;
 use crate::tlspolicy::{DaneWithSts, LocalRule};
 
 /// The whole configuration.
@@ -191,6 +192,8 @@ pub struct Delivery {
     pub delay_warning: Span,
     /// Octets per second that a host must take of a message's content, on average.
     pub minimum_rate: Size,
+    /// Recipients that do not exist.
+    pub suppression: Suppression,
     /// How long to wait for MX hosts.
     pub timeouts: Timeouts,
     /// How long open connections are kept for the next message.
@@ -211,6 +214,20 @@ pub struct Pool {
     pub connections: usize,
     /// Idle connections to one host.
     pub connections_per_host: usize,
+}
+
+/// `[delivery.suppression]`
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Suppression {
+    /// Remember recipients whose mail system says that they do not exist.
+    pub enabled: bool,
+    /// Hard bounces after which a recipient is on the list.
+    pub after: u32,
+    /// How long it stays there, from the last bounce.
+    pub keep: Span,
+    /// What becomes of mail to it.
+    pub answer: SuppressionAnswer,
 }
 
 /// `[delivery.timeouts]` (RFC 5321 §4.5.3.2)
@@ -425,6 +442,7 @@ impl Default for Delivery {
             lifetime: Span(retry.lifetime),
             delay_warning: Span(retry.delay_warning),
             minimum_rate: Size(ClientTimeouts::default().octets_per_second),
+            suppression: Suppression::default(),
             timeouts: Timeouts::default(),
             pool: Pool::default(),
         }
@@ -441,6 +459,13 @@ impl Default for Pool {
             connections: of.connections,
             connections_per_host: of.connections_per_host,
         }
+    }
+}
+
+impl Default for Suppression {
+    fn default() -> Self {
+        let month = std::time::Duration::from_secs(30 * 86_400);
+        Self { enabled: false, after: 2, keep: Span(month), answer: SuppressionAnswer::Refuse }
     }
 }
 

@@ -7,7 +7,7 @@ use tracing::warn;
 
 use crate::config::{ConfigError, Loaded};
 use crate::net::{Clock as _, SystemClock};
-use crate::store::{self, Policies, Queue, QueueOptions, Reports, Results};
+use crate::store::{self, Policies, Queue, QueueOptions, Reports, Results, Suppressions};
 
 /// Message content is nobody else's business.
 const DATA_DIR_MODE: u32 = 0o750;
@@ -18,6 +18,7 @@ pub(super) struct Storage {
     pub(super) policies: Policies,
     pub(super) results: Results,
     pub(super) reports: Reports,
+    pub(super) suppressions: Suppressions,
 }
 
 impl Storage {
@@ -60,5 +61,7 @@ fn open(options: &QueueOptions) -> Result<(Storage, Vec<String>), String> {
     repairs.extend(more);
     let (reports, more) = Reports::open(folder).map_err(|error| error.to_string())?;
     repairs.extend(more);
-    Ok((Storage { queue, policies, results, reports }, repairs))
+    let (suppressions, more) = Suppressions::open(folder).map_err(|error| error.to_string())?;
+    repairs.extend(more);
+    Ok((Storage { queue, policies, results, reports, suppressions }, repairs))
 }

@@ -13,7 +13,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 use tracing::{debug, info};
 
-use self::walk::{Walk, empty_record, local_failure, not_tried};
+use self::walk::{Walk, empty_record, local_failure, not_tried, untried};
 use super::Delivery;
 use super::conversation::Conversation;
 use super::gather::{Heed, HostAnswers, NextHop, StsState};
@@ -46,6 +46,15 @@ enum Used {
 impl Delivery {
     /// Tries to deliver an item once.
     pub async fn attempt(&self, item: &QueueItem) -> Attempted {
+        let suppressed = self.suppressed(item);
+        let remaining: Vec<usize> = item
+            .pending()
+            .map(|(index, _)| index)
+            .filter(|index| !suppressed.iter().any(|(known, _)| known == index))
+            .collect();
+        if remaining.is_empty() && !suppressed.is_empty() {
+            return untried(suppressed, self.now(), "suppression list");
+        }
         let options = self.options.borrow().clone();
         let report_domain = match (&item.destination, item.is_report) {
             (Destination::Domain(domain), false) => Some(domain.clone()),
@@ -64,8 +73,8 @@ impl Delivery {
             request,
             options,
             report_domain,
-            remaining: item.pending().map(|(index, _)| index).collect(),
-            outcomes: Vec::new(),
+            remaining,
+            outcomes: suppressed,
             relayed: Vec::new(),
             failures: Vec::new(),
             record: empty_record(self.now()),

@@ -15,6 +15,7 @@ mod notice;
 pub mod pool;
 mod run;
 mod settle;
+mod suppression;
 pub mod tally;
 mod turns;
 
@@ -33,7 +34,8 @@ use crate::mail::Domain;
 use crate::net::World;
 use crate::queue::RetryOptions;
 use crate::smtp::client::Timeouts;
-use crate::store::{Queue, Results};
+use crate::store::suppressions::SuppressionOptions;
+use crate::store::{Queue, Results, Suppressions};
 use crate::tlspolicy::{DaneWithSts, Override};
 use crate::tlsrpt::SessionResult;
 
@@ -58,6 +60,8 @@ pub struct Options {
     pub dane_with_sts: DaneWithSts,
     /// `[[policy.override]]`
     pub overrides: Vec<Override>,
+    /// `[delivery.suppression]`, where it is enabled. Default none.
+    pub suppression: Option<SuppressionOptions>,
 }
 
 /// What every attempt needs.
@@ -68,6 +72,7 @@ pub struct Delivery {
     results: Results,
     pool: Pool,
     options: watch::Receiver<Arc<Options>>,
+    suppressions: Option<Suppressions>,
     closing: TaskTracker,
 }
 
@@ -80,7 +85,16 @@ impl Delivery {
         results: Results,
         options: watch::Receiver<Arc<Options>>,
     ) -> Self {
-        Self { world, gather, queue, results, pool: Pool::default(), options, closing: TaskTracker::new() }
+        Self {
+            world,
+            gather,
+            queue,
+            results,
+            pool: Pool::default(),
+            options,
+            suppressions: None,
+            closing: TaskTracker::new(),
+        }
     }
 
     fn places(&self) -> Places {

@@ -61,8 +61,12 @@ impl Delivery {
             let settled =
                 self.queue.settle(claim.clone(), &settlement, attempted.record.clone(), born.clone()).await;
             match settled {
-                Ok(()) if told => info!("attempt recorded after all"),
-                Ok(()) => {}
+                Ok(()) => {
+                    if told {
+                        info!("attempt recorded after all");
+                    }
+                    self.learn(&item, &settlement).await;
+                }
                 Err(error @ QueueError::Fenced(_)) => {
                     warn!(%error, "attempt came too late; its result is dropped");
                 }

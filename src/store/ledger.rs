@@ -116,6 +116,11 @@ impl<V: Serialize + DeserializeOwned + Send + Sync + 'static> Ledger<V> {
         guard(&self.map).get(key).cloned()
     }
 
+    /// How many entries there are.
+    pub(super) fn len(&self) -> usize {
+        guard(&self.map).len()
+    }
+
     /// Everything in order of key.
     pub(super) fn list(&self) -> Vec<Arc<V>> {
         guard(&self.map).values().cloned().collect()

@@ -8,6 +8,7 @@ mod full;
 mod maps;
 mod model;
 mod sim;
+mod suppressions;
 
 use std::net::IpAddr;
 use std::path::Path;
@@ -21,8 +22,8 @@ use super::disk::{Disk, RealDisk};
 use super::ground::{Ground, Limits};
 use super::queue::{Body, Claim, Filter, NewMessage, Queue, QueueError, QueueOptions};
 use crate::mail::{
-    BodyType, EnhancedStatus, Envelope, Failure, ForwardPath, Permanence, Recipient, Reply, ReversePath,
-    Scope, TlsRequest,
+    BodyType, EnhancedStatus, Envelope, Failure, ForwardPath, Mailbox, Permanence, Recipient, Reply,
+    ReversePath, Scope, TlsRequest,
 };
 use crate::queue::{AttemptRecord, ItemId, QueueId, RecipientState, RecipientStatus, Settled, Settlement};
 
