@@ -39,7 +39,7 @@ use crate::net::tcp::TcpDialer;
 use crate::net::{SystemClock, SystemRandomness, World};
 use crate::reporting::Reporting;
 use crate::store::Health;
-use crate::submission;
+use crate::submission::{self, Guarded};
 
 pub use self::reload::Level;
 
@@ -185,7 +185,8 @@ impl Daemon {
             storage.queue.clone(),
             storage.results.clone(),
             receivers.delivery.clone(),
-        );
+        )
+        .with_suppressions(storage.suppressions.clone());
         let handles = AdminHandles {
             traffic: deliverer.traffic(),
             clock: Arc::clone(&world.clock),
@@ -198,6 +199,7 @@ impl Daemon {
             policies: storage.policies.clone(),
             gather: gatherer.clone(),
             reports: storage.reports.clone(),
+            suppressions: storage.suppressions.clone(),
             reporting: reporter.clone(),
             transfer: Arc::new(Transfer::new(
                 Arc::clone(&world.clock),
@@ -213,6 +215,7 @@ impl Daemon {
                 gathering: receivers.gather,
             },
         };
+        let inbox = Guarded { queue: storage.queue.clone(), suppressions: storage.suppressions.clone() };
         let addresses: Vec<(String, SocketAddr)> = listeners
             .iter()
             .flat_map(|(listener, sockets)| {
@@ -245,7 +248,7 @@ impl Daemon {
                 listeners,
                 receivers.submission,
                 receivers.server_tls,
-                storage.queue.clone(),
+                inbox,
                 Arc::clone(&world.clock),
                 Arc::new(move |domain: &Domain| gatherer.prefetch(domain)),
                 shutdown.clone(),

@@ -202,6 +202,33 @@ async fn the_sender_of_a_delayed_message_is_warned_once() {
 }
 
 #[tokio::test]
+async fn log_listing_explanation_warning_and_bounce_say_the_same_sentence() {
+    let extra = "[delivery]\nretry = [\"1s\"]\ndelay_warning = \"1s\"\nlifetime = \"4s\"\n";
+    let world = world(&["strict.test"], extra).await;
+    world.farm.hosts[1].behave(world.secured(&["mx.strict.test"], Kind::Expired));
+    world.route("strict.test", 10, "mx.strict.test", 1);
+    world.publish("strict.test", "1", "enforce", &["mx.strict.test"], 86_400);
+    let id = world.submit("a@home.test", &["b@strict.test"], &message("one")).await;
+    let item = world.deferred(&id).await.remove(0);
+    let result = item["history"][0]["result"].as_str().expect("a sentence").to_owned();
+    let sentence = result.strip_prefix("deferred: ").expect("it is deferred").to_owned();
+    assert!(sentence.starts_with("4.7.5 host mx.strict.test: certificate has expired"), "{sentence}");
+    assert_eq!(item["recipients"][0]["last"], sentence);
+    assert!(world.daemon.log().replace('\\', "").contains(&sentence), "{sentence}");
+    let explained = world.daemon.json(&["explain", "b@strict.test", "--connect"]).await.remove(0);
+    assert_eq!(explained["conclusion"]["text"], sentence, "{explained}");
+    let arrivals = world.arrivals(0, 2).await;
+    let words = |index: usize| {
+        let notice = Entity::read(&arrivals[index].content);
+        notice.parts[0].text().split_whitespace().collect::<Vec<_>>().join(" ")
+    };
+    assert!(words(0).contains(&sentence), "{}", words(0));
+    let cause = sentence.strip_prefix("4.7.5 ").expect("it has");
+    assert!(words(1).contains("5.7.5 delivery time expired") && words(1).contains(cause), "{}", words(1));
+    assert!(words(0).contains("What to do: ") && words(1).contains("let them see this message"));
+}
+
+#[tokio::test]
 async fn a_domain_that_takes_no_mail_and_one_that_is_not_there_bounce_at_once() {
     let world = world(&[], "").await;
     world.dns.mx("null.test", 0, ".");

@@ -13,10 +13,10 @@ use crate::delivery::explain::Explainer;
 use crate::delivery::explain::facts::LocalFacts;
 use crate::delivery::gather::Gather;
 use crate::delivery::giveup::GiveUp;
-use crate::mail::Domain;
+use crate::mail::{Domain, Mailbox};
 use crate::net::Clock;
 use crate::reporting::{Reporting, SendOutcome};
-use crate::store::{Policies, Queue, Reports};
+use crate::store::{Policies, Queue, Reports, Suppressions};
 
 /// Everything the command line may look at or change.
 #[derive(Clone)]
@@ -33,6 +33,8 @@ pub struct AdminHandles {
     pub gather: Gather,
     /// Outgoing reports.
     pub reports: Reports,
+    /// Recipients that are suppressed.
+    pub suppressions: Suppressions,
     /// Makes and sends them.
     pub reporting: Reporting,
     /// How hosts stand.
@@ -141,6 +143,36 @@ impl AdminHandles {
                 let changes = changes.iter().map(|noticed| (**noticed).clone()).collect();
                 Answer::Changes(ChangesAnswer { changes, more })
             }
+            Request::SuppressionList { after } => {
+                let mut entries = self.suppressions.list(self.clock.now());
+                let after = after.map(|after| after.to_string());
+                entries.retain(|entry| after.as_ref().is_none_or(|after| entry.address.to_string() > *after));
+                let more = entries.len() > PAGE_MAX;
+                entries.truncate(PAGE_MAX);
+                let entries = entries.iter().map(|entry| (**entry).clone()).collect();
+                Answer::Suppressions { entries, more }
+            }
+            Request::SuppressionShow { address } => match self.suppressions.get(&address, self.clock.now()) {
+                Some(entry) => Answer::Suppressions { entries: vec![(*entry).clone()], more: false },
+                None => unsuppressed(&address),
+            },
+            Request::SuppressionAdd { address, reason, until } => {
+                match self.suppressions.add(address, &reason, until, self.clock.now()).await {
+                    Ok(entry) => {
+                        info!(address = %entry.address, %until, reason, "recipient suppressed by an operator");
+                        Answer::Suppressions { entries: vec![entry], more: false }
+                    }
+                    Err(error) => Answer::Failed { text: error.to_string() },
+                }
+            }
+            Request::SuppressionRemove { address } => match self.suppressions.remove(&address).await {
+                Ok(true) => {
+                    info!(%address, "recipient taken off the suppression list by an operator");
+                    Answer::Changed { count: 1 }
+                }
+                Ok(false) => unsuppressed(&address),
+                Err(error) => Answer::Failed { text: error.to_string() },
+            },
             Request::Explain { destination, connect } => {
                 Answer::Explained(Box::new(self.explainer.explain(destination, connect).await))
             }
@@ -179,6 +211,10 @@ impl AdminHandles {
             }
         }
     }
+}
+
+fn unsuppressed(address: &Mailbox) -> Answer {
+    Answer::Nothing { text: format!("{address} is not on the suppression list") }
 }
 
 fn mode_name(policy: &crate::sts::StsPolicy) -> &'static str {

@@ -14,9 +14,10 @@ use jiff::civil::Date;
 use serde::{Deserialize, Serialize};
 
 use crate::delivery::explain::facts::{Explanation, LocalFacts};
-use crate::mail::{Destination, Domain};
+use crate::mail::{Destination, Domain, Mailbox};
 use crate::queue::ItemId;
 use crate::store;
+use crate::store::suppressions::Suppressed;
 use crate::sts::CachedPolicy;
 pub use queue::{
     ActCursor, DestinationTotal, EntryRecipient, EntryState, FrozenTotal, QueueAction, QueueEntry,
@@ -146,6 +147,30 @@ pub enum Request {
     Evidence(evidence::EvidenceRequest),
     /// What protects mail less than it did.
     Changes(changes::ChangesRequest),
+    /// A page of the suppression list.
+    SuppressionList {
+        /// The last address of the page before.
+        after: Option<Mailbox>,
+    },
+    /// One entry of the suppression list.
+    SuppressionShow {
+        /// Of this recipient.
+        address: Mailbox,
+    },
+    /// Suppresses mail to a recipient.
+    SuppressionAdd {
+        /// Whom.
+        address: Mailbox,
+        /// Why.
+        reason: String,
+        /// Until this instant.
+        until: Timestamp,
+    },
+    /// Forgets a recipient.
+    SuppressionRemove {
+        /// Whom.
+        address: Mailbox,
+    },
     /// Everything that decides about mail to a destination, now.
     Explain {
         /// Where mail would go.
@@ -225,6 +250,13 @@ pub enum Answer {
     Evidence(evidence::EvidenceAnswer),
     /// What protects mail less than it did.
     Changes(changes::ChangesAnswer),
+    /// A page of the suppression list, or the entry asked for.
+    Suppressions {
+        /// In order of address.
+        entries: Vec<Suppressed>,
+        /// There are more after the last one.
+        more: bool,
+    },
     /// What decides about mail to a destination.
     Explained(Box<Explanation>),
     /// There is no such thing.

@@ -14,6 +14,7 @@ mod queue;
 mod report;
 mod serve;
 mod since;
+mod suppression;
 mod user;
 
 use std::ffi::OsString;
@@ -177,6 +178,9 @@ enum Verb {
     /// Look at outgoing TLS reports, send them now
     #[command(subcommand)]
     Report(report::Verb),
+    /// Look at recipients mail to whom is suppressed since they bounced, and change the list
+    #[command(subcommand)]
+    Suppression(suppression::Verb),
     /// Make lines for the users file
     #[command(subcommand)]
     User(user::Verb),
@@ -209,6 +213,7 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> Result<Exit, Failur
         Verb::Check(arguments) => check::run(&arguments, &cli.config),
         Verb::Publish(arguments) => publish::run(arguments, &cli.config),
         Verb::Report(verb) => report::run(verb, &cli.config),
+        Verb::Suppression(verb) => suppression::run(verb, &cli.config),
         Verb::User(verb) => user::run(&verb),
     }
 }

@@ -267,6 +267,12 @@ impl Checker<'_> {
                 self.error(key, "must be at least 1");
             }
         }
+        if delivery.suppression.after == 0 {
+            self.error("delivery.suppression.after", "must be at least 1");
+        }
+        if delivery.suppression.keep.0.is_zero() {
+            self.error("delivery.suppression.keep", "must be at least 1s");
+        }
         self.schedule("delivery.retry", &delivery.retry);
         self.destinations();
         if self.loaded.config.mta_sts.fetch_timeout.0.is_zero() {

@@ -19,6 +19,7 @@ use crate::net::{https, tcp};
 use crate::queue::RetryOptions;
 use crate::reporting;
 use crate::smtp::client::Timeouts;
+use crate::store::suppressions::{SuppressionAnswer, SuppressionOptions};
 use crate::store::{EvidenceLimits, QueueOptions};
 use crate::submission::{self, ListenerOptions, Users};
 use crate::tlspolicy::{DaneUse, Override};
@@ -212,6 +213,8 @@ fn submission_options(loaded: &Loaded, hostname: Domain, users: Users) -> submis
         recipients: config.limits.recipients,
         connections: config.limits.connections,
         connections_per_address: config.limits.connections_per_address,
+        refuse_suppressed: config.delivery.suppression.enabled
+            && config.delivery.suppression.answer == SuppressionAnswer::Refuse,
         users,
         drain_timeout: DRAIN,
         ..submission::Options::new(hostname)
@@ -257,6 +260,11 @@ fn delivery_options(loaded: &Loaded, hostname: Domain) -> delivery::Options {
         dane_use: if config.policy.dane_audit_only { DaneUse::Audit } else { DaneUse::Enforce },
         overrides: overrides(loaded),
         evidence: EvidenceOptions { enabled: config.evidence.enabled, addresses: config.evidence.addresses },
+        suppression: delivery.suppression.enabled.then_some(SuppressionOptions {
+            after: delivery.suppression.after,
+            keep: delivery.suppression.keep.0,
+            answer: delivery.suppression.answer,
+        }),
     }
 }
 

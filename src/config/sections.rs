@@ -14,6 +14,7 @@ use crate::delivery::pool;
 use crate::mail::{Domain, Mailbox, Pattern};
 use crate::queue::RetryOptions;
 use crate::smtp::client::Timeouts as ClientTimeouts;
+use crate::store::suppressions::SuppressionAnswer;
 use crate::tlspolicy::{DaneInsecureMx, DaneWithSts, LocalRule, Whom};
 
 /// The whole configuration.
@@ -204,6 +205,8 @@ pub struct Delivery {
     // Before the tables, so that an empty list shows under `[delivery]`.
     /// Limits for some destinations.
     pub destination: Vec<DestinationSection>,
+    /// Recipients that do not exist.
+    pub suppression: Suppression,
     /// How long to wait for MX hosts.
     pub timeouts: Timeouts,
     /// How long open connections are kept for the next message.
@@ -240,6 +243,20 @@ pub struct DestinationSection {
     pub rate: Option<Rate>,
     /// Messages on one connection.
     pub messages_per_connection: Option<u32>,
+}
+
+/// `[delivery.suppression]`
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Suppression {
+    /// Remember recipients whose mail system says that they do not exist.
+    pub enabled: bool,
+    /// Hard bounces after which a recipient is on the list.
+    pub after: u32,
+    /// How long it stays there, from the last bounce.
+    pub keep: Span,
+    /// What becomes of mail to it.
+    pub answer: SuppressionAnswer,
 }
 
 /// `[delivery.timeouts]` (RFC 5321 §4.5.3.2)
@@ -484,6 +501,7 @@ impl Default for Delivery {
             delay_warning: Span(retry.delay_warning),
             chunking: true,
             minimum_rate: Size(ClientTimeouts::default().octets_per_second),
+            suppression: Suppression::default(),
             timeouts: Timeouts::default(),
             destination: Vec::new(),
             pool: Pool::default(),
@@ -501,6 +519,13 @@ impl Default for Pool {
             connections: of.connections,
             connections_per_host: of.connections_per_host,
         }
+    }
+}
+
+impl Default for Suppression {
+    fn default() -> Self {
+        let month = std::time::Duration::from_secs(30 * 86_400);
+        Self { enabled: false, after: 2, keep: Span(month), answer: SuppressionAnswer::Refuse }
     }
 }
 

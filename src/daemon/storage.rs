@@ -7,7 +7,7 @@ use tracing::warn;
 
 use crate::config::{ConfigError, Loaded};
 use crate::net::{Clock as _, SystemClock};
-use crate::store::{self, Ground, Moves, Policies, Queue, QueueOptions, Reports, Results};
+use crate::store::{self, Ground, Moves, Policies, Queue, QueueOptions, Reports, Results, Suppressions};
 
 /// Message content is nobody else's business.
 const DATA_DIR_MODE: u32 = 0o750;
@@ -19,6 +19,7 @@ pub(super) struct Storage {
     pub(super) results: Results,
     pub(super) reports: Reports,
     pub(super) moves: Moves,
+    pub(super) suppressions: Suppressions,
 }
 
 impl Storage {
@@ -67,5 +68,7 @@ fn open(options: &QueueOptions, segment_bytes: u64) -> Result<(Storage, Vec<Stri
     repairs.extend(more);
     let (moves, more) = Moves::open(folder, SystemClock.now()).map_err(|error| error.to_string())?;
     repairs.extend(more);
-    Ok((Storage { queue, policies, results, reports, moves }, repairs))
+    let (suppressions, more) = Suppressions::open(folder).map_err(|error| error.to_string())?;
+    repairs.extend(more);
+    Ok((Storage { queue, policies, results, reports, moves, suppressions }, repairs))
 }

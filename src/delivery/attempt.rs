@@ -16,7 +16,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 use tracing::{debug, info, warn};
 
-use self::walk::{Walk, empty_record, local_failure};
+use self::walk::{Walk, empty_record, local_failure, untried};
 use super::Delivery;
 use super::conversation::Conversation;
 use super::evidence::Trail;
@@ -54,6 +54,15 @@ enum Used {
 impl Delivery {
     /// Tries to deliver an item once.
     pub(super) async fn attempt(&self, item: &QueueItem, turn: &Turn) -> Attempted {
+        let suppressed = self.suppressed(item);
+        let remaining: Vec<usize> = item
+            .pending()
+            .map(|(index, _)| index)
+            .filter(|index| !suppressed.iter().any(|(known, _)| known == index))
+            .collect();
+        if remaining.is_empty() && !suppressed.is_empty() {
+            return untried(suppressed, self.now(), "suppression list", Trail::default());
+        }
         let options = self.options.borrow().clone();
         let report_domain = match (&item.destination, item.is_report) {
             (Destination::Domain(domain), false) => Some(domain.clone()),
@@ -74,8 +83,8 @@ impl Delivery {
             body,
             request,
             report_domain,
-            remaining: item.pending().map(|(index, _)| index).collect(),
-            outcomes: Vec::new(),
+            remaining,
+            outcomes: suppressed,
             relayed: Vec::new(),
             failures: Vec::new(),
             record: empty_record(self.now()),

@@ -22,6 +22,7 @@ mod plain;
 pub mod pool;
 mod run;
 mod settle;
+mod suppression;
 pub mod tally;
 mod throttle;
 mod traffic;
@@ -45,7 +46,8 @@ use crate::mail::Domain;
 use crate::net::World;
 use crate::queue::RetryOptions;
 use crate::smtp::client::Timeouts;
-use crate::store::{Queue, Results};
+use crate::store::suppressions::SuppressionOptions;
+use crate::store::{Queue, Results, Suppressions};
 use crate::tlspolicy::{DaneInsecureMx, DaneUse, DaneWithSts, Override};
 use crate::tlsrpt::SessionResult;
 
@@ -82,6 +84,8 @@ pub struct Options {
     pub overrides: Vec<Override>,
     /// `[evidence]`
     pub evidence: EvidenceOptions,
+    /// `[delivery.suppression]`, where it is enabled. Default none.
+    pub suppression: Option<SuppressionOptions>,
 }
 
 /// What every attempt needs.
@@ -94,6 +98,7 @@ pub struct Delivery {
     plain: PlainHosts,
     options: watch::Receiver<Arc<Options>>,
     traffic: Traffic,
+    suppressions: Option<Suppressions>,
     closing: TaskTracker,
 }
 
@@ -115,6 +120,7 @@ impl Delivery {
             plain: PlainHosts::default(),
             options,
             traffic: Traffic::default(),
+            suppressions: None,
             closing: TaskTracker::new(),
         }
     }

@@ -92,8 +92,12 @@ impl Delivery {
         loop {
             let settled = self.queue.settle(claim.clone(), &settlement, tried.clone(), born.clone()).await;
             match settled {
-                Ok(()) if told => info!("attempt recorded after all"),
-                Ok(()) => {}
+                Ok(()) => {
+                    if told {
+                        info!("attempt recorded after all");
+                    }
+                    self.learn(&item, &settlement).await;
+                }
                 Err(error @ QueueError::Fenced(_)) => {
                     warn!(%error, "attempt came too late; its result is dropped");
                 }

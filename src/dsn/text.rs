@@ -4,6 +4,7 @@
 //! lines of at most 76 columns where words allow; foreign texts are indented, never first on a line.
 
 use super::{Action, Notice, NoticeFacts, Told};
+use crate::mail::Failure;
 use crate::mail::header::{date, sanitize};
 
 /// Columns of a line.
@@ -65,7 +66,9 @@ fn recipient_lines(text: &mut Text, notice: &Notice) {
     match notice {
         Notice::Relayed(reply) => text.paragraph(4, &format!("Answer: {reply}")),
         Notice::Failed(failure) | Notice::Delayed { failure, .. } => {
-            text.paragraph(4, &failure.text);
+            // In the class of the notice, as its status field says it.
+            let failure = Failure { status: notice.status(), ..failure.clone() };
+            text.paragraph(4, &failure.sentence());
             if let Some(host) = &failure.host {
                 text.paragraph(4, &format!("Host: {host}"));
             }
@@ -78,6 +81,14 @@ fn recipient_lines(text: &mut Text, notice: &Notice) {
         }
     }
     text.paragraph(4, &format!("Status: {}", notice.status()));
+    match notice {
+        Notice::Failed(failure) => text.paragraph(4, &format!("What to do: {}", failure.advice())),
+        // While it is tried there is nothing to do, but where a rule holds it back somebody may.
+        Notice::Delayed { failure, .. } if failure.rule.is_some() => {
+            text.paragraph(4, &format!("What to do: {}", failure.advice()));
+        }
+        Notice::Delayed { .. } | Notice::Relayed(_) => {}
+    }
     if let Notice::Delayed { will_retry_until, .. } = notice {
         text.paragraph(4, &format!("Tried until: {}", date(*will_retry_until)));
     }

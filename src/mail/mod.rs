@@ -6,6 +6,7 @@
 pub mod address;
 pub mod domain;
 pub mod envelope;
+mod explanation;
 pub mod header;
 pub mod mime;
 pub mod outcome;

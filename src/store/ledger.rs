@@ -141,6 +141,11 @@ impl<V: Serialize + DeserializeOwned + Send + Sync + 'static> Ledger<V> {
         guard(&self.map).get(key).cloned()
     }
 
+    /// How many entries there are.
+    pub(super) fn len(&self) -> usize {
+        guard(&self.map).len()
+    }
+
     /// Everything in order of key.
     pub(super) fn list(&self) -> Vec<Arc<V>> {
         guard(&self.map).values().cloned().collect()
@@ -159,11 +164,6 @@ impl<V: Serialize + DeserializeOwned + Send + Sync + 'static> Ledger<V> {
     /// The last in order of key.
     pub(super) fn last(&self) -> Option<Arc<V>> {
         guard(&self.map).values().next_back().cloned()
-    }
-
-    /// How many there are.
-    pub(super) fn len(&self) -> usize {
-        guard(&self.map).len()
     }
 
     /// Everything with its key.

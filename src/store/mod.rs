@@ -6,7 +6,7 @@
 //! Inside, from the caller to the disk: `queue` (the verbs) over `table` (what is in memory) and
 //! `journal` (what is durable: group commit of `frame`s of `record`s through `disk`); `keeper` with
 //! `index`, `compaction` and `evidence` behind them; `open` and `replay` at start, after `format` has
-//! looked what is there. Beside it `policies`, `changes` and `reports` over `ledger`, and `results` over
+//! looked what is there. Beside it `policies`, `changes`, `reports` and `suppressions` over `ledger`, and `results` over
 //! `resultlog`, both files of checksummed `lines`. All of them stand on a `ground`: the disk, and the
 //! way their loops run.
 
@@ -40,6 +40,7 @@ mod resultlog;
 pub mod results;
 mod segments;
 mod shared;
+pub mod suppressions;
 mod table;
 #[cfg(test)]
 mod tests;
@@ -58,3 +59,4 @@ pub use queue::{
 };
 pub use reports::{ReportEntry, Reports, RuaState, RuaStatus};
 pub use results::Results;
+pub use suppressions::Suppressions;

@@ -14,9 +14,9 @@ use futures_util::future::BoxFuture;
 use jiff::Timestamp;
 use memchr::memmem;
 
-use crate::mail::{BodyType, Domain, EnhancedStatus, Envelope, Reply, TlsRequest, header};
+use crate::mail::{BodyType, Domain, EnhancedStatus, Envelope, Mailbox, Reply, TlsRequest, header};
 use crate::queue::QueueId;
-use crate::store::{Body, BodyWriter, Health, NewMessage, Queue, QueueError};
+use crate::store::{Body, BodyWriter, Health, NewMessage, Queue, QueueError, Suppressions};
 
 /// Octets of content held before they go to the body writer, at most and by and large; a message
 /// that is smaller never sees it.
@@ -36,6 +36,37 @@ pub trait Inbox: Send + Sync + 'static {
     fn body_writer(&self) -> Box<dyn InboxBody>;
     /// See [`Queue::enqueue`].
     fn enqueue(&self, message: NewMessage) -> BoxFuture<'_, Result<QueueId, QueueError>>;
+    /// Why mail to this recipient is suppressed at `now`, if it is; one line of ASCII.
+    fn suppressed(&self, _recipient: &Mailbox, _now: Timestamp) -> Option<String> {
+        None
+    }
+}
+
+/// The queue, and the recipients nothing is queued for where the options say so.
+#[derive(Clone)]
+pub struct Guarded {
+    /// Where messages go.
+    pub queue: Queue,
+    /// Whom no message goes to.
+    pub suppressions: Suppressions,
+}
+
+impl Inbox for Guarded {
+    fn health(&self) -> Health {
+        self.queue.health()
+    }
+    fn allocate_id(&self) -> QueueId {
+        self.queue.allocate_id()
+    }
+    fn body_writer(&self) -> Box<dyn InboxBody> {
+        Inbox::body_writer(&self.queue)
+    }
+    fn enqueue(&self, message: NewMessage) -> BoxFuture<'_, Result<QueueId, QueueError>> {
+        Inbox::enqueue(&self.queue, message)
+    }
+    fn suppressed(&self, recipient: &Mailbox, now: Timestamp) -> Option<String> {
+        self.suppressions.active(recipient, now).map(|entry| entry.sentence())
+    }
 }
 
 /// What intake needs of a body writer.

@@ -20,5 +20,6 @@ mod serve;
 mod session;
 
 pub use auth::{Users, hash_password};
+pub use intake::Guarded;
 pub use options::{ListenerAuth, ListenerOptions, ListenerTls, Options};
 pub use serve::{Sessions, bind, serve};

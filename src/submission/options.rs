@@ -36,6 +36,8 @@ pub struct Options {
     pub handshake_timeout: Duration,
     /// After shutdown was asked for: how long a message in transfer may take to end. Default 30 s.
     pub drain_timeout: Duration,
+    /// Refuse recipients on the suppression list, but for mail from the null path. Default no.
+    pub refuse_suppressed: bool,
     /// Who may authenticate; read with [`Users::load`] from `auth.users_file`.
     pub users: Users,
 }
@@ -55,6 +57,7 @@ impl Options {
             message_timeout: Duration::from_secs(3600),
             handshake_timeout: Duration::from_secs(30),
             drain_timeout: Duration::from_secs(30),
+            refuse_suppressed: false,
             users: Users::default(),
         }
     }

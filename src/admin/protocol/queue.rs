@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
-use crate::mail::{Destination, TlsRequest};
+use crate::mail::{Destination, Failure, TlsRequest};
 use crate::queue::{AttemptRecord, ItemId, QueueId, RecipientState};
 use crate::store;
 
@@ -149,11 +149,9 @@ impl QueueEntry {
             .filter_map(|status| {
                 let recipient = item.envelope.recipients.get(status.index)?;
                 let (state, last) = match &status.state {
-                    RecipientState::Pending(failure) => {
-                        ("pending", failure.as_ref().map(|failure| failure.text.clone()))
-                    }
+                    RecipientState::Pending(failure) => ("pending", failure.as_ref().map(Failure::sentence)),
                     RecipientState::Delivered(reply) => ("delivered", Some(reply.to_string())),
-                    RecipientState::Failed(failure) => ("failed", Some(failure.text.clone())),
+                    RecipientState::Failed(failure) => ("failed", Some(failure.sentence())),
                 };
                 Some(EntryRecipient { address: recipient.path.to_string(), state: state.to_owned(), last })
             })

@@ -200,10 +200,8 @@ fn summary(outcomes: &[(usize, Outcome)]) -> String {
                 delivered += 1;
                 last.get_or_insert_with(|| format!("delivered: {reply}"));
             }
-            Outcome::Deferred(failure) => {
-                last = Some(format!("deferred: {} {}", failure.status, failure.text))
-            }
-            Outcome::Failed(failure) => last = Some(format!("failed: {} {}", failure.status, failure.text)),
+            Outcome::Deferred(failure) => last = Some(format!("deferred: {}", failure.sentence())),
+            Outcome::Failed(failure) => last = Some(format!("failed: {}", failure.sentence())),
         }
     }
     let last = last.unwrap_or_else(|| "nobody left to deliver to".to_owned());
@@ -235,8 +233,18 @@ pub(in crate::delivery) fn not_tried(
     };
     let outcomes: Vec<(usize, Outcome)> =
         item.pending().map(|(index, _)| (index, outcome(&failure))).collect();
+    untried(outcomes, now, failure.rule.as_deref().unwrap_or("routing"), trail)
+}
+
+/// An attempt that needed no host to be decided, by this rule.
+pub(super) fn untried(
+    outcomes: Vec<(usize, Outcome)>,
+    now: Timestamp,
+    rule: &str,
+    trail: Trail,
+) -> Attempted {
     let mut record = empty_record(now);
-    record.rule = failure.rule.clone().unwrap_or_else(|| "routing".to_owned());
+    record.rule = rule.to_owned();
     record.result = summary(&outcomes);
     let (signal, throttled, held) = (Signal::None, None, None);
     Attempted { outcomes, relayed: Vec::new(), record, signal, throttled, held, trail }

@@ -47,5 +47,5 @@ fn fails(failure: &Failure) -> Conclusion {
         Permanence::Transient => Fate::Waits,
         Permanence::Permanent => Fate::Bounces,
     };
-    Conclusion { mail, text: format!("{} {}", failure.status, failure.text) }
+    Conclusion { mail, text: failure.sentence() }
 }

@@ -14,6 +14,7 @@ mod moving;
 mod operate;
 mod readonly;
 mod sim;
+mod suppressions;
 
 use std::net::IpAddr;
 use std::path::Path;
@@ -28,8 +29,8 @@ use super::evidence::Tried;
 use super::ground::{Ground, Limits};
 use super::queue::{Body, Claim, Filter, NewMessage, Queue, QueueError, QueueOptions};
 use crate::mail::{
-    BodyType, EnhancedStatus, Envelope, Failure, ForwardPath, Permanence, Recipient, Reply, ReversePath,
-    Scope, TlsRequest,
+    BodyType, EnhancedStatus, Envelope, Failure, ForwardPath, Mailbox, Permanence, Recipient, Reply,
+    ReversePath, Scope, TlsRequest,
 };
 use crate::queue::{
     AttemptRecord, EvidenceDraft, HostEvidence, ItemId, MessageEvidence, QueueId, RecipientState,

@@ -257,6 +257,15 @@ impl Commands {
                     .map_err(|error| CommandError::Recipient(error).reply()),
             }
         };
+        // Never for mail from the null path: its sender could not be told of anything.
+        let heeds = self.0.options.refuse_suppressed && !draft.envelope.reverse_path.is_null();
+        let now = self.0.shared.clock.now();
+        let refusal = refusal.and_then(|path| {
+            match heeds.then(|| self.0.shared.inbox.suppressed(&path, now)).flatten() {
+                Some(text) => Err(reply(550, 1, 1, &text)),
+                None => Ok(path),
+            }
+        });
         match refusal {
             Ok(path) => {
                 if let Some(domain) = path.domain().domain() {
