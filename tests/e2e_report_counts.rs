@@ -358,3 +358,36 @@ async fn mail_that_waives_tls_is_counted_and_report_mail_is_not() {
     assert_eq!(told.len(), 1, "{told:?}");
     assert!(told[0].contains("starttls-not-supported=1"), "{told:?}");
 }
+
+#[tokio::test]
+async fn a_policy_that_changed_during_the_day_has_an_entry_of_its_own_each_verbatim() {
+    let world = World::start(1, &["noon.test"], "[delivery.pool]\nmessages = 1\n").await;
+    world.good_domain("noon.test", 0);
+    let morning = "version: STSv1\nmode: testing\nx-note: before  noon \nmx: mx.noon.test\n\
+                   mx: *.noon.test\nmax_age: 86400\n";
+    world.web.set("mta-sts.noon.test", Page::policy(morning));
+    world.dns.set_txt("_mta-sts.noon.test", "v=STSv1; id=1;");
+    deliver(&world, "noon.test", 0, 1).await;
+    deliver(&world, "noon.test", 0, 2).await;
+    world.publish("noon.test", "2", "enforce", &["mx.noon.test"], DAY);
+    world.daemon.ask(&["policy", "refresh", "noon.test"]).await;
+    deliver(&world, "noon.test", 0, 3).await;
+    let report = preview(&world, "noon.test").await;
+    assert_eq!(told(&report), ["sts noon.test 1 0", "sts noon.test 2 0"]);
+    assert_eq!(
+        report["policies"][0]["policy"]["policy-string"],
+        serde_json::json!([
+            "version: STSv1",
+            "mode: testing",
+            "x-note: before  noon ",
+            "mx: mx.noon.test",
+            "mx: *.noon.test",
+            "max_age: 86400"
+        ])
+    );
+    assert_eq!(
+        report["policies"][0]["policy"]["mx-host"],
+        serde_json::json!(["mx.noon.test", "*.noon.test"])
+    );
+    assert_eq!(report["policies"][1]["policy"]["policy-string"][1], "mode: enforce");
+}
