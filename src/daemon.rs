@@ -186,7 +186,8 @@ impl Daemon {
             storage.results.clone(),
             receivers.delivery.clone(),
         )
-        .with_suppressions(storage.suppressions.clone());
+        .with_suppressions(storage.suppressions.clone())
+        .with_report_targets(storage.reports.targets().clone());
         let handles = AdminHandles {
             traffic: deliverer.traffic(),
             clock: Arc::clone(&world.clock),
@@ -241,6 +242,8 @@ impl Daemon {
         let token = shutdown.clone();
         story("policy refresh", Box::pin(async move { refresher.run_refresher(token).await }));
         story("delivery", Box::pin(delivery::run(deliverer, shutdown.clone())));
+        let digests = reporter.clone().run_digests(storage.policies.clone(), shutdown.clone());
+        story("digests", Box::pin(digests));
         story("reporting", Box::pin(reporter.run(shutdown.clone())));
         story(
             "submission",

@@ -20,6 +20,7 @@ mod notice;
 pub mod pace;
 mod plain;
 pub mod pool;
+mod reported;
 mod run;
 mod settle;
 mod suppression;
@@ -47,6 +48,7 @@ use crate::net::World;
 use crate::queue::RetryOptions;
 use crate::smtp::client::Timeouts;
 use crate::store::suppressions::SuppressionOptions;
+use crate::store::targets::Targets;
 use crate::store::{Queue, Results, Suppressions};
 use crate::tlspolicy::{DaneInsecureMx, DaneUse, DaneWithSts, Override};
 use crate::tlsrpt::SessionResult;
@@ -101,6 +103,7 @@ pub struct Delivery {
     options: watch::Receiver<Arc<Options>>,
     traffic: Traffic,
     suppressions: Option<Suppressions>,
+    report_targets: Option<Targets>,
     closing: TaskTracker,
 }
 
@@ -123,6 +126,7 @@ impl Delivery {
             options,
             traffic: Traffic::default(),
             suppressions: None,
+            report_targets: None,
             closing: TaskTracker::new(),
         }
     }
