@@ -68,8 +68,12 @@ async fn mail_and_https_targets_get_the_same_report_and_its_counts_are_the_sessi
     let mut world = World::prepare(3, &["seen.test", "rua.test"], "").await;
     let key = rcgen::KeyPair::generate_for(&rcgen::PKCS_ED25519).expect("a key can be made");
     fs::write(world.daemon.path("dkim.pem"), key.serialize_pem()).expect("writable");
+    let rsa = world.daemon.path("rsa.pem");
+    let out = rsa.display().to_string();
+    world.daemon.ask(&["report", "keygen", "--domain", "relay.test", "--out", &out]).await;
     let dkim = format!(
-        "dkim_domain = \"relay.test\"\ndkim_selector = \"tls1\"\ndkim_key_file = \"{}\"\n",
+        "dkim_domain = \"relay.test\"\ndkim_selector = \"tls1\"\ndkim_key_file = \"{}\"\n\
+         dkim_second_selector = \"tls2\"\ndkim_second_key_file = \"{out}\"\n",
         world.daemon.path("dkim.pem").display()
     );
     world.daemon.configure_extra(&format!("{REPORTING}{dkim}"));
@@ -104,6 +108,12 @@ async fn mail_and_https_targets_get_the_same_report_and_its_counts_are_the_sessi
         assert!(signature.contains(tag), "{tag}: {signature}");
     }
     assert!(!signature.contains("l="), "{signature}");
+    let head = arrival.text();
+    let signatures: Vec<&str> = head.split("DKIM-Signature: ").skip(1).collect();
+    assert_eq!(signatures.len(), 2);
+    for tag in ["a=rsa-sha256", "d=relay.test", "s=tls2"] {
+        assert!(signatures[1].contains(tag), "{tag}: {}", signatures[1]);
+    }
     assert_eq!(mail.parts[1].kind(), "application/tlsrpt+gzip");
     assert_eq!(gunzip(&mail.parts[1].body), report, "both targets get the same");
     let id = report["report-id"].as_str().expect("an id");

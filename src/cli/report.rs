@@ -1,5 +1,7 @@
 //! `stsrelay report ...`: outgoing TLS reports (RFC 8460).
 
+mod keygen;
+
 use clap::Subcommand;
 use jiff::civil::Date;
 
@@ -54,11 +56,18 @@ pub(super) enum Verb {
         #[command(flatten)]
         json: JsonArg,
     },
+    /// Make a DKIM key for mailed reports and print what to publish; needs no daemon
+    Keygen(keygen::Arguments),
 }
 
 pub(super) fn run(verb: Verb, args: &ConfigArgs) -> Result<Exit, Failure> {
+    if let Verb::Keygen(arguments) = &verb {
+        return keygen::run(arguments);
+    }
     let mut daemon = args.connect()?;
     match verb {
+        // Done: it needs no daemon.
+        Verb::Keygen(_) => Ok(Exit::Fine),
         Verb::List { day, domain, json } => list(&mut daemon, day, domain.as_ref(), json.json),
         Verb::Show { domain, day, json } => show(&mut daemon, domain, day, json.json),
         Verb::Preview { domain, json } => preview(&mut daemon, domain, json.json),
