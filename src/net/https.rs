@@ -176,8 +176,11 @@ impl ReqwestHttps {
     async fn post(&self, url: &str, content_type: &str, body: Vec<u8>) -> Result<u16, String> {
         let mut target = Url::parse(url).map_err(|error| format!("not a URL: {error}"))?;
         let body = Bytes::from(body);
-        for _ in 0..=REDIRECTS_MAX {
-            let response = self.post_once(target.clone(), content_type, body.clone()).await?;
+        for hop in 0..=REDIRECTS_MAX {
+            // The first place is named by whoever tells of this.
+            let place = if hop == 0 { String::new() } else { format!("redirected to {target}: ") };
+            let response = self.post_once(target.clone(), content_type, body.clone()).await;
+            let response = response.map_err(|text| format!("{place}{text}"))?;
             let status = response.status();
             // RFC 8460 §5.4: 2xx is success. The body is not read.
             if status.is_success() {
@@ -185,12 +188,12 @@ impl ReqwestHttps {
             }
             // RFC 9110 §15.4.8, §15.4.9: these two keep method and content; any other would make a GET of it.
             if !matches!(status, StatusCode::TEMPORARY_REDIRECT | StatusCode::PERMANENT_REDIRECT) {
-                return Err(format!("{target} answered {status}"));
+                return Err(format!("{place}answered {status}"));
             }
             let location = response.headers().get(LOCATION).and_then(|place| place.to_str().ok());
-            let location = location.ok_or_else(|| format!("{target} answered {status} and no place"))?;
+            let location = location.ok_or_else(|| format!("{place}answered {status} without a place"))?;
             let elsewhere = target.join(location);
-            target = elsewhere.map_err(|error| format!("{target} answered {status} to no URL: {error}"))?;
+            target = elsewhere.map_err(|error| format!("{place}answered {status} to no URL: {error}"))?;
         }
         Err(format!("redirected more than {REDIRECTS_MAX} times, last to {target}"))
     }

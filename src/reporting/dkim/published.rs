@@ -3,16 +3,10 @@
 //! Pure: the TXT records come in. Never judges other people's keys. Called by `reporting::keys`.
 
 use base64::Engine;
-use base64::alphabet;
-use base64::engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig};
+// With and without `=` at the end, as people paste it.
+use base64::engine::general_purpose::STANDARD_PAD_INDIFFERENT as LENIENT;
 
 use super::key::{Algorithm, PublicKey};
-
-/// With and without `=` at the end, as people paste it.
-const LENIENT: GeneralPurpose = GeneralPurpose::new(
-    &alphabet::STANDARD,
-    GeneralPurposeConfig::new().with_decode_padding_mode(DecodePaddingMode::Indifferent),
-);
 
 /// What is wrong with a published key, and what follows.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
