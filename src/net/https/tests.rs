@@ -399,7 +399,7 @@ async fn a_report_follows_its_endpoint_a_few_times_and_never_out_of_bounds() {
     let bad = [
         ("http://other.test/", "not an https: URL"),
         ("https://10.1.2.3/", "private"),
-        ("https://[::ffff:127.0.0.2]/", "loopback"),
+        ("https://[::ffff:10.0.0.2]/", "private"),
         ("https://inside.test/", "private"),
         ("https://user:secret@other.test/", "credentials"),
         ("file:///etc/passwd", "not an https: URL"),
