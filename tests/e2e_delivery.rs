@@ -81,7 +81,8 @@ async fn mail_to_an_address_literal_goes_there_and_dns_is_asked_nothing() {
     let before = world.dns.questions();
     let to = format!("b@[{}]", world.farm.hosts[0].ip);
     world.submit("a@home.test", &[&to], &message("one")).await;
-    assert_eq!(world.arrivals(0, 1).await[0].rcpts, [to]);
+    let rcpts = world.arrivals(0, 1).await.remove(0).rcpts;
+    assert!(rcpts.len() == 1 && rcpts[0].contains(&to), "{rcpts:?}");
     world.drained().await;
     // RFC 8461 §3.4: without a domain there is no policy domain.
     assert_eq!(world.dns.questions(), before);

@@ -36,7 +36,7 @@ const OPS_MAX: usize = 6;
 
 pub fn run(data: &[u8]) {
     let mut input = Input::new(data);
-    let damaged = input.octet() % 2 == 0;
+    let damaged = !input.flag();
     runtime().block_on(async {
         let place = place();
         let journal = place.path().join("queue/journal");

@@ -92,7 +92,7 @@ fn hold(tls: TlsUse, ways: u8, said: &[u8], size: usize) {
             Action::SendChunk { .. } => {
                 assert!(tls != TlsUse::Required || session.is_tls());
                 content_sent = true;
-                let last = ways & 16 == 16 || begun % 2 == 0;
+                let last = ways & 16 == 16 || begun & 1 == 0;
                 session.handle_chunk(Ok(if last { Chunk::Last } else { Chunk::More }));
             }
             Action::Idle => {
