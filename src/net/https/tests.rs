@@ -1,5 +1,6 @@
 use std::collections::HashMap;
 use std::sync::Mutex;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use rcgen::{DnType, date_time_ymd};
 use rustls::version::{TLS12, TLS13};
@@ -156,6 +157,27 @@ fn door(ca: &Ca, port: u16, names: &[(&'static str, &str)]) -> ReqwestHttps {
     let options = Options { https_port: port, fetch_timeout: Duration::from_secs(10), ..Options::default() };
     let guard = AddressGuard::new(vec!["127.0.0.0/8".parse().unwrap()]);
     ReqwestHttps::new(options, Arc::new(Names(names.collect())), guard, roots).unwrap()
+}
+
+/// A name that leads to a public address when first asked for, and inside afterwards.
+#[derive(Default)]
+struct Rebinding(AtomicUsize);
+
+impl Dns for Rebinding {
+    fn mx<'a>(&'a self, _: &'a Domain) -> BoxFuture<'a, Lookup<MxRecord>> {
+        Box::pin(async { Lookup::NxDomain(DnssecStatus::Insecure) })
+    }
+
+    fn txt<'a>(&'a self, _: &'a Domain) -> BoxFuture<'a, Lookup<Vec<u8>>> {
+        Box::pin(async { Lookup::NxDomain(DnssecStatus::Insecure) })
+    }
+
+    fn addresses<'a>(&'a self, host: &'a Domain) -> BoxFuture<'a, Lookup<IpAddr>> {
+        let ip = if self.0.fetch_add(1, Ordering::SeqCst) == 0 { "127.0.0.1" } else { "10.0.0.1" };
+        let records = vec![ip.parse().unwrap()];
+        let (status, ttl) = (DnssecStatus::Insecure, Duration::ZERO);
+        Box::pin(async move { Lookup::Found(Answer { records, status, name: host.clone(), ttl }) })
+    }
 }
 
 fn example() -> Domain {
@@ -344,6 +366,25 @@ async fn addresses_that_are_not_public_are_left_out_and_alone_refused() {
     let error = private.fetch_policy(&example()).await.unwrap_err();
     assert_eq!(error.kind, TroubleKind::Fetch);
     assert!(error.text.contains("network.allow_private_destinations"), "{error}");
+}
+
+#[tokio::test]
+async fn the_address_looked_at_is_the_one_connected_to() {
+    let ca = Ca::new();
+    let server = Server::start(&ca.leaf(&[HOST]), Reply::policy("text/plain")).await;
+    let names = Arc::new(Rebinding::default());
+    let mut door = door(&ca, server.port, &[]);
+    let (_dir, file) = ca.roots_file();
+    let roots = ClientOptions { use_system_roots: false, extra_roots_file: Some(file) };
+    let roots = ClientTls::new(&roots).unwrap().roots();
+    door = ReqwestHttps::new(door.options.clone(), names.clone(), door.guard.clone(), roots).unwrap();
+    assert!(door.fetch_policy(&example()).await.is_ok());
+    assert_eq!(names.0.load(Ordering::SeqCst), 1, "asked once, so that nothing else can be dialled");
+    for _ in 0..2 {
+        let error = door.fetch_policy(&example()).await.unwrap_err();
+        assert!(error.text.contains("10.0.0.1 is a private address"), "{error}");
+    }
+    assert_eq!(server.seen().len(), 1);
 }
 
 #[tokio::test]
