@@ -1,6 +1,7 @@
 //! `stsrelay report ...`: outgoing TLS reports (RFC 8460), and reading those of others.
 
 mod digest;
+mod keygen;
 mod list;
 mod read;
 mod send;
@@ -99,6 +100,8 @@ pub(super) enum Verb {
         #[command(flatten)]
         json: JsonArg,
     },
+    /// Make a DKIM key for mailed reports and print what to publish; needs no daemon
+    Keygen(keygen::Arguments),
     /// Read the TLS reports that others sent, and add them up
     ///
     /// Files may be JSON, gzip, zip, whole mails, mbox files or folders of these (Maildirs too), whatever
@@ -108,12 +111,15 @@ pub(super) enum Verb {
 }
 
 pub(super) fn run(verb: Verb, args: &ConfigArgs) -> Result<Exit, Failure> {
-    // Needs neither daemon nor configuration.
-    if let Verb::Read(arguments) = &verb {
-        return read::run(arguments);
-    }
+    let verb = match verb {
+        Verb::Keygen(arguments) => return keygen::run(&arguments),
+        Verb::Read(arguments) => return read::run(&arguments),
+        other => other,
+    };
     let mut daemon = args.connect()?;
     match verb {
+        // These need none.
+        Verb::Keygen(arguments) => keygen::run(&arguments),
         Verb::Read(arguments) => read::run(&arguments),
         Verb::List { day, domain, failed, json } => {
             let asked = ReportListRequest { after: None, day, domain, failed };
