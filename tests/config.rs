@@ -58,7 +58,8 @@ fn each_bad_configuration_is_one_line_and_starts_nothing() {
         (
             "a target that is none",
             with("[tlsrpt]\ndeny_targets = [\"https://x.example/\"]"),
-            "stsrelay.toml: tlsrpt.deny_targets",
+            "stsrelay.toml: tlsrpt.deny_targets[0]: \"https://x.example/\" is no target; write \"user@example.net\", \
+             \"example.net\" or \"*.example.net\"",
         ),
         (
             "too many targets of a record",

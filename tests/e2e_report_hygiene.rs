@@ -22,13 +22,14 @@ fn today() -> String {
 
 /// Three domains that name one target, `gone@rua.test` at host 1, which does not exist.
 async fn world(extra: &str) -> World {
-    let world = World::start(2, &[], &format!("{REPORTING}{extra}")).await;
+    let mut world = World::prepare(2, &[], &format!("{REPORTING}{extra}")).await;
     for name in ["home.test", "one.test", "two.test", "three.test"] {
         world.good_domain(name, 0);
     }
     world.good_domain("rua.test", 1);
     world.farm.hosts[1]
         .adjust(|mx| mx.replies.push(("RCPT TO:<gone@".into(), "550 5.1.1 nobody here".into())));
+    world.daemon.start().await;
     for (nth, name) in ["one.test", "two.test", "three.test"].iter().enumerate() {
         world.dns.txt(&format!("_smtp._tls.{name}"), "v=TLSRPTv1; rua=mailto:gone@rua.test");
         world.submit("a@home.test", &[&format!("b@{name}")], &message("words")).await;

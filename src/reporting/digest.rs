@@ -162,7 +162,7 @@ impl Reporting {
         let day = day.or_else(|| day_of(now).yesterday().ok()).unwrap_or_else(|| day_of(now));
         let before = day.yesterday().ok();
         let (mut domains, mut sessions, mut failed) = (0, 0u64, 0u64);
-        let (mut worst, mut new_failures) = (Vec::new(), Vec::new());
+        let (mut worst, mut new_failures, mut failing) = (Vec::new(), Vec::new(), 0u64);
         for (number, domain) in self.results().domains(day).into_iter().enumerate() {
             if number % 512 == 511 {
                 tokio::task::yield_now().await;
@@ -177,16 +177,16 @@ impl Reporting {
             }
             let known = before.and_then(|before| self.results().tally(before, &domain));
             new_failures.extend(newly(&tally, known.as_ref()));
+            failing += 1;
             worst.push(counted);
             // Bounded, however many domains fail.
             if worst.len() > 4 * LIST_MAX {
                 keep_worst(&mut worst);
             }
         }
-        let failing = worst.len();
         keep_worst(&mut worst);
         let mut worst = Shortened::of(worst);
-        worst.more = (failing as u64).saturating_sub(worst.first.len() as u64);
+        worst.more = failing.saturating_sub(worst.first.len() as u64);
         new_failures.sort_by_key(|new: &NewFailure| std::cmp::Reverse(new.sessions));
         let end = day_end(day);
         let since = Some(day_start(day));
