@@ -166,6 +166,7 @@ each!(
     dns_reply,
     dsn,
     journal,
+    report_read,
     smtp_command,
     smtp_content,
     smtp_reply,

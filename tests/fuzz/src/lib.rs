@@ -11,6 +11,7 @@ pub mod dsn;
 pub mod input;
 pub mod journal;
 pub mod receivers;
+pub mod report_read;
 pub mod smtp_command;
 pub mod smtp_content;
 pub mod smtp_reply;
@@ -29,6 +30,7 @@ pub const TARGETS: &[(&str, Target)] = &[
     ("dns_reply", dns_reply::run),
     ("dsn", dsn::run),
     ("journal", journal::run),
+    ("report_read", report_read::run),
     ("smtp_command", smtp_command::run),
     ("smtp_content", smtp_content::run),
     ("smtp_reply", smtp_reply::run),
