@@ -11,6 +11,7 @@ use super::source::SourceAddress;
 use super::value::{Nameserver, Network, Size, Span, Until};
 use crate::delivery::pace::Rate;
 use crate::delivery::pool;
+use crate::delivery::static_route::{HopTls, NextHopName, RouteFor};
 use crate::mail::{Domain, Mailbox, Pattern};
 use crate::queue::RetryOptions;
 use crate::smtp::client::Timeouts as ClientTimeouts;
@@ -35,6 +36,8 @@ pub struct Config {
     pub dns: Dns,
     /// Mail out.
     pub delivery: Delivery,
+    /// Mail that is handed to a configured next hop.
+    pub route: Vec<RouteSection>,
     /// What is demanded of destinations.
     pub policy: Policy,
     /// MTA-STS fetching.
@@ -279,6 +282,28 @@ pub struct Timeouts {
     pub dot: Span,
 }
 
+/// `[[route]]`: a configured next hop for some mail, or for all.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct RouteSection {
+    /// Recipient domains: one, all below a name, or `*` for all mail.
+    pub domain: RouteFor,
+    /// Where it goes.
+    pub next_hop: NextHopName,
+    /// How TLS begins there.
+    #[serde(default)]
+    pub tls: HopTls,
+    /// What the next hop must show.
+    #[serde(default)]
+    pub require: Option<LocalRule>,
+    /// With what we log in.
+    #[serde(default)]
+    pub username: Option<String>,
+    /// The password to it.
+    #[serde(default)]
+    pub password_file: Option<PathBuf>,
+}
+
 /// `[policy]`
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
@@ -427,6 +452,7 @@ impl Default for Config {
             auth: Auth::default(),
             dns: Dns::default(),
             delivery: Delivery::default(),
+            route: Vec::new(),
             policy: Policy::default(),
             mta_sts: MtaSts::default(),
             tlsrpt: Tlsrpt::default(),

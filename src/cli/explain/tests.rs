@@ -67,6 +67,7 @@ fn explanation() -> Explanation {
         reason: Some("mx-not-in-policy:stray.b.example".to_owned()),
     }]);
     Explanation {
+        route: None,
         at: at("2026-01-10T12:00:00Z"),
         destination: Destination::parse("a.example").unwrap(),
         conclusion: Conclusion {
