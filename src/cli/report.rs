@@ -1,4 +1,6 @@
-//! `stsrelay report ...`: outgoing TLS reports (RFC 8460).
+//! `stsrelay report ...`: outgoing TLS reports (RFC 8460), and reading those of others.
+
+mod read;
 
 use clap::Subcommand;
 use jiff::civil::Date;
@@ -54,11 +56,22 @@ pub(super) enum Verb {
         #[command(flatten)]
         json: JsonArg,
     },
+    /// Read the TLS reports that others sent, and add them up
+    ///
+    /// Files may be JSON, gzip, zip, whole mails, mbox files or folders of these (Maildirs too), whatever
+    /// their names say. Nothing is verified: whoever can send mail can send a report. Needs no daemon.
+    /// Exit status 1 when something is no report, or none is found; 2 when something cannot be read.
+    Read(read::Arguments),
 }
 
 pub(super) fn run(verb: Verb, args: &ConfigArgs) -> Result<Exit, Failure> {
+    let verb = match verb {
+        Verb::Read(arguments) => return read::run(&arguments),
+        other => other,
+    };
     let mut daemon = args.connect()?;
     match verb {
+        Verb::Read(arguments) => read::run(&arguments),
         Verb::List { day, domain, json } => list(&mut daemon, day, domain.as_ref(), json.json),
         Verb::Show { domain, day, json } => show(&mut daemon, domain, day, json.json),
         Verb::Preview { domain, json } => preview(&mut daemon, domain, json.json),

@@ -284,6 +284,7 @@ fn delivery_options(loaded: &Loaded, hostname: Domain) -> delivery::Options {
         dane_with_sts: config.policy.dane_with_sts,
         dane_insecure_mx: config.policy.dane_insecure_mx,
         dane_use: if config.policy.dane_audit_only { DaneUse::Audit } else { DaneUse::Enforce },
+        count_for_mx_hosts: config.tlsrpt.mx_host_reports,
         overrides: overrides(loaded),
         evidence: EvidenceOptions { enabled: config.evidence.enabled, addresses: config.evidence.addresses },
         suppression: delivery.suppression.enabled.then_some(SuppressionOptions {

@@ -25,7 +25,7 @@ use super::known::{self, Known};
 use super::pace::Signal;
 use super::run::Turn;
 use super::static_route::Hop;
-use super::{judge, limits, pool, tally};
+use super::{judge, limits, pool};
 use crate::mail::{Destination, Failure, Scope, TlsRequest};
 use crate::queue::QueueItem;
 use crate::route::MxHost;
@@ -85,6 +85,7 @@ impl Delivery {
             request,
             hop: hop.clone(),
             report_domain,
+            passed_over: Vec::new(),
             remaining,
             outcomes: suppressed,
             relayed: Vec::new(),
@@ -184,9 +185,7 @@ impl Delivery {
                     walk.trail.skipped(&host.name, &reason);
                     let failure = judge::skip_failure(&reason, host.name.as_str());
                     debug!(mx = %host.name, rule = %reason.rule, reason = %reason.text, "host skipped");
-                    if let Some(report_domain) = &walk.report_domain {
-                        self.record_results(tally::of_skip(report_domain, &host.name, &reason));
-                    }
+                    self.count_passed_over(walk, &host.name, &reason);
                     walk.record.rule = reason.rule.to_string();
                     walk.record.host = Some(host.name.to_string());
                     walk.failures.push((None, failure));

@@ -97,7 +97,7 @@ fn words(label: &Label, totals: &Totals, file_name: &str) -> String {
         "This is a TLS report (RFC 8460) of\r\n    {}\r\nfor mail to\r\n    {}\r\n\
          from {} to {}.\r\n\r\n\
          Sessions that met their policy: {}\r\n\
-         Sessions that failed:           {}\r\n\r\n\
+         Sessions that failed:           {}\r\n\r\n{}\
          The report is attached as\r\n    {file_name}\r\n\
          It was made by the mail system itself. Questions are answered by\r\n    {}\r\n",
         crate::mail::header::sanitize(&label.organization_name),
@@ -106,6 +106,12 @@ fn words(label: &Label, totals: &Totals, file_name: &str) -> String {
         label.end,
         totals.successful,
         totals.failed,
+        if totals.cut {
+            "There was more than a report should hold: some details or policy texts are\r\n\
+             left out where it says so. All sessions are counted.\r\n\r\n"
+        } else {
+            ""
+        },
         label.contact_info,
     )
 }

@@ -59,6 +59,8 @@ pub(super) struct Walk<'a> {
     pub(super) hop: Hop,
     /// Whose `_smtp._tls` record hears of these sessions: the hop's; nobody for report mail and addresses.
     pub(super) report_domain: Option<Domain>,
+    /// Hosts passed over and counted so: an attempt that begins anew with other demands counts them once.
+    pub(super) passed_over: Vec<Domain>,
     /// Still without an outcome in this attempt.
     pub(super) remaining: Vec<usize>,
     pub(super) outcomes: Vec<(usize, Outcome)>,
