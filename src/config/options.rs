@@ -70,13 +70,13 @@ pub fn settings(loaded: &Loaded) -> Result<Settings, Vec<ConfigError>> {
     let server_tls = keep(server_tls(loaded), &mut errors);
     let users = keep(users(loaded), &mut errors);
     let routes = routes(loaded).map_err(|more| errors.extend(more)).ok();
-    let signer = keep(signer(loaded), &mut errors);
+    let signers = keep(signers(loaded), &mut errors);
     let hostname = config.server.hostname.clone();
     if hostname.is_none() {
         errors.push(loaded.error("server.hostname", "is not set"));
     }
-    let (Some(hostname), Some(server_tls), Some(users), Some(signer), Some(routes)) =
-        (hostname, server_tls, users, signer, routes)
+    let (Some(hostname), Some(server_tls), Some(users), Some(signers), Some(routes)) =
+        (hostname, server_tls, users, signers, routes)
     else {
         return Err(errors);
     };
@@ -85,7 +85,7 @@ pub fn settings(loaded: &Loaded) -> Result<Settings, Vec<ConfigError>> {
         server_tls,
         delivery: delivery_options(loaded, hostname.clone()),
         gather: gather_options(loaded, hostname.clone(), routes),
-        reporting: reporting_options(loaded, hostname, signer)
+        reporting: reporting_options(loaded, hostname, signers)
             .map_err(|error| vec![loaded.error("tlsrpt.from", error)])?,
         queue: QueueOptions { data_dir: config.server.data_dir.clone(), node: config.server.node },
         evidence: EvidenceLimits { keep: config.evidence.keep.0, max_bytes: config.evidence.max_size.0 },
@@ -125,16 +125,31 @@ fn users(loaded: &Loaded) -> Result<Users, ConfigError> {
     }
 }
 
-fn signer(loaded: &Loaded) -> Result<Option<reporting::Signer>, ConfigError> {
+fn signers(loaded: &Loaded) -> Result<Vec<reporting::Signer>, ConfigError> {
     let tlsrpt = &loaded.config.tlsrpt;
-    let (Some(domain), Some(selector), Some(file)) =
-        (&tlsrpt.dkim_domain, &tlsrpt.dkim_selector, &tlsrpt.dkim_key_file)
-    else {
-        return Ok(None);
-    };
-    reporting::Signer::load(domain.clone(), selector, file)
-        .map(Some)
-        .map_err(|error| loaded.error("tlsrpt.dkim_key_file", format!("{}: {}", error.file, error.text)))
+    let second = "tlsrpt.dkim_second_key_file";
+    let keys = [
+        ("tlsrpt.dkim_key_file", &tlsrpt.dkim_selector, &tlsrpt.dkim_key_file),
+        (second, &tlsrpt.dkim_second_selector, &tlsrpt.dkim_second_key_file),
+    ];
+    let mut signers: Vec<reporting::Signer> = Vec::new();
+    for (key, selector, file) in keys {
+        let (Some(domain), Some(selector), Some(file)) = (&tlsrpt.dkim_domain, selector, file) else {
+            continue;
+        };
+        let signer = reporting::Signer::load(domain.clone(), selector, file)
+            .map_err(|error| loaded.error(key, format!("{}: {}", error.file, error.text)))?;
+        signers.push(signer);
+    }
+    if let [one, two] = &signers[..]
+        && one.public().algorithm() == two.public().algorithm()
+    {
+        // RFC 8463 §3: so that who does not know one algorithm knows the other.
+        let kind = one.public().algorithm();
+        let text = format!("is a key of {kind}, as tlsrpt.dkim_key_file is; one is for rsa, one for ed25519");
+        return Err(loaded.error(second, text));
+    }
+    Ok(signers)
 }
 
 fn routes(loaded: &Loaded) -> Result<Vec<Arc<StaticRoute>>, Vec<ConfigError>> {
@@ -313,7 +328,7 @@ fn gather_options(loaded: &Loaded, hostname: Domain, routes: Vec<Arc<StaticRoute
 fn reporting_options(
     loaded: &Loaded,
     hostname: Domain,
-    dkim: Option<reporting::Signer>,
+    dkim: Vec<reporting::Signer>,
 ) -> Result<reporting::Options, String> {
     let tlsrpt = &loaded.config.tlsrpt;
     // Without a sender nothing is sent, but `report preview` still shows what would be.
