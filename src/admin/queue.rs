@@ -147,7 +147,8 @@ impl AdminHandles {
         };
         let max = destinations.min(DESTINATIONS_MAX);
         let totals = QueueTotals::new(&self.queue.stats(), &survey, &self.queue.health(), max);
-        Answer::QueueTotals(Box::new(totals))
+        let dnssec = Some(self.gather.validation().await.to_string());
+        Answer::QueueTotals(Box::new(QueueTotals { dnssec, ..totals }))
     }
 
     pub(super) async fn queue_freeze(

@@ -28,7 +28,7 @@ use super::known::Known;
 use super::{Options, judge, tally};
 use crate::mail::{Destination, Domain, Failure, Scope, TlsRequest};
 use crate::net::World;
-use crate::net::dns::Lookup;
+use crate::net::dns::{Lookup, Validation};
 use crate::net::guard::AddressGuard;
 use crate::route::{DnssecStatus, MxHost, Route};
 use crate::store::Policies;
@@ -116,6 +116,7 @@ impl Explainer {
         Explanation {
             at: now,
             conclusion: conclude(first_failure, &explained, connect),
+            validator: self.validator().await,
             mx: Some(Asked::new(&mx, |mx| format!("{} {}", mx.preference, shown_exchange(&mx.exchange)))),
             implicit_mx: route.as_ref().is_some_and(|route| route.implicit),
             route_trouble: route_failure.as_ref().map(Trouble::from),
@@ -129,6 +130,14 @@ impl Explainer {
     }
 
     /// RFC 5321 §4.1.3, RFC 8461 §3.4: connected to directly, without policy.
+    /// What is the matter with our own DNSSEC validation.
+    async fn validator(&self) -> Option<String> {
+        match self.gather.validation().await {
+            Validation::Works => None,
+            trouble => Some(format!("validation {trouble}")),
+        }
+    }
+
     async fn explain_literal(
         &self,
         destination: Destination,
@@ -159,6 +168,8 @@ impl Explainer {
         Explanation {
             at: self.world.clock.now(),
             conclusion: conclude(failure.as_ref(), &explained, connect),
+            // RFC 7672 §2.2: an address has no TLSA records.
+            validator: None,
             destination,
             mx: None,
             implicit_mx: false,

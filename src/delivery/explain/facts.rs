@@ -29,6 +29,9 @@ pub struct Explanation {
     pub destination: Destination,
     /// What follows: the first thing to read.
     pub conclusion: Conclusion,
+    /// What is the matter with the relay's own DNSSEC validation, if anything.
+    #[serde(default)]
+    pub validator: Option<String>,
     /// The MX answer; absent for an address literal.
     pub mx: Option<Asked>,
     /// There are no MX records: the domain itself is the host (RFC 5321 §5.1).

@@ -88,6 +88,11 @@ impl<T> Answers<T> {
         self.lock().remove(domain);
     }
 
+    /// Forgets all answers.
+    pub(super) fn clear(&self) {
+        self.lock().clear();
+    }
+
     /// Whether `ask` would put no question: the answer is kept or under way.
     pub(super) fn is_known(&self, domain: &Domain) -> bool {
         self.lock().get(domain).is_some_and(is_useful)

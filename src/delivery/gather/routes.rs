@@ -4,7 +4,7 @@
 
 use std::net::IpAddr;
 
-use super::{Gather, Heed, HostAnswers, NextHop};
+use super::{Gather, Heed, HostAnswers, Inner, NextHop};
 use crate::dane::TlsaAnswer;
 use crate::mail::{Destination, Domain, EnhancedStatus, Failure, Permanence, Scope};
 use crate::net::dns::{Lookup, LookupFailure};
@@ -29,12 +29,12 @@ impl Gather {
             Destination::Literal(ip) => return Ok(NextHop::Literal(*ip)),
         };
         let inner = &self.inner;
-        let known = inner.mx.ask(domain, || inner.dns.mx(domain)).await;
+        let known = match inner.options().dane {
+            true => inner.watched_mx(domain).await,
+            false => inner.mx.ask(domain, || inner.dns.mx(domain)).await,
+        };
         let records: Vec<(u16, &str)>;
         let mut expanded = None;
-        if inner.options().dane {
-            inner.watch_mx(domain, &known.lookup);
-        }
         let (facts, status) = match &known.lookup {
             Lookup::Found(answer) => {
                 expanded = (answer.name != *domain).then(|| answer.name.clone());
@@ -44,7 +44,7 @@ impl Gather {
             Lookup::NoData(status) => (MxFacts::NoRecords, *status),
             Lookup::NxDomain(status) => (MxFacts::NoDomain, *status),
             // RFC 5321 §5.1, RFC 7672 §2.1.2: a failed MX lookup delays the mail.
-            Lookup::Failed(failure) => return Err(dns_failure(Scope::Domain, failure)),
+            Lookup::Failed(failure) => return Err(inner.blamed(dns_failure(Scope::Domain, failure)).await),
         };
         check_status(|| domain.to_string(), "MX", status)
             .map_err(|failure| dns_failure(Scope::Domain, &failure))?;
@@ -62,13 +62,50 @@ impl Gather {
     /// Of scope `Domain`, permanent 5.4.6, when the host is ourselves: hosts of the same or a worse
     /// preference must not be tried either.
     pub async fn host(&self, host: &MxHost, heed: Heed) -> Result<HostAnswers, Failure> {
-        let (inner, name) = (&self.inner, &host.name);
+        let inner = &self.inner;
+        let mut found = inner.host(&host.name, heed).await?;
+        if !inner.heeds(heed) {
+            return Ok(found.answers);
+        }
+        if inner.is_less_than_known(&host.name, &found.answers.tlsa) {
+            match inner.doubt(&host.name).await {
+                Some(doubt) => found.answers.tlsa = TlsaAnswer::Failed(doubt),
+                None => {
+                    // What was asked for before validation was seen to work is no proof.
+                    inner.forget_host(&host.name, &found.end);
+                    found = inner.host(&host.name, heed).await?;
+                }
+            }
+        }
+        inner.watch_tlsa(&host.name, &found.answers.tlsa, found.status);
+        Ok(found.answers)
+    }
+}
+
+/// A host as looked up.
+struct Found {
+    answers: HostAnswers,
+    /// Of its addresses.
+    status: DnssecStatus,
+    /// The end of its CNAME chain.
+    end: Domain,
+}
+
+impl Inner {
+    fn heeds(&self, heed: Heed) -> bool {
+        matches!(heed, Heed::Dane | Heed::DaneAfresh) && self.options().dane
+    }
+
+    async fn host(&self, name: &Domain, heed: Heed) -> Result<Found, Failure> {
+        let inner = self;
         let known = inner.hosts.ask(name, || inner.dns.addresses(name)).await;
         let answer = match &known.lookup {
             Lookup::Found(answer) => answer,
             Lookup::NoData(_) => return Err(no_address(name, "it has no A or AAAA record")),
             Lookup::NxDomain(_) => return Err(no_address(name, "it does not exist (NXDOMAIN)")),
-            Lookup::Failed(failure) => return Err(at_host(name, dns_failure(Scope::Host, failure))),
+            Lookup::Failed(failure) => {
+                return Err(inner.blamed(at_host(name, dns_failure(Scope::Host, failure))).await);
+            }
         };
         check_status(|| name.to_string(), "A and AAAA", answer.status)
             .map_err(|failure| at_host(name, dns_failure(Scope::Host, &failure)))?;
@@ -85,15 +122,13 @@ impl Gather {
             }
         }
         // RFC 7672 §2.2.2: addresses before TLSA, and TLSA only where they are secure.
-        let (tlsa, tlsa_base) = match heed {
-            Heed::Dane | Heed::DaneAfresh if inner.options().dane => {
-                let (tlsa, base) = inner.tlsa(name, answer, heed).await;
-                inner.watch_tlsa(name, &tlsa, answer.status);
-                (tlsa, base)
-            }
-            _ => (TlsaAnswer::Absent, name.clone()),
+        let (tlsa, tlsa_base) = match inner.heeds(heed) {
+            true => inner.tlsa(name, answer, heed).await,
+            false => (TlsaAnswer::Absent, name.clone()),
         };
-        Ok(HostAnswers { addresses, tlsa, tlsa_base })
+        let tlsa = inner.blamed_tlsa(tlsa).await;
+        let (status, end) = (answer.status, answer.name.clone());
+        Ok(Found { answers: HostAnswers { addresses, tlsa, tlsa_base }, status, end })
     }
 }
 
