@@ -87,6 +87,7 @@ impl AdminHandles {
         // so that what the first of them find out spares the others.
         if cursor.is_none() && !dry_run && matches!(action, QueueAction::Retry | QueueAction::Release) {
             self.traffic.clear();
+            self.gather.forget_failures();
         }
         let (mut after, begun) = (cursor.and_then(|cursor| cursor.after), Instant::now());
         let (mut count, mut left) = (0, 0);

@@ -72,6 +72,19 @@ impl Gather {
     }
 }
 
+impl Gather {
+    /// Makes lookups that failed a moment ago new questions: an operator has mended something.
+    pub fn forget_failures(&self) {
+        let inner = &self.inner;
+        inner.mx.forget_failures();
+        inner.hosts.forget_failures();
+        inner.aliases.forget_failures();
+        inner.tlsas.forget_failures();
+        inner.tlsas_afresh.forget_failures();
+        inner.txts.forget_failures();
+    }
+}
+
 impl Inner {
     /// What a look at most `age` old shows; looks at the same time are one.
     async fn validation(&self, age: Duration) -> Validation {
