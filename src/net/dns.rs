@@ -6,6 +6,7 @@
 
 mod anchors;
 mod cache;
+mod octets;
 mod recent;
 mod reply;
 mod resolver;
@@ -22,6 +23,7 @@ use crate::dane::Tlsa;
 use crate::mail::Domain;
 use crate::route::DnssecStatus;
 
+pub use octets::ReplyOctets;
 pub use resolver::{Dnssec, HickoryDns, Options};
 pub use validation::Validation;
 
