@@ -278,8 +278,8 @@ fn each_bad_configuration_is_one_line_and_starts_nothing() {
         (
             "an AD bit from afar",
             with("[dns]\nnameservers = [\"192.0.2.1\"]\ndnssec = \"trust-ad\""),
-            "stsrelay.toml: dns.dnssec: \"trust-ad\" needs a resolver on this machine, and 192.0.2.1:53 is not; \
-             use \"off\"",
+            "stsrelay.toml: dns.dnssec: \"trust-ad\" needs a resolver on this machine, and 192.0.2.1:53 is not: \
+             DANE would be off; use a resolver on this machine, \"validate\" or \"off\"",
         ),
         (
             "no waits",

@@ -70,6 +70,9 @@ fn lines(explanation: &Explanation) -> Vec<String> {
     if let Some(route) = &explanation.route {
         lines.extend(field("route", &route_text(route)));
     }
+    if let Some(validator) = &explanation.validator {
+        lines.extend(field("DNSSEC", validator));
+    }
     if let Some(mx) = &explanation.mx {
         lines.extend(field("MX", &mx_text(mx, explanation.implicit_mx)));
     } else if explanation.policy.is_some() {
@@ -295,9 +298,18 @@ fn try_lines(host: &HostExplained, tried: &Try) -> Vec<String> {
     let mut lines = under("connect", &format!("{}{says}{clear}", tried.address));
     if let Some(tls) = &tried.tls {
         lines.extend(under("", &format!("{} {}", tls.version, tls.cipher)));
-        let certificate = match &tls.certificate_trouble {
-            None => format!("certificate is trusted and names {}", host.host),
-            Some(trouble) => trouble.clone(),
+        let trusted = format!("certificate is trusted and names {}", host.host);
+        let certificate = match (tls.tlsa_matches, &tls.certificate_trouble) {
+            (None, None) => trusted,
+            (None, Some(trouble)) => trouble.clone(),
+            (Some(true), None) => format!("a TLSA record matches the certificate; without DANE: {trusted}"),
+            (Some(true), Some(trouble)) => {
+                format!("a TLSA record matches the certificate; without DANE: {trouble}")
+            }
+            (Some(false), None) => format!("no TLSA record matches the certificate; without DANE: {trusted}"),
+            (Some(false), Some(trouble)) => {
+                format!("no TLSA record matches the certificate; without DANE: {trouble}")
+            }
         };
         lines.extend(under("", &certificate));
         lines.extend(under("", &format!("chain SHA-256 {}", tls.chain_sha256)));

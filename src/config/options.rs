@@ -191,6 +191,7 @@ pub fn doors(loaded: &Loaded) -> Result<Doors, Vec<ConfigError>> {
             Dnssec::Validate => dns::Dnssec::Validate,
         },
         trust_anchor_file: config.dns.trust_anchor_file.clone(),
+        dnssec_probe: config.dns.dnssec_probe.clone(),
         cache_min_ttl: config.dns.cache_min_ttl.0,
         ..dns::Options::default()
     };

@@ -165,6 +165,8 @@ pub struct Dns {
     pub dnssec: Dnssec,
     /// DS or DNSKEY records for `validate`.
     pub trust_anchor_file: Option<PathBuf>,
+    /// A name known to be signed: whether it is secure shows that validation works. Empty: nobody looks.
+    pub dnssec_probe: String,
     /// Keep answers at least so long.
     pub cache_min_ttl: Span,
 }
@@ -510,6 +512,7 @@ impl Default for Dns {
             nameservers: Vec::new(),
             dnssec: Dnssec::TrustAd,
             trust_anchor_file: None,
+            dnssec_probe: ".".to_owned(),
             cache_min_ttl: seconds(0),
         }
     }

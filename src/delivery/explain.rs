@@ -30,7 +30,7 @@ use super::static_route::{Hop, Target};
 use super::{Options, judge, tally};
 use crate::mail::{Destination, Domain, Failure, Scope, TlsRequest};
 use crate::net::World;
-use crate::net::dns::Lookup;
+use crate::net::dns::{Lookup, Validation};
 use crate::net::guard::AddressGuard;
 use crate::route::{DnssecStatus, MxHost, Route};
 use crate::store::Policies;
@@ -125,6 +125,7 @@ impl Explainer {
         Explanation {
             at: now,
             conclusion: conclude(first_failure, &explained, connect),
+            validator: self.validator().await,
             route: RouteFacts::of(hop),
             implicit_mx: mx.is_some() && route.as_ref().is_some_and(|route| route.implicit),
             mx,
@@ -135,6 +136,14 @@ impl Explainer {
             hosts: explained.into_iter().map(|explained| explained.host).collect(),
             connected: connect,
             destination: destination.clone(),
+        }
+    }
+
+    /// What is the matter with our own DNSSEC validation.
+    async fn validator(&self) -> Option<String> {
+        match self.gather.validation().await {
+            Validation::Works => None,
+            trouble => Some(format!("validation {trouble}")),
         }
     }
 

@@ -15,6 +15,7 @@ mod radar;
 mod refresher;
 mod routes;
 mod tlsa;
+mod validator;
 
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
@@ -26,6 +27,7 @@ use tokio_util::sync::CancellationToken;
 use self::answers::Answers;
 use self::fetch::Fetches;
 use self::kept::{PolicyCache, Tallies};
+use self::validator::Watch;
 use super::static_route::{Hop, StaticRoute};
 use crate::dane::{Tlsa, TlsaAnswer};
 use crate::mail::{Destination, Domain};
@@ -148,6 +150,7 @@ struct Inner {
     fetches: Fetches,
     prefetches: Arc<Semaphore>,
     counters: PolicyCounters,
+    validator: Watch,
 }
 
 impl Gather {
@@ -187,6 +190,7 @@ impl Gather {
             fetches: Fetches::new(),
             prefetches: Arc::new(Semaphore::new(PREFETCHES_MAX)),
             counters: PolicyCounters::default(),
+            validator: Watch::default(),
         };
         Self { inner: Arc::new(inner) }
     }

@@ -29,6 +29,8 @@ impl Explainer {
             at: now,
             conclusion: conclude(failure.as_ref(), &explained, connect),
             destination: destination.clone(),
+            // RFC 7672 §2.2: an address has no TLSA records.
+            validator: None,
             route: RouteFacts::of(hop),
             mx: None,
             implicit_mx: false,

@@ -5,15 +5,16 @@ use std::time::Duration;
 
 use tokio::time::{Instant, timeout_at};
 
-use super::facts::{ReportFacts, Trouble, Try};
+use super::facts::{ReportFacts, TlsShown, Trouble, Try};
 use super::{Asking, Explained, Explainer};
 use crate::delivery::attempt::ADDRESSES_MAX;
 use crate::delivery::conversation::{Conversation, Manner, TlsSeen};
 use crate::delivery::judge;
 use crate::delivery::tally::{self, Ends};
 use crate::mail::{Domain, Failure};
+use crate::net::tls::TlsFacts;
 use crate::smtp::client::{SessionEnd, Timeouts, TlsUse};
-use crate::tlspolicy::TlsPlan;
+use crate::tlspolicy::{Requirement, TlsPlan};
 
 /// Somebody waits for the answer: no step of a connection takes longer, whatever mail would wait.
 const STEP_WITHIN: Duration = Duration::from_secs(30);
@@ -106,7 +107,7 @@ impl Explainer {
         .await;
         tried.host_says = conversation.server_name().map(str::to_owned);
         if let TlsSeen::Established(facts) = &conversation.seen {
-            tried.tls = Some(facts.into());
+            tried.tls = Some(TlsShown { tlsa_matches: tlsa_matches(facts, plan), ..facts.into() });
         }
         if let Some(domain) = report_domain {
             let ends = Ends {
@@ -131,6 +132,17 @@ impl Explainer {
         tried.trouble = failure.as_ref().map(|(failure, _)| Trouble::from(failure));
         (tried, failure)
     }
+}
+
+/// What DANE alone says of a session.
+fn tlsa_matches(facts: &TlsFacts, plan: &TlsPlan) -> Option<bool> {
+    let (Requirement::Dane { records, names } | Requirement::DaneAndPkix { records, names, .. }) =
+        &plan.require
+    else {
+        return None;
+    };
+    let dane = Requirement::Dane { records: records.clone(), names: names.clone() };
+    Some(facts.verify(&dane).is_ok())
 }
 
 pub(super) fn empty_try(address: SocketAddr, tls_use: TlsUse) -> Try {

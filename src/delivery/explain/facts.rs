@@ -30,6 +30,9 @@ pub struct Explanation {
     pub destination: Destination,
     /// What follows: the first thing to read.
     pub conclusion: Conclusion,
+    /// What is the matter with the relay's own DNSSEC validation, if anything.
+    #[serde(default)]
+    pub validator: Option<String>,
     /// The static route that mail goes by.
     pub route: Option<RouteFacts>,
     /// The MX answer; absent where none is asked for: for an address, and for a host that a route names.

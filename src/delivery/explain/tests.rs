@@ -103,6 +103,7 @@ fn a_connection_tells_how_mail_would_travel() {
         version: "TLSv1.3".to_owned(),
         cipher: "TLS13_AES_256_GCM_SHA384".to_owned(),
         certificate_trouble: None,
+        tlsa_matches: None,
         chain_sha256: "00".to_owned(),
     };
     host.host.tries = vec![Try { tls: Some(tls), ..empty_try(address, TlsUse::Required) }];

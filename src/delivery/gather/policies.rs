@@ -84,7 +84,7 @@ impl Gather {
             (None, Standing::Policy(held)) => StsState { trouble, ..StsState::holding(held) },
             (None, Standing::NoPolicy) => StsState { trouble, ..StsState::default() },
             (None, Standing::Unknown) if waiting_since < UNKNOWN_WAIT_MAX => {
-                return Err(policy_unknown(domain, &txt));
+                return Err(inner.blamed(policy_unknown(domain, &txt)).await);
             }
             (None, Standing::Unknown) => inner.without_knowing(domain, &txt, trouble, now).await,
         })

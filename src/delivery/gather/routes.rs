@@ -5,7 +5,7 @@
 use std::net::IpAddr;
 
 use super::super::static_route::{Hop, Target};
-use super::{Gather, Heed, HostAnswers, NextHop};
+use super::{Gather, Heed, HostAnswers, Inner, NextHop};
 use crate::dane::{self, TlsaAnswer};
 use crate::mail::{Destination, Domain, EnhancedStatus, Failure, Permanence, Scope};
 use crate::net::dns::{Lookup, LookupFailure};
@@ -45,12 +45,12 @@ impl Gather {
             Target::MxOf(domain) => domain,
         };
         let inner = &self.inner;
-        let known = inner.mx.ask(domain, || inner.dns.mx(domain)).await;
+        let known = match inner.options().dane {
+            true => inner.watched_mx(domain).await,
+            false => inner.mx.ask(domain, || inner.dns.mx(domain)).await,
+        };
         let records: Vec<(u16, &str)>;
         let mut expanded = None;
-        if options.dane {
-            inner.watch_mx(domain, &known.lookup);
-        }
         let (facts, status) = match &known.lookup {
             Lookup::Found(answer) => {
                 expanded = (answer.name != *domain).then(|| answer.name.clone());
@@ -60,7 +60,7 @@ impl Gather {
             Lookup::NoData(status) => (MxFacts::NoRecords, *status),
             Lookup::NxDomain(status) => (MxFacts::NoDomain, *status),
             // RFC 5321 §5.1, RFC 7672 §2.1.2: a failed MX lookup delays the mail.
-            Lookup::Failed(failure) => return Err(dns_failure(Scope::Domain, failure)),
+            Lookup::Failed(failure) => return Err(inner.blamed(dns_failure(Scope::Domain, failure)).await),
         };
         check_status(|| domain.to_string(), "MX", status)
             .map_err(|failure| dns_failure(Scope::Domain, &failure))?;
@@ -78,17 +78,63 @@ impl Gather {
     /// Of scope `Domain`, permanent 5.4.6, when the host is ourselves: hosts of the same or a worse
     /// preference must not be tried either. On a static route all of them are transient.
     pub async fn host(&self, host: &MxHost, hop: &Hop, heed: Heed) -> Result<HostAnswers, Failure> {
-        self.answers(host, hop.port, heed).await.map_err(|failure| hop.failing(failure))
+        self.answers(&host.name, hop.port, heed).await.map_err(|failure| hop.failing(failure))
     }
 
-    async fn answers(&self, host: &MxHost, port: u16, heed: Heed) -> Result<HostAnswers, Failure> {
-        let (inner, name) = (&self.inner, &host.name);
+    async fn answers(&self, host: &Domain, port: u16, heed: Heed) -> Result<HostAnswers, Failure> {
+        let inner = &self.inner;
+        let mut found = inner.host(host, port, heed).await?;
+        if !inner.heeds(heed) {
+            return Ok(found.answers);
+        }
+        let watched = inner.watched_name(host, port);
+        if inner.is_less_than_known(&watched, &found.answers.tlsa) {
+            match inner.doubt(host).await {
+                Some(doubt) => found.answers.tlsa = TlsaAnswer::Failed(doubt),
+                None => {
+                    // What was asked for before validation was seen to work is no proof.
+                    inner.forget_host(host, &found.end, port);
+                    found = inner.host(host, port, heed).await?;
+                }
+            }
+        }
+        inner.watch_tlsa(&watched, &found.answers.tlsa, found.status);
+        Ok(found.answers)
+    }
+}
+
+/// A host as looked up.
+struct Found {
+    answers: HostAnswers,
+    /// Of its addresses.
+    status: DnssecStatus,
+    /// The end of its CNAME chain.
+    end: Domain,
+}
+
+impl Inner {
+    fn heeds(&self, heed: Heed) -> bool {
+        matches!(heed, Heed::Dane | Heed::DaneAfresh) && self.options().dane
+    }
+
+    /// By which TLSA records are watched: each port has its own, and what one has is nothing the other lost.
+    fn watched_name(&self, host: &Domain, port: u16) -> Domain {
+        match port == self.options().smtp_port {
+            true => host.clone(),
+            false => dane::tlsa_name(host, port).unwrap_or_else(|| host.clone()),
+        }
+    }
+
+    async fn host(&self, name: &Domain, port: u16, heed: Heed) -> Result<Found, Failure> {
+        let inner = self;
         let known = inner.hosts.ask(name, || inner.dns.addresses(name)).await;
         let answer = match &known.lookup {
             Lookup::Found(answer) => answer,
             Lookup::NoData(_) => return Err(no_address(name, "it has no A or AAAA record")),
             Lookup::NxDomain(_) => return Err(no_address(name, "it does not exist (NXDOMAIN)")),
-            Lookup::Failed(failure) => return Err(at_host(name, dns_failure(Scope::Host, failure))),
+            Lookup::Failed(failure) => {
+                return Err(inner.blamed(at_host(name, dns_failure(Scope::Host, failure))).await);
+            }
         };
         check_status(|| name.to_string(), "A and AAAA", answer.status)
             .map_err(|failure| at_host(name, dns_failure(Scope::Host, &failure)))?;
@@ -105,22 +151,13 @@ impl Gather {
             }
         }
         // RFC 7672 §2.2.2: addresses before TLSA, and TLSA only where they are secure.
-        let (tlsa, tlsa_base) = match heed {
-            Heed::Dane | Heed::DaneAfresh if options.dane => {
-                let (tlsa, base) = inner.tlsa(name, port, answer, heed).await;
-                // Each port has records of its own, and what one has is nothing the other lost.
-                let watched = match port == options.smtp_port {
-                    true => Some(name.clone()),
-                    false => dane::tlsa_name(name, port),
-                };
-                if let Some(watched) = watched {
-                    inner.watch_tlsa(&watched, &tlsa, answer.status);
-                }
-                (tlsa, base)
-            }
-            _ => (TlsaAnswer::Absent, name.clone()),
+        let (tlsa, tlsa_base) = match inner.heeds(heed) {
+            true => inner.tlsa(name, port, answer, heed).await,
+            false => (TlsaAnswer::Absent, name.clone()),
         };
-        Ok(HostAnswers { addresses, tlsa, tlsa_base })
+        let tlsa = inner.blamed_tlsa(tlsa).await;
+        let (status, end) = (answer.status, answer.name.clone());
+        Ok(Found { answers: HostAnswers { addresses, tlsa, tlsa_base }, status, end })
     }
 }
 
