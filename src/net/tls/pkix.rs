@@ -68,8 +68,10 @@ pub(super) fn describe(error: &Error) -> String {
             "a signature algorithm that is not accepted, SHA-1 for example".into()
         }
         Is::InvalidPurposeContext { .. } | Is::InvalidPurpose => "not for use by a server".into(),
-        Is::UnhandledCriticalExtension => "a critical extension that is not known".into(),
         Is::Other(other) => match other.0.downcast_ref::<webpki::Error>() {
+            Some(webpki::Error::UnsupportedCriticalExtension) => {
+                "a critical extension that is not known".into()
+            }
             Some(webpki::Error::CaUsedAsEndEntity) => "an authority's certificate stands for a host".into(),
             _ => format!("it cannot be used as it is: {}", other.0),
         },
