@@ -60,10 +60,11 @@ impl Delivery {
             .map(|(index, _)| index)
             .filter(|index| !suppressed.iter().any(|(known, _)| known == index))
             .collect();
-        if remaining.is_empty() && !suppressed.is_empty() {
-            return untried(suppressed, self.now(), "suppression list", Trail::default());
-        }
         let options = self.options.borrow().clone();
+        if remaining.is_empty() && !suppressed.is_empty() {
+            let trail = Trail::of(&self.queue, item, &options.evidence).await;
+            return untried(suppressed, self.now(), "suppression list", trail);
+        }
         let report_domain = match (&item.destination, item.is_report) {
             (Destination::Domain(domain), false) => Some(domain.clone()),
             _ => None,
@@ -71,7 +72,8 @@ impl Delivery {
         let body = match self.queue.body(item.id.queue_id).await {
             Ok(body) => body,
             Err(error) => {
-                return not_tried(item, self.now(), local_failure(&error.to_string()), Trail::default());
+                let failure = local_failure(&error.to_string());
+                return not_tried(item, suppressed, self.now(), failure, Trail::default());
             }
         };
         // RFC 8460 §3: report mail goes whatever TLS shows.
@@ -101,7 +103,7 @@ impl Delivery {
             Destination::Literal(ip) => self.walk_literal(&mut walk, *ip).await,
             Destination::Domain(domain) => {
                 if let Err(failure) = self.walk_domain(&mut walk, domain).await {
-                    return not_tried(item, self.now(), failure, walk.trail);
+                    return not_tried(item, walk.outcomes, self.now(), failure, walk.trail);
                 }
             }
         }
