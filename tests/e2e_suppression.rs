@@ -85,7 +85,7 @@ async fn with_answer_bounce_it_is_accepted_and_bounced_without_a_try() {
 
 #[tokio::test]
 async fn whoever_is_suppressed_is_bounced_at_once_though_the_others_wait_for_their_host() {
-    let world = world(BOUNCE).await;
+    let world = world(&format!("{BOUNCE}[delivery.pool]\nidle_time = \"0s\"\n")).await;
     queue_id(&submit(&world, "a@home.test", "gone@away.test").await);
     world.arrivals(0, 1).await;
     world.farm.hosts[1].adjust(|mx| mx.greeting = "421 4.3.2 not now".to_owned());

@@ -3,6 +3,7 @@
 //! Kept in `queue/frozen.log`, which is made with the first freeze. Keeps what it is told; what
 //! becomes of a frozen destination's items is `delivery`'s business.
 
+use std::collections::BTreeSet;
 use std::fmt;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -92,7 +93,7 @@ impl Freezes {
     }
 
     /// Those that are over and not forgotten yet: their items may still wait for them.
-    pub(super) fn over(&self, now: Timestamp) -> Vec<Destination> {
+    pub(super) fn over(&self, now: Timestamp) -> BTreeSet<Destination> {
         let mut all = self.ledger().map(|ledger| ledger.list()).unwrap_or_default();
         all.retain(|freeze| !freeze.holds(now));
         all.iter().map(|freeze| freeze.destination.clone()).collect()

@@ -112,8 +112,9 @@ impl Queue {
         let running = Mutex::new(Some(Running { writer, keeper, ask, lock }));
         let (node, boot) = (options.node, ground.boot.clone());
         let queue = Self { inner: Arc::new(Inner { shared, journal, freezes, node, boot, running }) };
-        for destination in queue.inner.freezes.over(now) {
-            queue.hurry(&destination, now);
+        let over = queue.inner.freezes.over(now);
+        if !over.is_empty() {
+            queue.hurry(over, now);
         }
         Ok((queue, repaired))
     }

@@ -6,7 +6,7 @@ use crate::internet::{ALONE, GOOD, SeenTls};
 use crate::sim::{Net, Sim, epoch};
 
 /// A session is counted at most so long before or after it was seen here (s): the clock may be set.
-const COUNTED: i64 = 3 * 3600;
+const COUNTED: i64 = 30 * 3600;
 /// The same while nobody sets it.
 const AROUND: i64 = 180;
 /// Tallies not yet on the disk when the process ends (s).

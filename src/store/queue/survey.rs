@@ -1,6 +1,6 @@
 //! The queue by destination and state, and what operators have frozen.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use jiff::Timestamp;
@@ -62,7 +62,7 @@ impl Queue {
         self.inner.freezes.put(freeze, now).await?;
         if before.is_some() {
             // They wait for the end it had.
-            self.hurry(&destination, now);
+            self.hurry([destination].into(), now);
         }
         Ok(())
     }
@@ -75,15 +75,15 @@ impl Queue {
     pub async fn thaw(&self, destination: &Destination, now: Timestamp) -> Result<bool, QueueError> {
         let thawed = self.inner.freezes.end(destination, now).await?;
         if thawed {
-            self.hurry(destination, now);
+            self.hurry([destination.clone()].into(), now);
         }
         Ok(thawed)
     }
 
-    /// What waits for a destination is due now: it was told to wait for a freeze, and nothing else looks
-    /// at it before that is over. In memory: after a restart `Queue::open_over` does the same.
-    pub(super) fn hurry(&self, destination: &Destination, now: Timestamp) {
-        let filter = Filter { recipient_domain: Some(destination.clone()), ..Filter::default() };
+    /// What waits for these destinations is due now: it was told to wait for a freeze, and nothing else
+    /// looks at it before that is over. In memory: after a restart `Queue::open_over` does the same.
+    pub(super) fn hurry(&self, destinations: BTreeSet<Destination>, now: Timestamp) {
+        let filter = Filter { among: Some(Arc::new(destinations)), ..Filter::default() };
         let (shared, now) = (&self.inner.shared, micros(now));
         let (mut cursor, mut some) = (None, false);
         loop {
