@@ -215,6 +215,7 @@ impl Daemon {
                 gathering: receivers.gather,
             },
         };
+        let keys = reporter.clone();
         let inbox = Guarded { queue: storage.queue.clone(), suppressions: storage.suppressions.clone() };
         let addresses: Vec<(String, SocketAddr)> = listeners
             .iter()
@@ -255,6 +256,12 @@ impl Daemon {
             )),
         );
 
+        // It asks DNS for a few seconds, and nothing waits for it.
+        tokio::spawn(async move {
+            for warning in keys.check_keys().await {
+                warn!("{warning}");
+            }
+        });
         notify(&[NotifyState::Ready, NotifyState::Status("accepting mail")]);
         info!(hostname = %hostname(&loaded), version = env!("CARGO_PKG_VERSION"), "ready");
         hints::print(&loaded, &addresses);

@@ -54,7 +54,7 @@
 //! `mail`, `smtp`, `route`, `sts`, `dane`, `tlsrpt`, `dsn`, `tlspolicy`, `queue` and
 //! `delivery::judge`, `hosts`, `pace`, `turns`, `limits` and `throttle` are pure: no clock, no disk, no network; bytes, facts and `now` come in.
 //! samotop is named in `submission` alone, sled in `store`, hickory in `net::dns`, reqwest in
-//! `net::https`, mail-auth in `reporting`.
+//! `net::https`, mail-auth in `reporting`, mail-parser and rawzip in `tlsrpt`.
 //!
 //! # Invariants
 //!

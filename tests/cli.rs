@@ -51,6 +51,7 @@ fn help_is_printed_for_every_verb_within_a_hundred_columns() {
         &["report", "show"],
         &["report", "preview"],
         &["report", "send"],
+        &["report", "read"],
         &["user"],
         &["user", "hash"],
     ] {

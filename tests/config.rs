@@ -56,6 +56,19 @@ fn each_bad_configuration_is_one_line_and_starts_nothing() {
             "stsrelay.toml: tlsrpt.form: unknown key; the nearest known key is \"tlsrpt.from\"",
         ),
         (
+            "a second signature without the first",
+            with("[tlsrpt]\ndkim_second_selector = \"s\"\ndkim_second_key_file = \"k\""),
+            "stsrelay.toml: tlsrpt.dkim_second_selector: is for a second signature; the first needs dkim_domain, \
+             dkim_selector and dkim_key_file",
+        ),
+        (
+            "half a second signature",
+            with("[tlsrpt]\ndkim_second_key_file = \"k\"\ndkim_domain = \"a.b\"\ndkim_selector = \"s\""),
+            "stsrelay.toml: tlsrpt.dkim_key_file: is missing; DKIM needs dkim_domain, dkim_selector and dkim_key_file\n\
+             stsrelay: stsrelay.toml: tlsrpt.dkim_second_selector: is missing; a second signature needs \
+             dkim_second_selector and dkim_second_key_file",
+        ),
+        (
             "a mistyped section",
             with("[deliver]\nsmtp_port = 25"),
             "stsrelay.toml: deliver: unknown key; the nearest known key is \"delivery\"",

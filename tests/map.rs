@@ -83,6 +83,8 @@ fn each_dependency_is_named_in_its_folder_only() {
         ("hickory_resolver", "net"),
         ("reqwest", "net"),
         ("mail_auth", "reporting"),
+        ("mail_parser", "tlsrpt"),
+        ("rawzip", "tlsrpt"),
         ("figment", "config"),
     ];
     let mut files = Vec::new();

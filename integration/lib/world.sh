@@ -101,6 +101,7 @@ server {
 server {
   listen $POLICY_ADDRESS:$HTTPS_PORT ssl;
   server_name reports.example;
+  location = /moved { return 308 https://reports.example:$HTTPS_PORT/tlsrpt; }
   location / { proxy_pass http://127.0.0.1:$SINK_PORT; }
 }
 }

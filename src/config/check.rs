@@ -394,11 +394,36 @@ impl Checker<'_> {
                 self.error(key, "is missing; DKIM needs dkim_domain, dkim_selector and dkim_key_file");
             }
         }
+        let second = [
+            ("tlsrpt.dkim_second_selector", tlsrpt.dkim_second_selector.is_some()),
+            ("tlsrpt.dkim_second_key_file", tlsrpt.dkim_second_key_file.is_some()),
+        ];
+        let signs_twice = second.iter().any(|(_, set)| *set);
+        for (key, _) in second.into_iter().filter(|(_, set)| signs_twice && !set) {
+            self.error(
+                key,
+                "is missing; a second signature needs dkim_second_selector and dkim_second_key_file",
+            );
+        }
+        if signs_twice && !signs {
+            let text =
+                "is for a second signature; the first needs dkim_domain, dkim_selector and dkim_key_file";
+            self.error("tlsrpt.dkim_second_selector", text);
+        } else if signs_twice && tlsrpt.dkim_second_selector == tlsrpt.dkim_selector {
+            let text = "is tlsrpt.dkim_selector; each key needs a name of its own in DNS";
+            self.error("tlsrpt.dkim_second_selector", text);
+        }
         if tlsrpt.organization_name.as_ref().is_some_and(|name| name.trim().is_empty()) {
             self.error("tlsrpt.organization_name", "is empty");
         }
-        if let Some(Err(error)) = tlsrpt.dkim_selector.as_deref().map(Domain::parse_a_label) {
-            self.error("tlsrpt.dkim_selector", format!("is not a selector: {error}"));
+        let selectors = [
+            ("tlsrpt.dkim_selector", &tlsrpt.dkim_selector),
+            ("tlsrpt.dkim_second_selector", &tlsrpt.dkim_second_selector),
+        ];
+        for (key, selector) in selectors {
+            if let Some(Err(error)) = selector.as_deref().map(Domain::parse_a_label) {
+                self.error(key, format!("is not a selector: {error}"));
+            }
         }
         match (&tlsrpt.from, tlsrpt.is_enabled()) {
             (None, true) => self.error(

@@ -68,12 +68,13 @@ pub fn settings(loaded: &Loaded) -> Result<Settings, Vec<ConfigError>> {
     let mut errors = Vec::new();
     let server_tls = keep(server_tls(loaded), &mut errors);
     let users = keep(users(loaded), &mut errors);
-    let signer = keep(signer(loaded), &mut errors);
+    let signers = keep(signers(loaded), &mut errors);
     let hostname = config.server.hostname.clone();
     if hostname.is_none() {
         errors.push(loaded.error("server.hostname", "is not set"));
     }
-    let (Some(hostname), Some(server_tls), Some(users), Some(signer)) = (hostname, server_tls, users, signer)
+    let (Some(hostname), Some(server_tls), Some(users), Some(signers)) =
+        (hostname, server_tls, users, signers)
     else {
         return Err(errors);
     };
@@ -82,7 +83,7 @@ pub fn settings(loaded: &Loaded) -> Result<Settings, Vec<ConfigError>> {
         server_tls,
         delivery: delivery_options(loaded, hostname.clone()),
         gather: gather_options(loaded, hostname.clone()),
-        reporting: reporting_options(loaded, hostname, signer)
+        reporting: reporting_options(loaded, hostname, signers)
             .map_err(|error| vec![loaded.error("tlsrpt.from", error)])?,
         queue: QueueOptions { data_dir: config.server.data_dir.clone(), node: config.server.node },
         evidence: EvidenceLimits { keep: config.evidence.keep.0, max_bytes: config.evidence.max_size.0 },
@@ -122,16 +123,31 @@ fn users(loaded: &Loaded) -> Result<Users, ConfigError> {
     }
 }
 
-fn signer(loaded: &Loaded) -> Result<Option<reporting::Signer>, ConfigError> {
+fn signers(loaded: &Loaded) -> Result<Vec<reporting::Signer>, ConfigError> {
     let tlsrpt = &loaded.config.tlsrpt;
-    let (Some(domain), Some(selector), Some(file)) =
-        (&tlsrpt.dkim_domain, &tlsrpt.dkim_selector, &tlsrpt.dkim_key_file)
-    else {
-        return Ok(None);
-    };
-    reporting::Signer::load(domain.clone(), selector, file)
-        .map(Some)
-        .map_err(|error| loaded.error("tlsrpt.dkim_key_file", format!("{}: {}", error.file, error.text)))
+    let second = "tlsrpt.dkim_second_key_file";
+    let keys = [
+        ("tlsrpt.dkim_key_file", &tlsrpt.dkim_selector, &tlsrpt.dkim_key_file),
+        (second, &tlsrpt.dkim_second_selector, &tlsrpt.dkim_second_key_file),
+    ];
+    let mut signers: Vec<reporting::Signer> = Vec::new();
+    for (key, selector, file) in keys {
+        let (Some(domain), Some(selector), Some(file)) = (&tlsrpt.dkim_domain, selector, file) else {
+            continue;
+        };
+        let signer = reporting::Signer::load(domain.clone(), selector, file)
+            .map_err(|error| loaded.error(key, format!("{}: {}", error.file, error.text)))?;
+        signers.push(signer);
+    }
+    if let [one, two] = &signers[..]
+        && one.public().algorithm() == two.public().algorithm()
+    {
+        // RFC 8463 §3: so that who does not know one algorithm knows the other.
+        let kind = one.public().algorithm();
+        let text = format!("is a key of {kind}, as tlsrpt.dkim_key_file is; one is for rsa, one for ed25519");
+        return Err(loaded.error(second, text));
+    }
+    Ok(signers)
 }
 
 /// Opens the doors. Blocking: reads trust anchors.
@@ -258,6 +274,7 @@ fn delivery_options(loaded: &Loaded, hostname: Domain) -> delivery::Options {
         dane_with_sts: config.policy.dane_with_sts,
         dane_insecure_mx: config.policy.dane_insecure_mx,
         dane_use: if config.policy.dane_audit_only { DaneUse::Audit } else { DaneUse::Enforce },
+        count_for_mx_hosts: config.tlsrpt.mx_host_reports,
         overrides: overrides(loaded),
         evidence: EvidenceOptions { enabled: config.evidence.enabled, addresses: config.evidence.addresses },
         suppression: delivery.suppression.enabled.then_some(SuppressionOptions {
@@ -291,7 +308,7 @@ fn gather_options(loaded: &Loaded, hostname: Domain) -> gather::Options {
 fn reporting_options(
     loaded: &Loaded,
     hostname: Domain,
-    dkim: Option<reporting::Signer>,
+    dkim: Vec<reporting::Signer>,
 ) -> Result<reporting::Options, String> {
     let tlsrpt = &loaded.config.tlsrpt;
     // Without a sender nothing is sent, but `report preview` still shows what would be.

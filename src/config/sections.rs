@@ -345,6 +345,12 @@ pub struct Tlsrpt {
     pub dkim_selector: Option<String>,
     /// PKCS#8 PEM, RSA or Ed25519.
     pub dkim_key_file: Option<PathBuf>,
+    /// `s=` of a second signature.
+    pub dkim_second_selector: Option<String>,
+    /// Its key, of the other kind.
+    pub dkim_second_key_file: Option<PathBuf>,
+    /// Report DANE results to the MX host's own TLS-RPT record as well, where it has one.
+    pub mx_host_reports: bool,
     /// Reports start at a random time within this after 00:00 UTC.
     pub start_delay: Span,
     /// Waits after failed deliveries of a report; the last one repeats, for 24 hours.
@@ -587,6 +593,9 @@ impl Default for Tlsrpt {
             dkim_domain: None,
             dkim_selector: None,
             dkim_key_file: None,
+            dkim_second_selector: None,
+            dkim_second_key_file: None,
+            mx_host_reports: true,
             start_delay: seconds(4 * 3600),
             retry: vec![seconds(300), seconds(900), seconds(3600), seconds(7200)],
         }

@@ -24,7 +24,7 @@ use super::gather::{Heed, HostAnswers, NextHop, StsState};
 use super::known::Known;
 use super::pace::Signal;
 use super::run::Turn;
-use super::{judge, limits, tally};
+use super::{judge, limits};
 use crate::mail::{Destination, Domain, Failure, Scope, TlsRequest};
 use crate::queue::QueueItem;
 use crate::route::{DnssecStatus, MxHost};
@@ -85,6 +85,7 @@ impl Delivery {
             body,
             request,
             report_domain,
+            passed_over: Vec::new(),
             remaining,
             outcomes: suppressed,
             relayed: Vec::new(),
@@ -187,9 +188,7 @@ impl Delivery {
                     walk.trail.skipped(&host.name, &reason);
                     let failure = judge::skip_failure(&reason, host.name.as_str());
                     debug!(mx = %host.name, rule = %reason.rule, reason = %reason.text, "host skipped");
-                    if let Some(report_domain) = &walk.report_domain {
-                        self.record_results(tally::of_skip(report_domain, &host.name, &reason));
-                    }
+                    self.count_passed_over(walk, &host.name, &reason);
                     walk.record.rule = reason.rule.to_string();
                     walk.record.host = Some(host.name.to_string());
                     walk.failures.push((None, failure));

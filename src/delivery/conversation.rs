@@ -43,6 +43,13 @@ pub enum TlsSeen {
     Established(TlsFacts),
 }
 
+/// What was counted of a session.
+#[derive(Debug)]
+pub struct Counted {
+    seen: TlsSeen,
+    domains: Vec<Domain>,
+}
+
 /// An open SMTP session on a connection.
 pub struct Conversation {
     session: Session,
@@ -113,8 +120,10 @@ impl Conversation {
             match &end {
                 Err(SessionEnd::Tls(failure)) => conversation.seen = TlsSeen::Clear(failure.clone()),
                 Ok(()) => {
-                    let text = "the host does not offer it".to_owned();
-                    conversation.seen = TlsSeen::Clear(TlsFailure::NotOffered(text));
+                    conversation.seen = TlsSeen::Clear(match conversation.session.starttls_refusal() {
+                        Some(reply) => TlsFailure::Refused(format!("refused with {reply}")),
+                        None => TlsFailure::NotOffered("the host does not offer it".to_owned()),
+                    });
                 }
                 Err(_) => {}
             }
@@ -165,6 +174,19 @@ impl Conversation {
             self.counted.push(report_domain.clone());
         }
         first
+    }
+
+    /// What is counted of a session whose TLS failed, for the one in clear that takes its place.
+    pub fn into_counted(self) -> Counted {
+        Counted { seen: self.seen, domains: self.counted }
+    }
+
+    /// This session, in clear, takes the place of one whose TLS failed. They are one to those who count:
+    /// domains that have heard of the failure hear nothing more, others whose mail rides on this
+    /// connection hear of it.
+    pub fn take_place_of(&mut self, failed: Counted) {
+        self.seen = failed.seen;
+        self.counted = failed.domains;
     }
 
     /// Whether another transaction can be begun.

@@ -37,7 +37,6 @@ use crate::store::results::Results;
 use crate::sts::{CachedPolicy, FetchTrouble, StsPolicy};
 use crate::tlspolicy::Override;
 
-pub use self::fetch::trouble_result;
 pub use self::radar::PolicyCounters;
 
 /// Prefetches under way at once; mail that finds no policy ready asks for it itself.

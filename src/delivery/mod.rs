@@ -80,6 +80,8 @@ pub struct Options {
     pub dane_insecure_mx: DaneInsecureMx,
     /// `policy.dane_audit_only`
     pub dane_use: DaneUse,
+    /// `tlsrpt.mx_host_reports`: sessions under DANE are counted for the MX host's own report as well.
+    pub count_for_mx_hosts: bool,
     /// `[[policy.override]]`
     pub overrides: Vec<Override>,
     /// `[evidence]`

@@ -6,11 +6,9 @@ use std::net::IpAddr;
 
 use super::conversation::TlsSeen;
 use crate::mail::Domain;
+use crate::tlspolicy::applied::reason_code;
 use crate::tlspolicy::{CertificateFailure, Expectation, Requirement, SkipReason, TlsFailure, TlsPlan};
-use crate::tlsrpt::{FailureDetail, ResultType, SessionResult};
-
-/// Characters of a failure-reason-code at most.
-const REASON_CHARS_MAX: usize = 200;
+use crate::tlsrpt::{FailureDetail, PolicyType, ResultType, SessionResult};
 
 /// The ends of a connection, as reports name them.
 #[derive(Debug, Clone, Default)]
@@ -52,6 +50,18 @@ pub fn of_skip(report_domain: &Domain, mx: &Domain, reason: &SkipReason) -> Vec<
             policy: policy.clone(),
             failures: vec![detail(mx, &Ends::default(), *result_type, Some(reason.clone()))],
         })
+        .collect()
+}
+
+/// The same for the hosts themselves. A DANE policy is the TLSA base domain's, and that is where RFC 8460
+/// §1.1 and §3 look for the record; the recipient domain hears of it as well, as all senders do.
+pub fn for_mx_hosts(results: &[SessionResult]) -> Vec<SessionResult> {
+    results
+        .iter()
+        .filter(|result| result.policy.policy_type == PolicyType::Tlsa)
+        // Without MX records the recipient domain is the host.
+        .filter(|result| result.policy.policy_domain != result.report_domain)
+        .map(|result| SessionResult { report_domain: result.policy.policy_domain.clone(), ..result.clone() })
         .collect()
 }
 
@@ -106,7 +116,7 @@ fn detail(mx: &Domain, ends: &Ends, result_type: ResultType, reason: Option<Stri
         receiving_mx_hostname: Some(mx.as_str().to_owned()),
         receiving_mx_helo: ends.helo.clone(),
         receiving_ip: ends.remote,
-        failure_reason_code: reason.map(|text| text.chars().take(REASON_CHARS_MAX).collect()),
+        failure_reason_code: reason.map(|text| reason_code(&text)),
     }
 }
 
@@ -205,6 +215,19 @@ mod tests {
             counted(&both, &clear),
             ["Tlsa host.example.net starttls-not-supported", "Sts example.org starttls-not-supported"]
         );
+    }
+
+    #[test]
+    fn an_mx_host_hears_of_dane_alone_and_under_its_own_name() {
+        let record = Tlsa { usage: 3, selector: 0, matching: 1, data: vec![1; 32] };
+        let clear = TlsSeen::Clear(TlsFailure::NotOffered("not in the EHLO reply".to_owned()));
+        let plan = plan(vec![record], true);
+        let results = of_session(&domain("example.org"), &plan, &clear, &Ends::default());
+        let of_hosts = for_mx_hosts(&results);
+        assert_eq!((results.len(), of_hosts.len()), (2, 1));
+        assert_eq!(of_hosts[0].report_domain, domain("host.example.net"));
+        assert_eq!((&of_hosts[0].policy, &of_hosts[0].failures), (&results[0].policy, &results[0].failures));
+        assert_eq!(for_mx_hosts(&of_hosts), [], "the host that is the recipient domain is told once");
     }
 
     #[test]

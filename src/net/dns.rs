@@ -5,6 +5,7 @@
 //! `net::https`.
 
 mod cache;
+mod octets;
 mod reply;
 mod resolver;
 mod upstream;
@@ -18,6 +19,7 @@ use crate::dane::Tlsa;
 use crate::mail::Domain;
 use crate::route::DnssecStatus;
 
+pub use octets::ReplyOctets;
 pub use resolver::{Dnssec, HickoryDns, Options};
 
 /// What a lookup said.

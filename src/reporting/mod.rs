@@ -12,6 +12,7 @@
 pub mod dkim;
 mod entry;
 mod handover;
+pub mod keys;
 mod mail;
 mod options;
 mod run;
@@ -230,6 +231,13 @@ impl Reporting {
         let id = report_id(today, self.random().number(), domain, &options.contact_info);
         let report = Report::make(tally, today, &options.organization_name, &options.contact_info, id);
         Some(report.until(now).render())
+    }
+
+    /// What is wrong with our key records in DNS, a sentence each; nothing where no mail is signed. Takes
+    /// some seconds at most.
+    pub async fn check_keys(&self) -> Vec<String> {
+        let options = self.options();
+        if options.enabled { keys::check(self.dns(), &options.dkim).await } else { Vec::new() }
     }
 
     /// Domains with results or a report of a day, in order.

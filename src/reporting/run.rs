@@ -28,6 +28,13 @@ use crate::tlsrpt::report::{day_end, day_of};
 const REPORTS_KEPT_DAYS: i64 = 30;
 /// Days results are kept after their own, for `report send --day`; longer while still to be sent.
 const RESULTS_KEPT_DAYS: i64 = 7;
+/// Results of so many domains are kept in all: a relay that writes to 100,000 domains a day keeps the last
+/// two days, at about a kilobyte each, and what is still to be sent.
+const RESULTS_KEPT_MAX: usize = 200_000;
+/// Octets of reports that are kept for `report list` in all, beyond yesterday's and what is still to be sent.
+const REPORTS_KEPT_OCTETS: usize = 256 << 20;
+/// What a report costs in memory beside its text: names, targets, how they stand.
+const REPORT_OCTETS: usize = 800;
 /// Sleeps are no longer than this, so that a changed wall clock is noticed.
 const SLEEP_MAX: Duration = Duration::from_secs(600);
 /// Yesterday's domains are looked at again this often: a session that began before midnight may be
@@ -182,7 +189,11 @@ impl Schedule {
             true => unsent.chain(unplanned).min(),
             false => None,
         };
-        let keep = oldest.map_or(back(RESULTS_KEPT_DAYS), |day| day.min(back(RESULTS_KEPT_DAYS)));
+        let room = |days: i64, crowded: Option<Date>| back(days).max(crowded.unwrap_or(Date::MIN));
+        let results_room = room(RESULTS_KEPT_DAYS, crowded_results(reporting, back(1)));
+        let reports_room = room(REPORTS_KEPT_DAYS, crowded_reports(reporting, back(1)));
+        let unsent = |room: Date| oldest.map_or(room, |day| day.min(room));
+        let (keep, reports_keep) = (unsent(results_room), unsent(reports_room));
         self.starts.retain(|day, _| *day >= keep);
         self.planned.retain(|day, _| *day >= keep);
         {
@@ -197,8 +208,32 @@ impl Schedule {
             }
         };
         tell("results", reporting.results().forget_before(keep).await);
-        tell("reports", reporting.reports().forget_before(back(REPORTS_KEPT_DAYS).min(keep)).await);
+        tell("reports", reporting.reports().forget_before(reports_keep).await);
     }
+}
+
+/// The first day whose results there is room for, when there are more; `from` has room in any case.
+fn crowded_results(reporting: &Reporting, from: Date) -> Option<Date> {
+    let mut kept = 0;
+    let mut days = reporting.results().days().into_iter().rev();
+    let crowded = days.find(|day| {
+        kept += reporting.results().count(*day);
+        kept > RESULTS_KEPT_MAX && *day < from
+    })?;
+    info!(%crowded, "results of many domains: those of this day and before are forgotten early");
+    crowded.tomorrow().ok()
+}
+
+/// The same of reports.
+fn crowded_reports(reporting: &Reporting, from: Date) -> Option<Date> {
+    let mut octets = 0;
+    let kept = reporting.reports().list();
+    let crowded = kept.iter().find(|entry| {
+        octets += REPORT_OCTETS + entry.json.len();
+        octets > REPORTS_KEPT_OCTETS && entry.day < from
+    })?;
+    info!(crowded = %crowded.day, "many reports: those of this day and before are forgotten early");
+    crowded.day.tomorrow().ok()
 }
 
 /// The instant a UTC day is over.

@@ -92,7 +92,7 @@ impl<V: Serialize + DeserializeOwned + Send + Sync + 'static> Ledger<V> {
             ));
         }
         let lines = lines::parse(&bytes, kind).map_err(|found| newer(&path, found))?;
-        let (mut map, mut live, mut lost) = (Map::<V>::new(), BTreeMap::new(), lines.damaged);
+        let (mut map, mut live, mut lost) = (Map::<V>::new(), Live::default(), lines.damaged);
         for json in &lines.values {
             match serde_json::from_slice::<LineIn<V>>(json) {
                 Ok(LineIn { key, value: Some(value) }) => {
@@ -239,8 +239,25 @@ struct Writer<V> {
     /// Absent when the file must be written anew.
     file: Option<Box<dyn DiskFile>>,
     len: u64,
-    /// Octets of each current entry's line.
-    live: BTreeMap<String, u64>,
+    live: Live,
+}
+
+/// Octets of each current entry's line, and their sum.
+#[derive(Default)]
+struct Live {
+    lines: BTreeMap<String, u64>,
+    octets: u64,
+}
+
+impl Live {
+    fn insert(&mut self, key: String, octets: u64) {
+        self.octets += octets;
+        self.octets -= self.lines.insert(key, octets).unwrap_or(0);
+    }
+
+    fn remove(&mut self, key: &str) {
+        self.octets -= self.lines.remove(key).unwrap_or(0);
+    }
 }
 
 impl<V: Serialize + Send + Sync> Writer<V> {
@@ -263,8 +280,7 @@ impl<V: Serialize + Send + Sync> Writer<V> {
     }
 
     fn commit(&mut self, group: &[Work]) -> Result<(), QueueError> {
-        let live: u64 = self.live.values().sum();
-        if self.file.is_none() || self.len > 2 * live + SLACK_BYTES {
+        if self.file.is_none() || self.len > 2 * self.live.octets + SLACK_BYTES {
             // Writes what is in memory, this group included.
             return self.rewrite();
         }
@@ -294,7 +310,7 @@ impl<V: Serialize + Send + Sync> Writer<V> {
         let mut bytes = lines::header(&self.kind).into_bytes();
         let entries: Vec<(String, Arc<V>)> =
             guard(&self.map).iter().map(|(key, value)| (key.clone(), Arc::clone(value))).collect();
-        self.live.clear();
+        self.live = Live::default();
         for (key, value) in &entries {
             let line = LineOut { key, value: Some(value.as_ref()) };
             if let Ok(json) = serde_json::to_vec(&line) {

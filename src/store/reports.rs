@@ -1,9 +1,11 @@
 //! The state of outgoing TLS-RPT reports: what was sent, to whom, with what result. A report is
 //! never sent twice by us and never forgotten, whatever crashes.
 
+use std::future::ready;
 use std::path::Path;
 use std::sync::Arc;
 
+use futures_util::{StreamExt, TryStreamExt, stream};
 use jiff::Timestamp;
 use jiff::civil::Date;
 use serde::{Deserialize, Serialize};
@@ -13,6 +15,9 @@ use super::ledger::Ledger;
 use super::queue::QueueError;
 use crate::mail::Domain;
 use crate::queue::QueueId;
+
+/// Removals under way at a time.
+const REMOVED_AT_ONCE: usize = 256;
 
 /// The reports. Cheap to clone; reads are from memory.
 #[derive(Clone)]
@@ -109,10 +114,11 @@ impl Reports {
     /// # Errors
     /// [`QueueError`].
     pub async fn forget_before(&self, day: Date) -> Result<(), QueueError> {
-        for entry in self.inner.list().into_iter().filter(|entry| entry.day < day) {
-            self.inner.remove(&key(entry.day, &entry.domain)).await?;
-        }
-        Ok(())
+        let old = self.inner.list().into_iter().filter(|entry| entry.day < day);
+        // Together, so that they share syncs: there may be a hundred thousand.
+        let removals =
+            old.map(|entry| async move { self.inner.remove(&key(entry.day, &entry.domain)).await });
+        stream::iter(removals).buffer_unordered(REMOVED_AT_ONCE).try_for_each(|_| ready(Ok(()))).await
     }
 }
 

@@ -104,7 +104,8 @@ pub(super) fn read(dir: &Path) -> Result<(Days, Vec<String>), QueueError> {
         for json in &lines.values {
             match serde_json::from_slice::<LineIn>(json) {
                 Ok(LineIn::Result { count, result }) => days.fold(day, &result, count),
-                Ok(LineIn::Tally(tally)) => {
+                Ok(LineIn::Tally(mut tally)) => {
+                    tally.shrink_to_fit();
                     days.tallies.entry(day).or_default().insert(tally.report_domain.clone(), tally);
                 }
                 Err(_) => lost += 1,
@@ -284,8 +285,9 @@ impl Writer {
             waiting.into_iter().partition(|work| matches!(work, Work::Record(of, _) if *of == day));
         guard(&self.days).waiting -= covered.len();
         let mut bytes = lines::header(KIND).into_bytes();
-        for tally in &tallies {
-            lines::render(&serde_json::to_vec(&LineOut::Tally(tally))?, &mut bytes);
+        // Each is let go once it is written: a day may have a hundred thousand.
+        for tally in tallies {
+            lines::render(&serde_json::to_vec(&LineOut::Tally(&tally))?, &mut bytes);
         }
         self.open.remove(&day);
         let path = self.dir.join(file_name(day));

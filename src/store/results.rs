@@ -1,9 +1,9 @@
 //! TLS-RPT tallies by UTC day and report domain (RFC 8460 §4.1); survive restart and crash.
-
 //!
 //! Counted in memory at once; `resultlog` writes behind. Which sessions count is `delivery`'s
 //! business, what a report says is `reporting`'s.
 
+use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::{Arc, Mutex};
 
@@ -84,6 +84,11 @@ impl Results {
     /// Report domains of a day, in order.
     pub fn domains(&self, day: Date) -> Vec<Domain> {
         guard(&self.inner.days).tallies.get(&day).map(|day| day.keys().cloned().collect()).unwrap_or_default()
+    }
+
+    /// How many report domains a day has.
+    pub fn count(&self, day: Date) -> usize {
+        guard(&self.inner.days).tallies.get(&day).map_or(0, BTreeMap::len)
     }
 
     /// One domain's tally of a day.

@@ -20,6 +20,29 @@ pub fn sts(policy_domain: &Domain, policy: &StsPolicy) -> AppliedPolicy {
     }
 }
 
+/// Lines of a policy that does not validate, and characters of each, that are reported at most: it may be
+/// anything, such as a web page of 64 KB.
+const DECLARED_LINES_MAX: usize = 50;
+const DECLARED_CHARS_MAX: usize = 500;
+
+/// What a domain serves where its MTA-STS policy should be, and is none: its lines as declared, "including
+/// any errors that may be present" (RFC 8460 §4.5), cut to a sane length. Nothing in it is applied.
+pub fn declared(policy_domain: &Domain, body: &[u8]) -> AppliedPolicy {
+    let text = String::from_utf8_lossy(body);
+    let printable = |c: char| if c.is_control() { ' ' } else { c };
+    AppliedPolicy {
+        policy_type: PolicyType::Sts,
+        policy_domain: policy_domain.clone(),
+        policy_string: text
+            .lines()
+            .filter(|line| !line.trim().is_empty())
+            .take(DECLARED_LINES_MAX)
+            .map(|line| line.chars().take(DECLARED_CHARS_MAX).map(printable).collect())
+            .collect(),
+        mx_host: Vec::new(),
+    }
+}
+
 /// A TLSA record set, usable or not: one string per record. No records when the lookup failed.
 pub fn tlsa(base_domain: &Domain, records: &[Tlsa]) -> AppliedPolicy {
     let mut policy_string: Vec<String> = records.iter().map(ToString::to_string).collect();

@@ -3,10 +3,12 @@
 //! Absent things are absent: no empty strings or arrays for what does not apply. Called by
 //! [`Report::render`].
 
+use std::borrow::Cow;
+
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
-use super::report::{Label, PolicyTally, Report, Totals};
+use super::report::{DETAILS_CUT_REASON, Label, POLICIES_CUT_TEXT, PolicyTally, Report, Totals};
 use super::result::{FailureDetail, PolicyType, ResultType};
 use crate::mail::{Domain, Mailbox};
 
@@ -16,7 +18,7 @@ const INTEGER_MAX: u64 = (1 << 53) - 1;
 #[derive(Serialize)]
 #[serde(rename_all = "kebab-case")]
 struct Document<'a> {
-    organization_name: &'a str,
+    organization_name: Cow<'a, str>,
     date_range: DateRange,
     contact_info: String,
     report_id: &'a str,
@@ -43,8 +45,8 @@ struct Policy<'a> {
 #[serde(rename_all = "kebab-case")]
 struct PolicyBody<'a> {
     policy_type: PolicyType,
-    #[serde(skip_serializing_if = "<[_]>::is_empty")]
-    policy_string: &'a [String],
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    policy_string: Vec<Cow<'a, str>>,
     policy_domain: &'a str,
     #[serde(skip_serializing_if = "<[_]>::is_empty")]
     mx_host: &'a [String],
@@ -66,19 +68,19 @@ struct Detail<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
     receiving_mx_hostname: Option<&'a str>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    receiving_mx_helo: Option<&'a str>,
+    receiving_mx_helo: Option<Cow<'a, str>>,
     #[serde(skip_serializing_if = "Option::is_none")]
     receiving_ip: Option<String>,
     failed_session_count: u64,
     #[serde(skip_serializing_if = "Option::is_none")]
-    failure_reason_code: Option<&'a str>,
+    failure_reason_code: Option<Cow<'a, str>>,
 }
 
 /// The report on one line.
 pub(super) fn render(report: &Report) -> String {
     let label = &report.label;
     let document = Document {
-        organization_name: &label.organization_name,
+        organization_name: sound(&label.organization_name),
         date_range: DateRange {
             start_datetime: label.start.to_string(),
             end_datetime: label.end.to_string(),
@@ -101,7 +103,7 @@ fn policy(tally: &PolicyTally) -> Policy<'_> {
     Policy {
         policy: PolicyBody {
             policy_type: applied.policy_type,
-            policy_string,
+            policy_string: policy_string.iter().map(|line| sound(line)).collect(),
             policy_domain: applied.policy_domain.as_str(),
             mx_host,
         },
@@ -120,10 +122,19 @@ fn detail(failure: &FailureDetail, count: u64) -> Detail<'_> {
         result_type: failure.result_type,
         sending_mta_ip: failure.sending_mta_ip.as_ref().map(address),
         receiving_mx_hostname: failure.receiving_mx_hostname.as_deref(),
-        receiving_mx_helo: failure.receiving_mx_helo.as_deref(),
+        receiving_mx_helo: failure.receiving_mx_helo.as_deref().map(sound),
         receiving_ip: failure.receiving_ip.as_ref().map(address),
         failed_session_count: count.min(INTEGER_MAX),
-        failure_reason_code: failure.failure_reason_code.as_deref(),
+        failure_reason_code: failure.failure_reason_code.as_deref().map(sound),
+    }
+}
+
+/// RFC 7493 §2.1: strings of I-JSON hold no noncharacters; those of others, who may say anything, may.
+fn sound(text: &str) -> Cow<'_, str> {
+    let unsound = |c: char| matches!(u32::from(c), 0xFDD0..=0xFDEF) || u32::from(c) & 0xFFFE == 0xFFFE;
+    match text.contains(unsound) {
+        true => text.replace(unsound, "\u{FFFD}").into(),
+        false => text.into(),
     }
 }
 
@@ -146,8 +157,37 @@ struct Range {
 }
 
 #[derive(Deserialize)]
+#[serde(rename_all = "kebab-case")]
 struct Counted {
+    policy: Applied,
     summary: Counts,
+    #[serde(default)]
+    failure_details: Vec<Reason>,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "kebab-case")]
+struct Applied {
+    #[serde(default)]
+    policy_string: Vec<String>,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "kebab-case")]
+struct Reason {
+    #[serde(default)]
+    failure_reason_code: Option<String>,
+}
+
+impl Counted {
+    /// Whether this entry says that something was left out.
+    fn is_cut(&self) -> bool {
+        self.policy.policy_string == [POLICIES_CUT_TEXT]
+            || self
+                .failure_details
+                .iter()
+                .any(|detail| detail.failure_reason_code.as_deref() == Some(DETAILS_CUT_REASON))
+    }
 }
 
 #[derive(Deserialize)]
@@ -168,9 +208,10 @@ pub(super) fn read_label(report_domain: &Domain, json: &str) -> Result<(Label, T
         start: head.date_range.start_datetime,
         end: head.date_range.end_datetime,
     };
-    let totals = head.policies.iter().fold(Totals::default(), |sum, Counted { summary }| Totals {
-        successful: sum.successful.saturating_add(summary.total_successful_session_count),
-        failed: sum.failed.saturating_add(summary.total_failure_session_count),
+    let totals = head.policies.iter().fold(Totals::default(), |sum, counted| Totals {
+        successful: sum.successful.saturating_add(counted.summary.total_successful_session_count),
+        failed: sum.failed.saturating_add(counted.summary.total_failure_session_count),
+        cut: sum.cut || counted.is_cut(),
     });
     Ok((label, totals))
 }

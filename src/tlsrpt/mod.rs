@@ -1,8 +1,10 @@
-//! TLS reporting knowledge (RFC 8460): the record, one session's result, a day's report.
+//! TLS reporting knowledge (RFC 8460): the record, one session's result, a day's report; and reading
+//! the reports of others.
 //!
 //! Pure. `store::results` keeps the tallies, `reporting` sends.
 
 mod json;
+pub mod read;
 pub mod record;
 pub mod report;
 pub mod result;

@@ -16,11 +16,12 @@ use crate::mail::{Domain, Mailbox};
 pub struct Tally {
     /// Whose `_smtp._tls` record gets the report.
     pub report_domain: Domain,
-    /// One entry per distinct policy, in order of first appearance; at most [`POLICIES_MAX`].
+    /// One entry per distinct policy, in order of first appearance; at most [`POLICIES_MAX`], and one for
+    /// each policy type that stands for all further ones.
     pub policies: Vec<PolicyTally>,
-    /// Sessions under further policies, counted nowhere else.
+    /// Sessions counted under an entry that stands for several policies.
     #[serde(default)]
-    pub sessions_cut: u64,
+    pub policies_cut: u64,
 }
 
 /// Counts under one policy.
@@ -38,24 +39,30 @@ pub struct PolicyTally {
     pub details_cut: u64,
 }
 
-/// Distinct failure details kept per policy and day; a report must stay below receivers' limits.
-/// Further ones are counted together by result type, so that totals stay true.
+/// Distinct failure details kept per policy and day; a report must stay below receivers' limits, which
+/// are often 10 MB. Further ones are counted together by result type, so that totals stay true.
 pub const DETAILS_MAX: usize = 1000;
-/// The same over all policies of a day and domain: at some 600 octets each, 2 MB of JSON.
-pub const DETAILS_TOTAL_MAX: usize = 4000;
-/// Distinct policies per day and domain: a policy may have 64 KB (RFC 8461 §3.3) and its owner may
-/// publish a new one every minute.
-pub const POLICIES_MAX: usize = 16;
+/// The same over all policies of a day and domain: at some 300 octets each, 600 KB of JSON; where hosts
+/// and certificates say as much as they may, 5 MB.
+pub const DETAILS_TOTAL_MAX: usize = 2000;
+/// Distinct policies per day and domain: an owner may publish a new one every minute. Ten hosts with TLSA
+/// records that are rolled, and a policy that changes, are well below.
+pub const POLICIES_MAX: usize = 32;
+/// Octets of their texts in all: a single one may have 64 KB (RFC 8461 §3.3). As JSON they are six times
+/// as long at the very worst.
+pub const POLICY_TEXT_MAX: usize = 512 << 10;
 /// Characters of `failure-reason-code` and of host names at most.
 const TEXT_CHARS_MAX: usize = 200;
 const NAME_CHARS_MAX: usize = 255;
 /// What the collective entry of a result type says instead of addresses and names.
 pub const DETAILS_CUT_REASON: &str = "further failures of this type, details left out";
+/// What stands in the place of the policy's text in an entry for several policies.
+pub const POLICIES_CUT_TEXT: &str = "further policies of this day, text left out";
 
 impl Tally {
     /// An empty tally.
     pub fn new(report_domain: Domain) -> Self {
-        Self { report_domain, policies: Vec::new(), sessions_cut: 0 }
+        Self { report_domain, policies: Vec::new(), policies_cut: 0 }
     }
 
     /// Adds one session's result under its policy.
@@ -64,23 +71,63 @@ impl Tally {
         let known = self.policies.iter().position(|tally| tally.policy == result.policy);
         let index = match known {
             Some(index) => index,
-            None if self.policies.len() >= POLICIES_MAX => {
-                self.sessions_cut = self.sessions_cut.saturating_add(1);
-                return;
-            }
+            None if self.has_room_for(&result.policy) => self.add(result.policy.clone()),
             None => {
-                self.policies.push(PolicyTally::new(result.policy.clone()));
-                self.policies.len() - 1
+                self.policies_cut = self.policies_cut.saturating_add(1);
+                let kind = result.policy.policy_type;
+                let stands_for_several = |tally: &PolicyTally| {
+                    tally.policy.policy_type == kind && tally.policy.policy_string == [POLICIES_CUT_TEXT]
+                };
+                self.policies
+                    .iter()
+                    .position(stands_for_several)
+                    .unwrap_or_else(|| self.add(without_text(&result.policy)))
             }
         };
         self.policies[index].fold(&result.failures, details_total < DETAILS_TOTAL_MAX);
     }
 
+    fn has_room_for(&self, policy: &AppliedPolicy) -> bool {
+        let text: usize = self.policies.iter().map(|tally| text_octets(&tally.policy)).sum();
+        self.policies.len() < POLICIES_MAX && text + text_octets(policy) <= POLICY_TEXT_MAX
+    }
+
+    fn add(&mut self, policy: AppliedPolicy) -> usize {
+        // Most domains have one policy, and there are many domains.
+        self.policies.reserve_exact(1);
+        self.policies.push(PolicyTally::new(policy));
+        self.policies.len() - 1
+    }
+
     /// Sessions counted, all policies together.
     pub fn sessions(&self) -> u64 {
-        self.policies.iter().fold(self.sessions_cut, |sum, policy| {
-            sum.saturating_add(policy.successful).saturating_add(policy.failed)
-        })
+        self.policies
+            .iter()
+            .fold(0, |sum: u64, policy| sum.saturating_add(policy.successful).saturating_add(policy.failed))
+    }
+
+    /// Gives memory back that growing or reading left over.
+    pub fn shrink_to_fit(&mut self) {
+        self.policies.shrink_to_fit();
+        for policy in &mut self.policies {
+            policy.details.shrink_to_fit();
+            policy.policy.policy_string.shrink_to_fit();
+            policy.policy.mx_host.shrink_to_fit();
+        }
+    }
+}
+
+fn text_octets(policy: &AppliedPolicy) -> usize {
+    policy.policy_string.iter().chain(&policy.mx_host).map(String::len).sum()
+}
+
+/// The entry for all further policies of a type, told as what it is.
+fn without_text(policy: &AppliedPolicy) -> AppliedPolicy {
+    AppliedPolicy {
+        policy_type: policy.policy_type,
+        policy_domain: policy.policy_domain.clone(),
+        policy_string: vec![POLICIES_CUT_TEXT.to_owned()],
+        mx_host: Vec::new(),
     }
 }
 
@@ -104,6 +151,10 @@ impl PolicyTally {
             let failure = bounded(failure);
             if !self.count(&failure) {
                 if room && self.details.len() < DETAILS_MAX {
+                    if self.details.is_empty() {
+                        // Most that fail do so in one way.
+                        self.details.reserve_exact(1);
+                    }
                     self.details.push((failure, 1));
                 } else {
                     cut = true;
@@ -186,6 +237,8 @@ pub struct Totals {
     pub successful: u64,
     /// Did not.
     pub failed: u64,
+    /// Whether details or policies were left out; counts never are.
+    pub cut: bool,
 }
 
 /// The instant a UTC day begins.

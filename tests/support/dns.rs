@@ -115,6 +115,11 @@ impl Dns {
         self.add(owner, RData::TXT(TXT::new(vec![text.to_owned()])));
     }
 
+    /// Adds a TXT record of several character-strings.
+    pub fn txt_strings(&self, owner: &str, strings: Vec<String>) {
+        self.add(owner, RData::TXT(TXT::new(strings)));
+    }
+
     /// Adds a TLSA record: `USAGE SELECTOR MATCHING` and its data.
     pub fn tlsa(&self, owner: &str, [usage, selector, matching]: [u8; 3], data: &[u8]) {
         let data = TLSA::new(usage.into(), selector.into(), matching.into(), data.to_vec());

@@ -9,23 +9,23 @@ use std::net::{IpAddr, SocketAddr};
 use tracing::debug;
 
 use super::super::Delivery;
-use super::super::conversation::{Conversation, TlsSeen};
+use super::super::conversation::{Conversation, Counted, TlsSeen};
 use super::super::judge;
 use super::super::tally::{self, Ends};
 use super::walk::Walk;
 use super::{ADDRESSES_MAX, Used};
-use crate::mail::TlsRequest;
+use crate::mail::{Domain, TlsRequest};
 use crate::net::tcp::Connection;
 use crate::net::tcp::eyeballs::{Race, interleave};
 use crate::smtp::client::{SessionEnd, TlsUse};
-use crate::tlspolicy::TlsPlan;
+use crate::tlspolicy::{SkipReason, TlsPlan};
 
 /// Why a connection could not be used.
 enum Opening {
     /// A resumed session led nowhere; a full handshake may do. Neither counted nor told.
     Resumption,
     /// TLS failed; an opportunistic walk may try in clear.
-    Tls,
+    Tls(Box<Counted>),
     /// Anything else: next address.
     Host,
 }
@@ -96,11 +96,20 @@ impl Delivery {
             // What was kept for this plan is forgotten by now, so this happens once.
             opened = self.dial_again(walk, host, plan, address, tls_use).await;
         }
-        if matches!(opened, Err(Opening::Tls)) && tls_use == TlsUse::IfOffered {
-            // RFC 7435: opportunistic, so in clear rather than not at all; on a new connection. What
-            // counts is how it goes in clear: no TLS is no failure here.
-            walk.failures.pop();
-            opened = self.dial_again(walk, host, plan, address, TlsUse::Never).await;
+        if tls_use == TlsUse::IfOffered {
+            opened = match opened {
+                Err(Opening::Tls(failed)) => {
+                    // RFC 7435: opportunistic, so in clear rather than not at all; on a new connection.
+                    // What decides is how it goes in clear: no TLS is no failure here.
+                    walk.failures.pop();
+                    let mut opened = self.dial_again(walk, host, plan, address, TlsUse::Never).await;
+                    if let Ok(conversation) = &mut opened {
+                        conversation.take_place_of(*failed);
+                    }
+                    opened
+                }
+                opened => opened,
+            };
         }
         let Ok(conversation) = opened else { return false };
         if let Used::BdatUnknown = self.use_connection(walk, host, plan, conversation, false).await {
@@ -168,13 +177,29 @@ impl Delivery {
         walk.trail.failed(host, plan, Some(&conversation), &failure.text);
         walk.failures.push((None, failure));
         let by_tls = matches!(end, SessionEnd::Tls(_)) || matches!(conversation.seen, TlsSeen::Failed(_));
-        Err(if by_tls { Opening::Tls } else { Opening::Host })
+        Err(if by_tls { Opening::Tls(Box::new(conversation.into_counted())) } else { Opening::Host })
     }
 
-    /// Counts a session for TLS-RPT, once per connection and policy (RFC 8460 §4: sessions, not mails).
+    /// Counts a host that a policy forbids: the session an attempt would have had (RFC 8460 §4.4,
+    /// "attempted sessions").
+    pub(super) fn count_passed_over(&self, walk: &mut Walk<'_>, host: &Domain, reason: &SkipReason) {
+        let Some(report_domain) = &walk.report_domain else { return };
+        if walk.passed_over.contains(host) {
+            return;
+        }
+        let mut results = tally::of_skip(report_domain, host, reason);
+        if walk.options.count_for_mx_hosts {
+            results.extend(tally::for_mx_hosts(&results));
+        }
+        walk.passed_over.push(host.clone());
+        self.record_results(results);
+    }
+
+    /// Counts a session for TLS-RPT, once per connection and report domain, under each policy that
+    /// applies (RFC 8460 §4: sessions, not mails).
     pub(super) fn count(&self, walk: &Walk<'_>, plan: &TlsPlan, conversation: &mut Conversation) {
         let Some(report_domain) = &walk.report_domain else { return };
-        if !conversation.first_use_by(report_domain) {
+        if conversation.seen == TlsSeen::NotReached || !conversation.first_use_by(report_domain) {
             return;
         }
         let ends = Ends {
@@ -182,7 +207,13 @@ impl Delivery {
             remote: Some(conversation.remote.ip()),
             helo: conversation.server_name().map(str::to_owned),
         };
-        self.record_results(tally::of_session(report_domain, plan, &conversation.seen, &ends));
+        let mut results = tally::of_session(report_domain, plan, &conversation.seen, &ends);
+        if walk.options.count_for_mx_hosts {
+            // Mail to many domains may ride on the session; to the host it is one.
+            let of_hosts = tally::for_mx_hosts(&results);
+            results.extend(of_hosts.into_iter().filter(|of| conversation.first_use_by(&of.report_domain)));
+        }
+        self.record_results(results);
     }
 }
 

@@ -55,6 +55,8 @@ pub(super) struct Walk<'a> {
     pub(super) options: Arc<Options>,
     /// Whose `_smtp._tls` record hears of these sessions; nobody for report mail and literals.
     pub(super) report_domain: Option<Domain>,
+    /// Hosts passed over and counted so: an attempt that begins anew with other demands counts them once.
+    pub(super) passed_over: Vec<Domain>,
     /// Still without an outcome in this attempt.
     pub(super) remaining: Vec<usize>,
     pub(super) outcomes: Vec<(usize, Outcome)>,

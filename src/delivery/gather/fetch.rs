@@ -119,14 +119,19 @@ impl Inner {
                 format!("the policy of {domain} did not arrive within {} s", FETCH_TIME_MAX.as_secs()),
             )),
         };
-        let policy = body.and_then(|body| {
-            StsPolicy::parse(&body).map_err(|error| {
-                (TroubleKind::Invalid, format!("the policy of {domain} is invalid: {error}"))
-            })
-        });
-        match policy {
+        let body = match body {
+            Ok(body) => body,
+            Err((kind, text)) => {
+                return Fetched::Trouble(self.keep_trouble(domain, id, kind, text, None).await);
+            }
+        };
+        match StsPolicy::parse(&body) {
             Ok(policy) => self.keep_policy(domain, policy, id).await,
-            Err((kind, text)) => Fetched::Trouble(self.keep_trouble(domain, id, kind, text).await),
+            Err(error) => {
+                let text = format!("the policy of {domain} is invalid: {error}");
+                let kind = TroubleKind::Invalid;
+                Fetched::Trouble(self.keep_trouble(domain, id, kind, text, Some(&body)).await)
+            }
         }
     }
 
@@ -162,13 +167,15 @@ impl Inner {
         Fetched::Policy(shared, id)
     }
 
-    /// Writes down that a fetch failed, counts it for TLS-RPT and tells the operator.
+    /// Writes down that a fetch failed, counts it for TLS-RPT and tells the operator. `declared` is what was
+    /// fetched and is no policy.
     pub(super) async fn keep_trouble(
         &self,
         domain: &Domain,
         id: Option<String>,
         kind: TroubleKind,
         text: String,
+        declared: Option<&[u8]>,
     ) -> FetchTrouble {
         let now = self.clock.now();
         let before = self.policies.get(domain);
@@ -185,7 +192,7 @@ impl Inner {
         // RFC 8461 §6: report a failing fetch where a record is published, or a policy that is not
         // "none" is cached.
         if has_record || protects {
-            self.tallies.record(now, trouble_result(domain, &trouble, held));
+            self.tallies.record(now, trouble_result(domain, &trouble, held, declared));
         }
         if protects {
             // RFC 8461 §3.3, §10.2: the operator should know before the policy expires.
@@ -223,8 +230,14 @@ fn log_fetched(domain: &Domain, before: Option<&StsPolicy>, after: &StsPolicy) {
 }
 
 /// A failed fetch as TLS-RPT counts it: once, without a connection, under the policy that is still
-/// held or else under `no-policy-found` (RFC 8460 §4.3.2.2).
-pub fn trouble_result(domain: &Domain, trouble: &FetchTrouble, held: Option<&StsPolicy>) -> SessionResult {
+/// held and applied, else under what was fetched though it is no policy (RFC 8460 §4.5), else under
+/// `no-policy-found` (RFC 8460 §4.3.2.2).
+pub(super) fn trouble_result(
+    domain: &Domain,
+    trouble: &FetchTrouble,
+    held: Option<&StsPolicy>,
+    declared: Option<&[u8]>,
+) -> SessionResult {
     let result_type = match trouble.kind {
         TroubleKind::Fetch => ResultType::StsPolicyFetchError,
         TroubleKind::Invalid => ResultType::StsPolicyInvalid,
@@ -240,7 +253,10 @@ pub fn trouble_result(domain: &Domain, trouble: &FetchTrouble, held: Option<&Sts
     };
     SessionResult {
         report_domain: domain.clone(),
-        policy: applied::of(domain, held),
+        policy: match (held.filter(|held| held.mode != Mode::None), declared) {
+            (None, Some(body)) => applied::declared(domain, body),
+            (held, _) => applied::of(domain, held),
+        },
         failures: vec![failure],
     }
 }

@@ -256,8 +256,8 @@ impl Inner {
             None => {
                 tracing::warn!(%domain, error = %why,
                     "going on without knowing whether there is an MTA-STS policy: DNS has failed for an hour");
-                let trouble = self.keep_trouble(domain, None, TroubleKind::Fetch, why.clone()).await;
-                self.tallies.record(now, trouble_result(domain, &trouble, None));
+                let trouble = self.keep_trouble(domain, None, TroubleKind::Fetch, why.clone(), None).await;
+                self.tallies.record(now, trouble_result(domain, &trouble, None, None));
                 trouble
             }
         };

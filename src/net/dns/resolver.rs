@@ -160,16 +160,9 @@ impl HickoryDns {
                 end = name;
             }
             at = step.end;
-            let answer = match step.says {
-                Says::GoOn => continue,
-                Says::NoData => Lookup::NoData(status),
-                Says::NxDomain => Lookup::NxDomain(status),
-                Says::Records(records) => {
-                    let ttl = ttl.max(self.cache_min_ttl);
-                    return Ok((Lookup::Found(Answer { records, status, name: end, ttl }), ttl));
-                }
-            };
-            return Ok((answer, ttl.min(NEGATIVE_TTL_MAX).max(self.cache_min_ttl)));
+            if let Some(concluded) = conclude(step.says, status, end.clone(), ttl, self.cache_min_ttl) {
+                return Ok(concluded);
+            }
         }
     }
 
@@ -225,8 +218,28 @@ impl Dns for HickoryDns {
     }
 }
 
+/// The answer where a chain ends, and how long it may be kept; `None` when the chain goes on.
+pub(super) fn conclude(
+    says: Says,
+    status: DnssecStatus,
+    name: Domain,
+    ttl: Duration,
+    min: Duration,
+) -> Option<(Lookup<RData>, Duration)> {
+    let answer = match says {
+        Says::GoOn => return None,
+        Says::NoData => Lookup::NoData(status),
+        Says::NxDomain => Lookup::NxDomain(status),
+        Says::Records(records) => {
+            let ttl = ttl.min(TTL_MAX).max(min);
+            return Some((Lookup::Found(Answer { records, status, name, ttl }), ttl));
+        }
+    };
+    Some((answer, ttl.min(NEGATIVE_TTL_MAX).max(min)))
+}
+
 /// IPv6 and IPv4 answers as one.
-fn both_families(v6: Lookup<IpAddr>, v4: Lookup<IpAddr>) -> Lookup<IpAddr> {
+pub(super) fn both_families(v6: Lookup<IpAddr>, v4: Lookup<IpAddr>) -> Lookup<IpAddr> {
     match (v6, v4) {
         (Lookup::Found(v6), Lookup::Found(v4)) => {
             let mut records = Vec::with_capacity(v6.records.len() + v4.records.len());
@@ -252,19 +265,19 @@ fn both_families(v6: Lookup<IpAddr>, v4: Lookup<IpAddr>) -> Lookup<IpAddr> {
     }
 }
 
-fn mx_record(data: RData) -> Option<MxRecord> {
+pub(super) fn mx_record(data: RData) -> Option<MxRecord> {
     let RData::MX(mx) = data else { return None };
     let exchange = mx.exchange.to_ascii();
     let exchange = exchange.strip_suffix('.').unwrap_or(&exchange).to_owned();
     Some(MxRecord { preference: mx.preference, exchange })
 }
 
-fn txt_record(data: RData) -> Option<Vec<u8>> {
+pub(super) fn txt_record(data: RData) -> Option<Vec<u8>> {
     // RFC 8461 §3.1, RFC 7208 §3.3: joined without anything between.
     if let RData::TXT(txt) = data { Some(txt.txt_data.concat()) } else { None }
 }
 
-fn tlsa_record(data: RData) -> Option<Tlsa> {
+pub(super) fn tlsa_record(data: RData) -> Option<Tlsa> {
     let RData::TLSA(tlsa) = data else { return None };
     Some(Tlsa {
         usage: tlsa.cert_usage.into(),
@@ -274,12 +287,12 @@ fn tlsa_record(data: RData) -> Option<Tlsa> {
     })
 }
 
-fn alias_target(data: RData) -> Option<Domain> {
+pub(super) fn alias_target(data: RData) -> Option<Domain> {
     let RData::CNAME(target) = data else { return None };
     Domain::parse_a_label(&target.0.to_ascii()).ok()
 }
 
-fn address(data: RData) -> Option<IpAddr> {
+pub(super) fn address(data: RData) -> Option<IpAddr> {
     match data {
         RData::A(a) => Some(IpAddr::V4(a.0)),
         RData::AAAA(aaaa) => Some(IpAddr::V6(aaaa.0)),
@@ -288,7 +301,7 @@ fn address(data: RData) -> Option<IpAddr> {
 }
 
 /// RFC 5321 §2.3.5: names are absolute.
-fn absolute(name: &Domain) -> Result<Name, LookupFailureKind> {
+pub(super) fn absolute(name: &Domain) -> Result<Name, LookupFailureKind> {
     let mut absolute =
         Name::from_ascii(name.as_str()).map_err(|error| LookupFailureKind::plain(&error.to_string()))?;
     absolute.set_fqdn(true);

@@ -7,6 +7,7 @@ use aws_lc_rs::signature::{
 use base64::Engine;
 use base64::prelude::BASE64_STANDARD;
 
+use super::key::Algorithm;
 use super::*;
 
 const MESSAGE: &str = "From: <tlsrpt@sender.example>\r\nTo: <a@b.example>\r\nSubject: Report  Domain:\r\n x \r\n\
@@ -97,6 +98,19 @@ pub(crate) fn signed_data(signed: &str) -> (String, Vec<u8>, Vec<u8>) {
     let emptied = relaxed(&format!("{}b=;", &signature[..start]));
     data.push_str(emptied.trim_end_matches("\r\n"));
     (signature, data.into_bytes(), BASE64_STANDARD.decode(b).unwrap())
+}
+
+/// Whether the first signature of a mail is by this key.
+pub(crate) fn verifies(signed: &str, key: &PublicKey) -> bool {
+    let (_, data, b) = signed_data(signed);
+    match key.algorithm() {
+        Algorithm::Rsa => {
+            UnparsedPublicKey::new(&RSA_PKCS1_2048_8192_SHA256, key.bare()).verify(&data, &b).is_ok()
+        }
+        Algorithm::Ed25519 => {
+            UnparsedPublicKey::new(&ED25519, key.bare()).verify(digest(&SHA256, &data).as_ref(), &b).is_ok()
+        }
+    }
 }
 
 #[test]

@@ -111,7 +111,7 @@ fn label_and_totals_are_read_back_from_the_text() {
     let made = report(tally(&[session(sts("1"), vec![]), session(sts("2"), vec![]), session(sts("2"), bad)]));
     let (label, totals) = Label::read(&domain("example.org"), &made.render()).unwrap();
     assert_eq!(label, made.label);
-    assert_eq!(totals, Totals { successful: 2, failed: 1 });
+    assert_eq!(totals, Totals { successful: 2, failed: 1, cut: false });
     assert!(Label::read(&domain("example.org"), "{}").is_err());
 }
 
@@ -166,17 +166,61 @@ fn a_flood_of_different_failures_stays_small_and_loses_no_count() {
     assert_eq!(policy.details.iter().map(|(_, count)| count).sum::<u64>(), flood);
     assert_eq!(policy.details_cut, flood - DETAILS_MAX as u64);
 
+    let (label, totals) = Label::read(&domain("example.org"), &report(tally.clone()).render()).unwrap();
+    assert_eq!((label.report_domain, totals.failed, totals.cut), (domain("example.org"), flood, true));
+
+    // Everybody says as much as they may, in the characters that take most room.
     for n in 0..100 {
-        for m in 0..1000 {
-            let kind = ResultType::CertificateNotTrusted;
-            tally.fold(&session(sts(&format!("{n}")), vec![failure(kind, &format!("{m}"))]));
+        let mut policy = sts(&format!("{n}"));
+        policy.policy_string.push("\u{1}".repeat(60_000));
+        for m in 0..200 {
+            let mut failure =
+                failure(ResultType::CertificateNotTrusted, &format!("{m:03}{}", "𝕏".repeat(300)));
+            failure.receiving_mx_helo = Some("𝕏".repeat(300));
+            tally.fold(&session(policy.clone(), vec![failure]));
         }
     }
-    assert_eq!(tally.policies.len(), POLICIES_MAX);
-    assert_eq!(tally.sessions(), flood + 100 * 1000);
+    assert_eq!(tally.sessions(), flood + 100 * 200);
+    let last = tally.policies.last().unwrap();
+    assert_eq!(last.policy.policy_string, [POLICIES_CUT_TEXT]);
+    assert_eq!(
+        (last.policy.policy_domain.as_str(), last.policy.policy_type),
+        ("example.org", PolicyType::Sts)
+    );
+    assert_eq!(tally.policies_cut, last.failed);
     let details: usize = tally.policies.iter().map(|policy| policy.details.len()).sum();
     assert!(details <= DETAILS_TOTAL_MAX + 11 * POLICIES_MAX, "{details}");
-    assert!(report(tally).render().len() < 10_000_000);
+    let json = report(tally).render();
+    assert!(json.len() < 10_000_000, "{}", json.len());
+    assert_eq!(Label::read(&domain("example.org"), &json).unwrap().1.failed, flood + 100 * 200);
+}
+
+#[test]
+fn further_policies_of_a_day_are_counted_together_by_type() {
+    let mut tally = Tally::new(domain("example.org"));
+    for n in 0..50 {
+        tally.fold(&session(sts(&format!("{n}")), vec![]));
+        let tlsa = AppliedPolicy {
+            policy_type: PolicyType::Tlsa,
+            policy_domain: domain(&format!("mx{n}.example.org")),
+            policy_string: vec![format!("3 1 1 {n:02}")],
+            mx_host: vec![],
+        };
+        tally.fold(&session(tlsa, vec![]));
+    }
+    assert_eq!((tally.policies.len(), tally.sessions()), (POLICIES_MAX + 2, 100));
+    let collected: Vec<_> =
+        tally.policies[POLICIES_MAX..].iter().map(|of| (of.policy.policy_type, of.successful)).collect();
+    assert_eq!(collected, [(PolicyType::Sts, 34), (PolicyType::Tlsa, 34)]);
+    assert!(Label::read(&domain("example.org"), &report(tally).render()).unwrap().1.cut, "and it is said");
+}
+
+#[test]
+fn strings_of_others_become_strings_of_i_json() {
+    let odd = failure(ResultType::ValidationFailure, "a\u{FFFF}b\u{FDD0}c\u{1FFFE}d\u{FFFD}e");
+    let json = report(tally(&[session(sts("\u{10FFFF}"), vec![odd])])).render();
+    assert!(json.contains("a\u{FFFD}b\u{FFFD}c\u{FFFD}d\u{FFFD}e"), "{json}");
+    assert!(json.contains("x: \u{FFFD}"), "{json}");
 }
 
 #[test]

@@ -72,7 +72,15 @@ async fn an_invalid_policy_is_no_policy_and_reported_as_such() {
     let state = world.sts().await;
     assert_eq!(state.policy, None);
     assert!(state.trouble.unwrap().text.contains("line 3"));
-    assert_eq!(world.results()[0].failures[0].result_type, ResultType::StsPolicyInvalid);
+    let result = &world.results()[0];
+    assert_eq!(result.failures[0].result_type, ResultType::StsPolicyInvalid);
+    // RFC 8460 §4.5: as declared, errors and all.
+    assert_eq!(result.policy.policy_type, PolicyType::Sts);
+    assert_eq!(
+        result.policy.policy_string,
+        ["version: STSv1", "mode: enforce", "mx: bücher.test", "max_age: 1"]
+    );
+    assert!(result.policy.mx_host.is_empty());
 }
 
 #[tokio::test(start_paused = true)]
