@@ -99,7 +99,7 @@ fn simulate(seed: u64, days: u64) -> Outcome {
             index,
         }
     };
-    while sim.time.now() < troubled {
+    while sim.time.now() < troubled && !sim.is_over() {
         let length = sim.seconds(1800, LIFE_MAX).min(Duration::from_millis(troubled - sim.time.now()));
         let plan = plan(&sim, length.max(Duration::from_secs(600)), true, boot);
         sim.note(format_args!("a life of {} s begins", plan.length.as_secs()));
@@ -111,7 +111,7 @@ fn simulate(seed: u64, days: u64) -> Outcome {
     house.write(&sim, &Variant::plain());
     sim.holds(&[]);
     let mut left = 0;
-    for _ in 0..3 {
+    for _ in 0..if sim.is_over() { 0 } else { 3 } {
         let plan = plan(&sim, HEALING, false, boot);
         match live(&sim, &house, &plan) {
             Ended::Empty(items) => {
@@ -121,7 +121,9 @@ fn simulate(seed: u64, days: u64) -> Outcome {
             ended => sim.violation(format_args!("in a world that is well, the relay {ended:?}")),
         }
     }
-    verdict::final_judgement(&sim, left);
+    if !sim.is_over() {
+        verdict::final_judgement(&sim, left);
+    }
     let book = sim.book();
     Outcome {
         trace: book.trace,

@@ -190,6 +190,9 @@ async fn change(sim: &Sim) -> Changed {
                     .for_each(|told| told.jumped += ahead);
             }
             sim.book().jumps.push(now);
+            if minutes < 0 {
+                sim.book().set_back.push(now);
+            }
             sim.note(format_args!("the clock is set by {minutes} minutes"));
             return Changed::All;
         }

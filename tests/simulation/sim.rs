@@ -17,6 +17,8 @@ use crate::internet::{Host, Rule, Zone};
 
 /// Events told of a failure.
 const LAST: usize = 80;
+/// Violations after which a simulation ends.
+const ENOUGH: usize = 20;
 
 pub struct Sim {
     pub disk: SimDisk,
@@ -159,6 +161,8 @@ pub struct Book {
     pub troubles: Vec<(u64, u64)>,
     /// Times (ms) at which the wall clock was set.
     pub jumps: Vec<u64>,
+    /// Those at which it was set back.
+    pub set_back: Vec<u64>,
     /// Times (ms) of name servers in trouble.
     pub dns_troubles: Vec<(u64, u64)>,
     /// Per (endpoint, start of day): when a report was taken, and whether that was heard.
@@ -304,7 +308,21 @@ impl Sim {
     pub fn violation(&self, text: impl std::fmt::Display) {
         let text = format!("VIOLATION: {text}");
         self.note(&text);
-        self.book().violations.push(text);
+        let many = {
+            let mut book = self.book();
+            book.violations.push(text);
+            book.violations.len() >= ENOUGH
+        };
+        if many {
+            // What went wrong may go on for ever.
+            self.disk.stop();
+            self.disk.died.notify_one();
+        }
+    }
+
+    /// Whether nothing more needs to be seen.
+    pub fn is_over(&self) -> bool {
+        self.book().violations.len() >= ENOUGH
     }
 }
 

@@ -9,11 +9,14 @@ use crate::sim::{Net, Sim, epoch};
 const COUNTED: i64 = 30 * 3600;
 /// The same while nobody sets it.
 const AROUND: i64 = 180;
+/// Between a host's seeing a session and the relay's counting it (ms).
+const ABOUT_NOW: u64 = 300_000;
+/// A report is made so long before it is taken at most, a day's beginning included (ms).
+const MADE: u64 = 36 * 3_600_000;
 /// Tallies not yet on the disk when the process ends (s).
 const UNWRITTEN: u64 = 60_000;
 /// After so long a day has been reported (ms): the start delay, and then some.
 const REPORTED: u64 = 7 * 3_600_000;
-const DAY: u64 = 86_400_000;
 
 /// What a report counts, all policies together.
 #[derive(Debug, Default, Clone, Copy)]
@@ -96,26 +99,16 @@ fn too_many(net: &Net, at: usize, start: i64, counted: Counted) -> Option<String
 /// Of a domain whose hosts serve nobody else, in a day without trouble, every session is known.
 fn alone(sim: &Sim, net: &Net, at: usize, start: i64, counted: Counted) -> Vec<String> {
     let host = &net.hosts[net.zones[at].mx[0].1];
+    let (end, book) = (start + 86_400, sim.book());
+    // Seen on one side of a clock that was set, and perhaps counted on the other.
+    let near_jump = |at: u64| book.jumps.iter().any(|jump| jump.abs_diff(at) < ABOUT_NOW);
     let of = |kind: SeenTls, from: i64, to: i64| {
-        let seen = host.seen.iter().filter(|seen| (from..to).contains(&seen.wall) && seen.tls == kind);
-        seen.collect::<Vec<_>>()
+        host.seen.iter().filter(move |seen| seen.tls == kind && (from..to).contains(&seen.wall))
     };
-    let end = start + 86_400;
-    let around: Vec<u64> = host
-        .seen
-        .iter()
-        .filter(|seen| (start - COUNTED..end + COUNTED).contains(&seen.wall))
-        .map(|seen| seen.at)
-        .collect();
-    let (Some(first), Some(last)) = (around.iter().min(), around.iter().max()) else {
-        let none = counted.successes + counted.failures == 0;
-        return if none { Vec::new() } else { vec![format!("{counted:?}, and no host saw a session")] };
-    };
+    let jumping =
+        |kind: SeenTls| host.seen.iter().filter(|seen| seen.tls == kind && near_jump(seen.at)).count();
     let mut wrong = Vec::new();
-    let book = sim.book();
-    let jumped = book.jumped(first.saturating_sub(DAY), last + REPORTED);
-    let spread = if jumped { COUNTED } else { AROUND };
-    let most = |kind| of(kind, start - spread, end + spread).len() as u64;
+    let most = |kind| (of(kind, start - AROUND, end + AROUND).count() + jumping(kind)) as u64;
     let (valid, invalid) = (most(SeenTls::Valid), most(SeenTls::Invalid));
     let (broken, clear) = (most(SeenTls::Broken), most(SeenTls::Clear));
     if counted.successes > valid + invalid {
@@ -129,11 +122,15 @@ fn alone(sim: &Sim, net: &Net, at: usize, start: i64, counted: Counted) -> Vec<S
         book.crashes.iter().any(|crash| (at..=at + UNWRITTEN).contains(crash))
             || book.troubles.iter().any(|(from, to)| *from <= at + UNWRITTEN && *to >= at)
     };
-    if jumped {
+    let now = sim.time.now();
+    if book.set_back.iter().any(|at| (now.saturating_sub(MADE)..=now).contains(at)) {
+        // More of the day may have come after the report was made.
         return wrong;
     }
     let least = |kind| {
-        of(kind, start + AROUND, end - AROUND).iter().filter(|seen| !disturbed(seen.at)).count() as u64
+        of(kind, start + AROUND, end - AROUND)
+            .filter(|seen| !disturbed(seen.at) && !near_jump(seen.at))
+            .count() as u64
     };
     let (sure, failed) = (least(SeenTls::Valid), least(SeenTls::Broken));
     if counted.successes < sure {
