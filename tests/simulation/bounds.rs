@@ -27,6 +27,8 @@ const LISTED_MAX: usize = 1000;
 pub struct Connection {
     opened: u64,
     answered: u64,
+    /// How long it had been idle when its transaction began (ms).
+    idle: u64,
     messages: BTreeSet<usize>,
 }
 
@@ -42,7 +44,7 @@ impl Connection {
         if open > 2 * PER_HOST + POOLED_PER_HOST {
             sim.violation(format_args!("host {host} has {open} connections open"));
         }
-        Self { opened: now, answered: now, messages: BTreeSet::new() }
+        Self { opened: now, answered: now, idle: 0, messages: BTreeSet::new() }
     }
 
     pub fn closed(&self, sim: &Sim, host: usize) {
@@ -53,6 +55,11 @@ impl Connection {
         self.answered = sim.time.now();
     }
 
+    /// MAIL has been said.
+    pub fn begun(&mut self, sim: &Sim) {
+        self.idle = sim.time.now() - self.answered;
+    }
+
     /// A message has begun on it.
     pub fn used(&mut self, sim: &Sim, host: usize, path: &str) {
         let now = sim.time.now();
@@ -61,7 +68,7 @@ impl Connection {
         if !fresh || self.messages.len() == 1 || sim.is_dead() {
             return;
         }
-        let (idle, age) = (now - self.answered, now - self.opened);
+        let (idle, age) = (self.idle, now - self.opened);
         let wrong = [
             (idle > IDLE_SECONDS * 1000 + SLACK, format!("an idle time of {idle} ms")),
             (age > AGE_SECONDS * 1000 + SLACK, format!("an age of {age} ms")),

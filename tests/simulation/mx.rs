@@ -130,6 +130,7 @@ impl Session {
                 "MAIL" if manner == Manner::DropsAtMail => return Ok(false),
                 "MAIL" => {
                     let path = path(&line);
+                    self.peer.life.begun(&self.sim);
                     held::mail(&self.sim, &self.peer, &path, upper.ends_with(" REQUIRETLS"));
                     transaction = Transaction { from: Some(path), recipients: Vec::new() };
                     "250 2.1.0 ok".to_owned()
