@@ -8,7 +8,7 @@ use super::check::block_on;
 use super::{ConfigArgs, Exit, Failure, JsonArg, output, output::Output};
 use crate::config::{ConfigError, Loaded, check, doors, load, settings};
 use crate::net::{Clock as _, SystemClock};
-use crate::reporting::keys;
+use crate::reporting::{Signer, keys};
 
 #[derive(Debug, Subcommand)]
 pub(super) enum Verb {
@@ -43,7 +43,12 @@ fn key_warnings(loaded: &Loaded) -> Result<Vec<ConfigError>, Failure> {
     let dns = doors(loaded).map_err(Failure::config)?.dns;
     output::progress("asking for the DKIM keys ...");
     let found = block_on(keys::check(&dns, &reporting.dkim))?;
-    Ok(found.into_iter().map(|text| loaded.error("tlsrpt.dkim_key_file", text)).collect())
+    let second = loaded.config.tlsrpt.dkim_second_selector.as_deref();
+    let warning = |(signer, text): (&Signer, String)| match second == Some(signer.selector()) {
+        true => loaded.error("tlsrpt.dkim_second_key_file", text),
+        false => loaded.error("tlsrpt.dkim_key_file", text),
+    };
+    Ok(found.into_iter().map(warning).collect())
 }
 
 fn run_check(loaded: &Loaded, offline: bool, as_json: bool) -> Result<Exit, Failure> {

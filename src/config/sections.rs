@@ -353,7 +353,7 @@ pub struct Tlsrpt {
     pub dkim_second_key_file: Option<PathBuf>,
     /// Report DANE results to the MX host's own TLS-RPT record as well, where it has one.
     pub mx_host_reports: bool,
-    /// Reports start at a random time within this after 00:00 UTC.
+    /// Each report starts at a random time of its own within this after 00:00 UTC.
     pub start_delay: Span,
     /// Waits after failed deliveries of a report; the last one repeats, for 24 hours.
     pub retry: Vec<Span>,

@@ -14,9 +14,11 @@ use crate::net::dns::{Dns, Lookup};
 /// All lookups together take no longer.
 const LOOKUP_MAX: Duration = Duration::from_secs(5);
 
-/// What is wrong with the published halves of these keys, a sentence each.
-pub async fn check(dns: &dyn Dns, signers: &[Signer]) -> Vec<String> {
-    join_all(signers.iter().map(|signer| of_one(dns, signer))).await.into_iter().flatten().collect()
+/// What is wrong with the published halves of these keys, a sentence each with the key it is of.
+pub async fn check<'a>(dns: &dyn Dns, signers: &'a [Signer]) -> Vec<(&'a Signer, String)> {
+    let found = join_all(signers.iter().map(|signer| of_one(dns, signer))).await;
+    let of_each = signers.iter().zip(found);
+    of_each.flat_map(|(signer, texts)| texts.into_iter().map(move |text| (signer, text))).collect()
 }
 
 async fn of_one(dns: &dyn Dns, signer: &Signer) -> Vec<String> {

@@ -185,8 +185,8 @@ impl Reporting {
     /// Sends each finished day's reports until `shutdown`; returns when what was under way has ended,
     /// a few seconds later at most.
     ///
-    /// A day's reports start after 00:00 UTC plus a random part of [`Options::start_delay`]; days left
-    /// over from before a restart start at once. Never ends by itself.
+    /// Each report of a day starts at a time of its own within [`Options::start_delay`] after 00:00 UTC;
+    /// days left over from before a restart start at once. Never ends by itself.
     pub async fn run(self, shutdown: CancellationToken) {
         run::run(&self, shutdown).await;
     }
@@ -237,7 +237,10 @@ impl Reporting {
     /// some seconds at most.
     pub async fn check_keys(&self) -> Vec<String> {
         let options = self.options();
-        if options.enabled { keys::check(self.dns(), &options.dkim).await } else { Vec::new() }
+        if !options.enabled {
+            return Vec::new();
+        }
+        keys::check(self.dns(), &options.dkim).await.into_iter().map(|(_, text)| text).collect()
     }
 
     /// Domains with results or a report of a day, in order.

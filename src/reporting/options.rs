@@ -22,8 +22,8 @@ pub struct Options {
     /// (RFC 8463 §3: one of RSA, one of Ed25519). Without any report mail goes out unsigned, which receivers
     /// ignore (RFC 8460 §3).
     pub dkim: Vec<Signer>,
-    /// `tlsrpt.start_delay`: reports of a day start at a random time within this after 00:00 UTC, so
-    /// that not all senders report at once (RFC 8460 §4.1). Default [`START_DELAY`].
+    /// `tlsrpt.start_delay`: each report of a day starts at a random time within this after 00:00 UTC, so
+    /// that not all senders report at once, nor one to all (RFC 8460 §4.1). Default [`START_DELAY`].
     pub start_delay: Duration,
     /// `tlsrpt.retry`: waits after the first, second, ... failed try of an endpoint, a record lookup
     /// or the hand-over to the queue; the last one repeats, for 24 hours. Default [`RETRY`].

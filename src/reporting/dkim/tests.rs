@@ -192,6 +192,13 @@ fn unusable_keys_are_refused_with_file_and_trouble() {
 }
 
 #[test]
+fn an_international_domain_signs_under_its_a_labels() {
+    let signed = made("bücher.example").sign(MESSAGE.as_bytes()).unwrap();
+    let signature = String::from_utf8(signed).unwrap();
+    assert_eq!(tag(&signature, "d").unwrap(), "xn--bcher-kva.example");
+}
+
+#[test]
 fn a_signer_does_not_show_its_key() {
     let pair = Ed25519KeyPair::generate().unwrap();
     let signer = signer(&pem(AsDer::<Pkcs8V1Der<'_>>::as_der(&pair).unwrap().as_ref())).unwrap();
