@@ -242,6 +242,9 @@ impl Daemon {
         let refresher = gatherer.clone();
         let token = shutdown.clone();
         story("policy refresh", Box::pin(async move { refresher.run_refresher(token).await }));
+        let watcher = gatherer.clone();
+        let token = shutdown.clone();
+        story("validator watch", Box::pin(async move { watcher.run_validator_watch(token).await }));
         story("delivery", Box::pin(delivery::run(deliverer, shutdown.clone())));
         let digests = reporter.clone().run_digests(storage.policies.clone(), shutdown.clone());
         story("digests", Box::pin(digests));

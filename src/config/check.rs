@@ -4,6 +4,7 @@
 //! for `config check` and the log at start. Called by `cli` (config check), `daemon` (start, reload).
 
 mod overrides;
+mod routes;
 
 use std::net::{SocketAddr, UdpSocket};
 use std::time::Duration;
@@ -51,15 +52,29 @@ pub fn check(loaded: &Loaded, now: Timestamp) -> Findings {
     checker.limits();
     checker.dns();
     checker.delivery();
+    routes::check(&mut checker);
     checker.policy(now);
     checker.evidence();
     checker.tlsrpt();
     checker.digest();
     checker.admin_and_log();
-    let unreadable = [settings(loaded).err(), doors(loaded).err()];
+    let doors = doors(loaded);
+    // Of the system's own servers nothing is said above.
+    if let Ok(doors) = &doors
+        && loaded.config.dns.dnssec == Dnssec::TrustAd
+        && loaded.config.dns.nameservers.is_empty()
+        && let Some(why) = doors.dns.distrust()
+    {
+        checker.note("dns.nameservers", format!("is empty, so /etc/resolv.conf counts: {why}"));
+    }
+    let unreadable = [settings(loaded).err(), doors.err()];
     for error in unreadable.into_iter().flatten().flatten() {
         // One line per key; the checks above know more.
-        if !checker.found.errors.iter().any(|known| known.key == error.key) {
+        let told = checker.found.errors.iter().any(|known| known.key == error.key);
+        // Only the service sees its credentials; whoever checks by hand hears of them in a note.
+        let elsewhere = error.key.ends_with(".password_file")
+            && checker.found.notes.iter().any(|note| note.key == error.key);
+        if !told && !elsewhere {
             checker.found.errors.push(error);
         }
     }
@@ -236,9 +251,17 @@ impl Checker<'_> {
             // Anyone on the way could set the bit.
             let text = format!("\"trust-ad\" needs a resolver on this machine, and {server} is not");
             if self.is_set("dns.dnssec") {
-                self.error("dns.dnssec", format!("{text}; use \"off\""));
+                self.error(
+                    "dns.dnssec",
+                    format!(
+                        "{text}: DANE would be off; use a resolver on this machine, \"validate\" or \"off\""
+                    ),
+                );
             } else {
-                self.note("dns.dnssec", format!("{text}: all its answers count as insecure"));
+                self.note(
+                    "dns.dnssec",
+                    format!("{text}: all its answers count as insecure, and DANE is off"),
+                );
             }
         }
     }

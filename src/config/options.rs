@@ -3,13 +3,14 @@
 //! Reads the files the configuration names (certificate, key, trust anchors, users, DKIM key), each
 //! through the module that owns it; what cannot be read is an error at its key.
 
-use std::net::IpAddr;
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
 use super::{ConfigError, Dnssec, ListenerAuth, ListenerTls, Loaded};
 use crate::delivery::evidence::EvidenceOptions;
 use crate::delivery::limits::{DestinationLimit, Whom};
+use crate::delivery::static_route::StaticRoute;
 use crate::delivery::{self, gather, pool};
 use crate::mail::{Destination, Domain, Mailbox};
 use crate::net::dns::{self, HickoryDns};
@@ -18,7 +19,7 @@ use crate::net::tls::{ClientOptions, ClientTls, ServerTls};
 use crate::net::{https, tcp};
 use crate::queue::RetryOptions;
 use crate::reporting;
-use crate::smtp::client::Timeouts;
+use crate::smtp::client::{Credentials, Timeouts};
 use crate::store::suppressions::{SuppressionAnswer, SuppressionOptions};
 use crate::store::targets::SuppressRule;
 use crate::store::{EvidenceLimits, QueueOptions};
@@ -70,13 +71,14 @@ pub fn settings(loaded: &Loaded) -> Result<Settings, Vec<ConfigError>> {
     let mut errors = Vec::new();
     let server_tls = keep(server_tls(loaded), &mut errors);
     let users = keep(users(loaded), &mut errors);
+    let routes = routes(loaded).map_err(|more| errors.extend(more)).ok();
     let signers = keep(signers(loaded), &mut errors);
     let hostname = config.server.hostname.clone();
     if hostname.is_none() {
         errors.push(loaded.error("server.hostname", "is not set"));
     }
-    let (Some(hostname), Some(server_tls), Some(users), Some(signers)) =
-        (hostname, server_tls, users, signers)
+    let (Some(hostname), Some(server_tls), Some(users), Some(signers), Some(routes)) =
+        (hostname, server_tls, users, signers, routes)
     else {
         return Err(errors);
     };
@@ -84,7 +86,7 @@ pub fn settings(loaded: &Loaded) -> Result<Settings, Vec<ConfigError>> {
         submission: submission_options(loaded, hostname.clone(), users),
         server_tls,
         delivery: delivery_options(loaded, hostname.clone()),
-        gather: gather_options(loaded, hostname.clone()),
+        gather: gather_options(loaded, hostname.clone(), routes),
         reporting: reporting_options(loaded, hostname, signers)
             .map_err(|error| vec![loaded.error("tlsrpt.from", error)])?,
         queue: QueueOptions { data_dir: config.server.data_dir.clone(), node: config.server.node },
@@ -152,6 +154,30 @@ fn signers(loaded: &Loaded) -> Result<Vec<reporting::Signer>, ConfigError> {
     Ok(signers)
 }
 
+fn routes(loaded: &Loaded) -> Result<Vec<Arc<StaticRoute>>, Vec<ConfigError>> {
+    let (mut routes, mut errors) = (Vec::new(), Vec::new());
+    for (index, route) in loaded.config.route.iter().enumerate() {
+        let credentials = match (&route.username, &route.password_file) {
+            (Some(username), Some(file)) => {
+                let read = super::secret::read(file).map_err(|error| error.to_string());
+                match read.and_then(|password| Credentials::new(username, &password)) {
+                    Ok(credentials) => Some(credentials),
+                    Err(text) => {
+                        errors.push(loaded.error(&format!("route[{index}].password_file"), text));
+                        continue;
+                    }
+                }
+            }
+            // One alone is an error: checked.
+            _ => None,
+        };
+        let require = route.require.unwrap_or_default();
+        let (whom, next_hop) = (route.domain.clone(), route.next_hop.clone());
+        routes.push(Arc::new(StaticRoute::new(whom, next_hop, route.tls, require, credentials)));
+    }
+    if errors.is_empty() { Ok(routes) } else { Err(errors) }
+}
+
 /// Opens the doors. Blocking: reads trust anchors.
 ///
 /// # Errors
@@ -167,6 +193,7 @@ pub fn doors(loaded: &Loaded) -> Result<Doors, Vec<ConfigError>> {
             Dnssec::Validate => dns::Dnssec::Validate,
         },
         trust_anchor_file: config.dns.trust_anchor_file.clone(),
+        dnssec_probe: config.dns.dnssec_probe.clone(),
         cache_min_ttl: config.dns.cache_min_ttl.0,
         ..dns::Options::default()
     };
@@ -188,6 +215,7 @@ pub fn doors(loaded: &Loaded) -> Result<Doors, Vec<ConfigError>> {
         https: https::Options {
             https_port: config.mta_sts.https_port,
             fetch_timeout: config.mta_sts.fetch_timeout.0,
+            require_text_plain: config.mta_sts.require_text_plain,
             ..https::Options::default()
         },
         tcp: tcp::Options {
@@ -245,7 +273,6 @@ fn delivery_options(loaded: &Loaded, hostname: Domain) -> delivery::Options {
     let timeouts = &delivery.timeouts;
     delivery::Options {
         hostname,
-        smtp_port: delivery.smtp_port,
         concurrency: delivery.concurrency,
         concurrency_per_destination: delivery.concurrency_per_destination,
         concurrency_per_host: delivery.concurrency_per_host,
@@ -287,23 +314,18 @@ fn delivery_options(loaded: &Loaded, hostname: Domain) -> delivery::Options {
     }
 }
 
-fn gather_options(loaded: &Loaded, hostname: Domain) -> gather::Options {
+fn gather_options(loaded: &Loaded, hostname: Domain, routes: Vec<Arc<StaticRoute>>) -> gather::Options {
     let config = &loaded.config;
-    // RFC 5321 §5.1: only what would come back to us; another MTA may have port 25 of this host.
-    let own_addresses: Vec<IpAddr> = config
-        .listener
-        .iter()
-        .flat_map(|listener| &listener.listen)
-        .filter(|address| address.port() == config.delivery.smtp_port && !address.ip().is_unspecified())
-        .map(|address| address.ip())
-        .collect();
+    let own_sockets: Vec<SocketAddr> =
+        config.listener.iter().flat_map(|listener| listener.listen.iter().copied()).collect();
     gather::Options {
         mta_sts: config.policy.mta_sts,
         dane: config.policy.dane && config.dns.dnssec != Dnssec::Off,
         smtp_port: config.delivery.smtp_port,
         overrides: overrides(loaded),
         own_names: vec![hostname],
-        own_addresses,
+        routes,
+        own_sockets,
     }
 }
 

@@ -11,6 +11,7 @@ use super::source::SourceAddress;
 use super::value::{Nameserver, Network, Size, Span, Until};
 use crate::delivery::pace::Rate;
 use crate::delivery::pool;
+use crate::delivery::static_route::{HopTls, NextHopName, RouteFor};
 use crate::mail::{Domain, Mailbox, Pattern};
 use crate::queue::RetryOptions;
 use crate::smtp::client::Timeouts as ClientTimeouts;
@@ -37,6 +38,10 @@ pub struct Config {
     pub dns: Dns,
     /// Mail out.
     pub delivery: Delivery,
+    /// Mail that is handed to a configured next hop.
+    // An empty list would stand outside all sections where the configuration is shown.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub route: Vec<RouteSection>,
     /// What is demanded of destinations.
     pub policy: Policy,
     /// MTA-STS fetching.
@@ -166,6 +171,8 @@ pub struct Dns {
     pub dnssec: Dnssec,
     /// DS or DNSKEY records for `validate`.
     pub trust_anchor_file: Option<PathBuf>,
+    /// A name known to be signed: whether it is secure shows that validation works. Empty: nobody looks.
+    pub dnssec_probe: String,
     /// Keep answers at least so long.
     pub cache_min_ttl: Span,
 }
@@ -283,6 +290,28 @@ pub struct Timeouts {
     pub dot: Span,
 }
 
+/// `[[route]]`: a configured next hop for some mail, or for all.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct RouteSection {
+    /// Recipient domains: one, all below a name, or `*` for all mail.
+    pub domain: RouteFor,
+    /// Where it goes.
+    pub next_hop: NextHopName,
+    /// How TLS begins there.
+    #[serde(default)]
+    pub tls: HopTls,
+    /// What the next hop must show.
+    #[serde(default)]
+    pub require: Option<LocalRule>,
+    /// With what we log in.
+    #[serde(default)]
+    pub username: Option<String>,
+    /// The password to it.
+    #[serde(default)]
+    pub password_file: Option<PathBuf>,
+}
+
 /// `[policy]`
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
@@ -329,6 +358,8 @@ pub struct MtaSts {
     pub https_port: u16,
     /// For a whole fetch (RFC 8461 §3.3).
     pub fetch_timeout: Span,
+    /// Policies that do not come as text/plain are none (RFC 8461 §3.2).
+    pub require_text_plain: bool,
 }
 
 /// `[tlsrpt]`
@@ -469,6 +500,7 @@ impl Default for Config {
             auth: Auth::default(),
             dns: Dns::default(),
             delivery: Delivery::default(),
+            route: Vec::new(),
             policy: Policy::default(),
             mta_sts: MtaSts::default(),
             tlsrpt: Tlsrpt::default(),
@@ -521,6 +553,7 @@ impl Default for Dns {
             nameservers: Vec::new(),
             dnssec: Dnssec::TrustAd,
             trust_anchor_file: None,
+            dnssec_probe: ".".to_owned(),
             cache_min_ttl: seconds(0),
         }
     }
@@ -616,7 +649,7 @@ impl Default for Evidence {
 
 impl Default for MtaSts {
     fn default() -> Self {
-        Self { https_port: 443, fetch_timeout: seconds(60) }
+        Self { https_port: 443, fetch_timeout: seconds(60), require_text_plain: true }
     }
 }
 

@@ -123,8 +123,14 @@ async fn each_kind_of_bad_certificate_is_told_apart() {
     bad(&ca, &Leaf::self_signed(&[NAME]), untrusted, "certificate is not trusted").await;
     let early = ca.leaf_with(&[NAME], |params| params.not_before = date_time_ymd(2999, 1, 1));
     bad(&ca, &early, untrusted, "not valid before 2999-01-01").await;
-    bad(&ca, &ca.leaf_with(&[NAME], client_only), untrusted, "certificate is not trusted").await;
-    bad(&ca, &ca.leaf_with(&[NAME], critical), untrusted, "certificate is not trusted").await;
+    bad(&ca, &ca.leaf_with(&[NAME], client_only), untrusted, "(not for use by a server)").await;
+    bad(&ca, &ca.leaf_with(&[NAME], critical), untrusted, "(a critical extension that is not known)").await;
+    // As `openssl req -x509` makes them unless told otherwise.
+    let authority = |params: &mut rcgen::CertificateParams| {
+        params.is_ca = rcgen::IsCa::Ca(rcgen::BasicConstraints::Unconstrained);
+    };
+    bad(&ca, &ca.leaf_with(&[NAME], authority), untrusted, "(an authority's certificate stands for a host)")
+        .await;
 }
 
 #[tokio::test]
