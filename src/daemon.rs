@@ -214,6 +214,8 @@ impl Daemon {
                 guard,
                 delivery: receivers.delivery.clone(),
                 gathering: receivers.gather,
+                queue: storage.queue.clone(),
+                traffic: deliverer.traffic(),
             },
         };
         let keys = reporter.clone();
