@@ -9,6 +9,7 @@ use stsrelay::config::{Settings, Sources, settings};
 use stsrelay::delivery::gather::Gather;
 use stsrelay::delivery::{self, Delivery};
 use stsrelay::mail::Domain;
+use stsrelay::metrics::Metrics;
 use stsrelay::net::World;
 use stsrelay::net::tls::{ClientOptions, ClientTls};
 use stsrelay::reporting::Reporting;
@@ -135,6 +136,7 @@ async fn within(sim: &Arc<Sim>, house: &House, plan: &Plan) -> Ended {
         limits: Limits { segment_bytes: SEGMENT_BYTES, reserve_bytes: RESERVE_BYTES, round: ROUND },
         index: false,
         nonce: [7; 16],
+        metrics: Metrics::new(),
     };
     let data = house.data();
     let opened = (|| {
