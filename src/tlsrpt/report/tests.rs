@@ -9,13 +9,14 @@ fn sts(id: &str) -> AppliedPolicy {
     AppliedPolicy {
         policy_type: PolicyType::Sts,
         policy_domain: domain("example.org"),
-        policy_string: vec![
+        policy_string: [
             "version: STSv1".into(),
             "mode: testing".into(),
             format!("x: {id}"),
             "mx: *.example.org".into(),
-        ],
-        mx_host: vec!["*.example.org".into()],
+        ]
+        .into(),
+        mx_host: ["*.example.org".into()].into(),
     }
 }
 
@@ -52,14 +53,14 @@ fn the_report_is_exactly_the_json_of_the_rfc() {
     let tlsa = AppliedPolicy {
         policy_type: PolicyType::Tlsa,
         policy_domain: domain("mx.example.org"),
-        policy_string: vec!["3 1 1 ab12".into()],
-        mx_host: vec!["never shown".into()],
+        policy_string: ["3 1 1 ab12".into()].into(),
+        mx_host: ["never shown".into()].into(),
     };
     let none = AppliedPolicy {
         policy_type: PolicyType::NoPolicyFound,
         policy_domain: domain("bücher.example"),
-        policy_string: vec![],
-        mx_host: vec![],
+        policy_string: [].into(),
+        mx_host: [].into(),
     };
     let fetch = FailureDetail {
         result_type: ResultType::StsPolicyFetchError,

@@ -103,7 +103,7 @@ async fn a_held_policy_survives_a_bumped_id_with_a_failing_fetch() {
     assert_eq!(world.entry().unwrap().held.as_ref().unwrap().expires_at(), expires_at);
     let results = world.results();
     assert_eq!((results.len(), results[0].policy.policy_type), (1, PolicyType::Sts));
-    assert_eq!(results[0].policy.mx_host, ["mx.example.org"]);
+    assert_eq!(*results[0].policy.mx_host, ["mx.example.org"]);
     // It works again: the new policy under the new id.
     world.serve(Host::Serves(policy_text("testing", WEEK)));
     pass(100).await;
