@@ -227,6 +227,7 @@ impl Daemon {
                 gathering: receivers.gather,
             },
         };
+        let keys = reporter.clone();
         let inbox = Guarded { queue: storage.queue.clone(), suppressions: storage.suppressions.clone() };
         let addresses: Vec<(String, SocketAddr)> = listeners
             .iter()
@@ -270,10 +271,19 @@ impl Daemon {
         let refresher = gatherer.clone();
         let token = shutdown.clone();
         story("policy refresh", Box::pin(async move { refresher.run_refresher(token).await }));
+        let watcher = gatherer.clone();
+        let token = shutdown.clone();
+        story("validator watch", Box::pin(async move { watcher.run_validator_watch(token).await }));
         story("delivery", Box::pin(delivery::run(deliverer, shutdown.clone())));
         story("reporting", Box::pin(reporter.run(shutdown.clone())));
         story("submission", Box::pin(submission::serve(listeners, sessions)));
 
+        // It asks DNS for a few seconds, and nothing waits for it.
+        tokio::spawn(async move {
+            for warning in keys.check_keys().await {
+                warn!("{warning}");
+            }
+        });
         notify(&[NotifyState::Ready, NotifyState::Status("accepting mail")]);
         info!(hostname = %hostname(&loaded), version = env!("CARGO_PKG_VERSION"), "ready");
         hints::print(&loaded, &addresses);

@@ -16,7 +16,8 @@
 //!      -> gather::sts          cache, TXT id, HTTPS fetch, freshness -> StsState
 //!      -> gather::route        MX, implicit MX, null MX              -> Route
 //!      for each host, in the order of RFC 5321 §5.1:
-//!      -> gather::host         addresses, then TLSA records          -> HostAnswers
+//!      -> gather::host         addresses, then TLSA records, unless
+//!                              our own validator is at fault         -> HostAnswers
 //!      -> tlspolicy::decide    facts                                 -> Verdict
 //!      -> pool, or net::tcp::eyeballs                                -> connection
 //!      -> conversation         drives smtp::client::Session          -> what TLS showed, how it ended
@@ -52,7 +53,7 @@
 //! ```
 //!
 //! `mail`, `smtp`, `route`, `sts`, `dane`, `tlsrpt`, `dsn`, `tlspolicy`, `queue` and
-//! `delivery::judge`, `hosts`, `pace`, `turns`, `limits` and `throttle` are pure: no clock, no disk, no network; bytes, facts and `now` come in.
+//! `delivery::judge`, `hosts`, `pace`, `turns`, `limits`, `throttle` and `net::dns::validation` are pure: no clock, no disk, no network; bytes, facts and `now` come in.
 //! samotop is named in `submission` alone, sled in `store`, hickory in `net::dns`, reqwest in
 //! `net::https`, axum in `admin`, prometheus-client in `metrics`, mail-auth in `reporting`, mail-parser and rawzip in `tlsrpt`.
 //!

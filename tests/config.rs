@@ -15,6 +15,7 @@ fn folder(text: &str) -> (TempDir, PathBuf) {
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("stsrelay.toml");
     fs::write(&file, text).unwrap();
+    fs::write(folder.path().join("password"), "s3cret\n").unwrap();
     (folder, file)
 }
 
@@ -46,6 +47,13 @@ fn server(line: &str) -> String {
     format!("[server]\ndata_dir = \"var\"\n{line}\n")
 }
 
+/// A route with a password.
+fn login(next_hop: &str, file: &str, more: &str) -> String {
+    format!(
+        "[[route]]\ndomain = \"*\"\nnext_hop = \"{next_hop}\"\nusername = \"me\"\npassword_file = \"{file}\"\n{more}"
+    )
+}
+
 #[test]
 fn each_bad_configuration_is_one_line_and_starts_nothing() {
     let rows: &[(&str, String, &str)] = &[
@@ -54,6 +62,19 @@ fn each_bad_configuration_is_one_line_and_starts_nothing() {
             "a mistyped key",
             with("[tlsrpt]\nform = \"a@example.org\""),
             "stsrelay.toml: tlsrpt.form: unknown key; the nearest known key is \"tlsrpt.from\"",
+        ),
+        (
+            "a second signature without the first",
+            with("[tlsrpt]\ndkim_second_selector = \"s\"\ndkim_second_key_file = \"k\""),
+            "stsrelay.toml: tlsrpt.dkim_second_selector: is for a second signature; the first needs dkim_domain, \
+             dkim_selector and dkim_key_file",
+        ),
+        (
+            "half a second signature",
+            with("[tlsrpt]\ndkim_second_key_file = \"k\"\ndkim_domain = \"a.b\"\ndkim_selector = \"s\""),
+            "stsrelay.toml: tlsrpt.dkim_key_file: is missing; DKIM needs dkim_domain, dkim_selector and dkim_key_file\n\
+             stsrelay: stsrelay.toml: tlsrpt.dkim_second_selector: is missing; a second signature needs \
+             dkim_second_selector and dkim_second_key_file",
         ),
         (
             "a mistyped section",
@@ -137,6 +158,66 @@ fn each_bad_configuration_is_one_line_and_starts_nothing() {
              mx mx.example.net would never go",
         ),
         (
+            "a next hop that is none",
+            with("[[route]]\ndomain = \"*\"\nnext_hop = \"smart example\""),
+            "stsrelay.toml: route[0].next_hop: \"smart example\" is no next hop: domain name has a bad label: \
+             \"smart example\"; write \"smart.example.org\" for its MX hosts, \"[smart.example.org]:587\" for that \
+             host, \"[192.0.2.1]:25\", or \"direct\"",
+        ),
+        (
+            "two routes for one domain",
+            with(
+                "[[route]]\ndomain = \"*\"\nnext_hop = \"a.example\"\n[[route]]\ndomain = \"*\"\n\
+                 next_hop = \"[b.example]\"",
+            ),
+            "stsrelay.toml: route[1].domain: * has a route already: route[0]; keep one of them",
+        ),
+        (
+            "a name without password",
+            with("[[route]]\ndomain = \"*\"\nnext_hop = \"[a.example]:587\"\nusername = \"me\""),
+            "stsrelay.toml: route[0].password_file: is missing; username is set",
+        ),
+        (
+            "a password that is not there",
+            with(&login("[a.example]:587", "none.password", "")),
+            "stsrelay.toml: route[0].password_file: none.password: No such file or directory (os error 2)",
+        ),
+        (
+            "a password for whoever answers",
+            with(&login("[a.example]:587", "password", "require = \"encrypt\"\n")),
+            "stsrelay.toml: route[0].require: would send the password to a server that is not authenticated; \
+             use \"verify\" or \"dane\"",
+        ),
+        (
+            "a password for an address",
+            with(&login("[1.1.1.1]:587", "password", "")),
+            "stsrelay.toml: route[0].next_hop: is an address, so the server cannot be authenticated, and no \
+             password is sent to it; give the name of the host, \"[smart.example.org]:587\"",
+        ),
+        (
+            "a demand that no address meets",
+            with("[[route]]\ndomain = \"*\"\nnext_hop = \"[1.1.1.1]:25\"\nrequire = \"verify\""),
+            "stsrelay.toml: route[0].require: cannot be met: next_hop is an address, and no certificate or TLSA \
+             record is for it; give the name of the host",
+        ),
+        (
+            "an exception in place of a demand",
+            with("[[route]]\ndomain = \"*\"\nnext_hop = \"a.example\"\nrequire = \"ignore-sts\""),
+            "stsrelay.toml: route[0].require: \"ignore-sts\" is no demand; say it in a [[policy.override]] for the \
+             next hop's domain",
+        ),
+        (
+            "a hop inside that is not allowed",
+            with("[[route]]\ndomain = \"*\"\nnext_hop = \"[10.0.0.1]:25\""),
+            "stsrelay.toml: route[0].next_hop: cannot be connected to: 10.0.0.1 is a private address (RFC 1918) and \
+             not globally routable; network.allow_private_destinations can allow it",
+        ),
+        (
+            "a demand on no hop",
+            with("[[route]]\ndomain = \"a.example\"\nnext_hop = \"direct\"\nrequire = \"verify\""),
+            "stsrelay.toml: route[0].require: is set, and the route is \"direct\": there is no hop it is about",
+        ),
+        (
             "no name",
             server(""),
             "stsrelay.toml: server.hostname: is not set; give this relay's fully qualified name, \
@@ -197,8 +278,8 @@ fn each_bad_configuration_is_one_line_and_starts_nothing() {
         (
             "an AD bit from afar",
             with("[dns]\nnameservers = [\"192.0.2.1\"]\ndnssec = \"trust-ad\""),
-            "stsrelay.toml: dns.dnssec: \"trust-ad\" needs a resolver on this machine, and 192.0.2.1:53 is not; \
-             use \"off\"",
+            "stsrelay.toml: dns.dnssec: \"trust-ad\" needs a resolver on this machine, and 192.0.2.1:53 is not: \
+             DANE would be off; use a resolver on this machine, \"validate\" or \"off\"",
         ),
         (
             "no waits",

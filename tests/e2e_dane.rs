@@ -142,6 +142,47 @@ async fn a_host_whose_records_cannot_be_looked_up_is_not_connected_to() {
 }
 
 #[tokio::test]
+async fn a_host_without_address_answer_costs_its_turn_only() {
+    let world = signed_world(2, &[]).await;
+    world.route("two.test", 10, "mx1.two.test", 0);
+    world.route("two.test", 20, "mx2.two.test", 1);
+    for kind in [RecordType::A, RecordType::AAAA] {
+        world.dns.fault("mx1.two.test", kind, Some(Fault::Bogus));
+    }
+    with_ee(&world, "mx2.two.test", 1, Kind::SelfSigned, true);
+    world.submit("a@home.test", &["b@two.test"], &message("one")).await;
+    assert!(world.arrivals(1, 1).await[0].tls);
+    assert_eq!(world.farm.hosts[0].log().connections, 0);
+}
+
+#[tokio::test]
+async fn a_better_preference_counts_more_than_records() {
+    let world = signed_world(2, &[]).await;
+    world.route("order.test", 10, "mx1.order.test", 0);
+    world.route("order.test", 20, "mx2.order.test", 1);
+    world.farm.hosts[0].behave(Behaviour::clear());
+    with_ee(&world, "mx2.order.test", 1, Kind::SelfSigned, true);
+    world.submit("a@home.test", &["b@order.test"], &message("one")).await;
+    assert!(!world.arrivals(0, 1).await[0].tls, "RFC 7672 §2.2.1");
+    assert_eq!(world.farm.hosts[1].log().connections, 0);
+}
+
+#[tokio::test]
+async fn a_domain_without_mx_records_has_its_records_at_its_own_name() {
+    let world = signed_world(1, &[]).await;
+    world.dns.address("bare.test", world.farm.hosts[0].ip);
+    let leaf = with_ee(&world, "bare.test", 0, Kind::SelfSigned, false);
+    let id = world.submit("a@home.test", &["b@bare.test"], &message("one")).await;
+    let (host, rule, _) = last_attempt(&world.deferred(&id).await[0]);
+    assert_eq!((host.as_str(), rule.as_str()), ("bare.test", "dane"));
+    assert!(world.farm.hosts[0].accepted().is_empty());
+    let owner = tlsa_owner(&world, "bare.test");
+    world.dns.remove(&owner, RecordType::TLSA);
+    world.dns.tlsa(&owner, [3, 1, 1], &sha256(&leaf.spki()));
+    world.retry_until("it to arrive", || world.farm.hosts[0].accepted().len() == 1).await;
+}
+
+#[tokio::test]
 async fn records_that_cannot_be_used_make_tls_mandatory_and_nothing_more() {
     let world = signed_world(2, &[]).await;
     for (index, domain) in ["clear.test", "odd.test"].iter().enumerate() {

@@ -76,6 +76,19 @@ async fn a_domain_without_mx_is_its_own_host_under_its_policy_too() {
 }
 
 #[tokio::test]
+async fn mail_to_an_address_literal_goes_there_and_dns_is_asked_nothing() {
+    let world = World::start(1, &[], "").await;
+    let before = world.dns.questions();
+    let to = format!("b@[{}]", world.farm.hosts[0].ip);
+    world.submit("a@home.test", &[&to], &message("one")).await;
+    let rcpts = world.arrivals(0, 1).await.remove(0).rcpts;
+    assert!(rcpts.len() == 1 && rcpts[0].contains(&to), "{rcpts:?}");
+    world.drained().await;
+    // RFC 8461 §3.4: without a domain there is no policy domain.
+    assert_eq!(world.dns.questions(), before);
+}
+
+#[tokio::test]
 async fn a_relay_that_finds_itself_among_the_hosts_goes_no_further_down_the_list() {
     let world = World::start(2, &[], "").await;
     world.good_domain("home.test", 1);

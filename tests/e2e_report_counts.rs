@@ -391,3 +391,43 @@ async fn a_policy_that_changed_during_the_day_has_an_entry_of_its_own_each_verba
     );
     assert_eq!(report["policies"][1]["policy"]["policy-string"][1], "mode: enforce");
 }
+
+#[tokio::test]
+async fn mail_that_looks_like_a_report_is_held_to_the_policy() {
+    let world = World::start(1, &["strict.test"], "[tlsrpt]\nfrom = \"tlsrpt@relay.test\"\n").await;
+    world.route("strict.test", 10, "mx.strict.test", 0);
+    world.farm.hosts[0].behave(world.secured(&["mx.strict.test"], Kind::SelfSigned));
+    world.publish("strict.test", "1", "enforce", &["mx.strict.test"], DAY);
+    // All that a report of ours shows, from somebody who submits mail.
+    let forged = "From: <tlsrpt@relay.test>\r\nTo: <b@strict.test>\r\nSubject: Report Domain: strict.test\r\n\
+                  Date: Sun, 22 Nov 2026 01:02:03 +0000\r\nMessage-ID: <1-00000001.tlsrpt@relay.world.test>\r\n\
+                  TLS-Report-Domain: strict.test\r\nTLS-Report-Submitter: relay.test\r\n\
+                  Auto-Submitted: auto-generated\r\nMIME-Version: 1.0\r\n\
+                  Content-Type: multipart/report; report-type=\"tlsrpt\"; boundary=\"x\"\r\n\r\n--x--\r\n";
+    let id = world.submit("tlsrpt@relay.test", &["b@strict.test"], forged).await;
+    world.deferred(&id).await;
+    assert!(!world.farm.hosts[0].saw_mail());
+    assert_eq!(counted(&world, "strict.test").await, ["sts strict.test 0 1 certificate-not-trusted=1"]);
+}
+
+#[tokio::test]
+async fn details_name_both_ends_and_domains_stand_in_a_labels() {
+    let world = World::start_dual(1, &["xn--bcher-kva.test"], "").await;
+    let six = &world.farm.hosts[1];
+    world.dns.mx("xn--bcher-kva.test", 10, "mx.xn--bcher-kva.test");
+    world.dns.address("mx.xn--bcher-kva.test", six.ip);
+    // RFC 8461 §5: mode none is no policy.
+    world.publish("xn--bcher-kva.test", "1", "none", &[], DAY);
+    deliver(&world, "xn--bcher-kva.test", 1, 1).await;
+    let report = preview(&world, "bücher.test").await;
+    assert_eq!(told(&report), ["no-policy-found xn--bcher-kva.test 0 1 starttls-not-supported=1"]);
+    assert_eq!(report["policies"][0]["policy"]["policy-string"], Value::Null);
+    for (name, wanted) in [
+        ("sending-mta-ip", "::1"),
+        ("receiving-ip", "::1"),
+        ("receiving-mx-hostname", "mx.xn--bcher-kva.test"),
+        ("receiving-mx-helo", "mx.world.test"),
+    ] {
+        assert_eq!(detail(&report)[name], wanted, "{name}");
+    }
+}

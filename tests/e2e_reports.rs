@@ -68,8 +68,12 @@ async fn mail_and_https_targets_get_the_same_report_and_its_counts_are_the_sessi
     let mut world = World::prepare(3, &["seen.test", "rua.test"], "").await;
     let key = rcgen::KeyPair::generate_for(&rcgen::PKCS_ED25519).expect("a key can be made");
     fs::write(world.daemon.path("dkim.pem"), key.serialize_pem()).expect("writable");
+    let rsa = world.daemon.path("rsa.pem");
+    let out = rsa.display().to_string();
+    world.daemon.ask(&["report", "keygen", "--domain", "relay.test", "--out", &out]).await;
     let dkim = format!(
-        "dkim_domain = \"relay.test\"\ndkim_selector = \"tls1\"\ndkim_key_file = \"{}\"\n",
+        "dkim_domain = \"relay.test\"\ndkim_selector = \"tls1\"\ndkim_key_file = \"{}\"\n\
+         dkim_second_selector = \"tls2\"\ndkim_second_key_file = \"{out}\"\n",
         world.daemon.path("dkim.pem").display()
     );
     world.daemon.configure_extra(&format!("{REPORTING}{dkim}"));
@@ -99,11 +103,17 @@ async fn mail_and_https_targets_get_the_same_report_and_its_counts_are_the_sessi
     assert_eq!(mail.field("TLS-Report-Domain"), Some("seen.test"));
     assert_eq!(mail.field("TLS-Report-Submitter"), Some("relay.test"));
     assert_eq!(mail.field("From"), Some("<tlsrpt@relay.test>"));
-    let signature = mail.field("DKIM-Signature").expect("signed");
-    for tag in ["a=ed25519-sha256", "d=relay.test", "s=tls1"] {
-        assert!(signature.contains(tag), "{tag}: {signature}");
+    let head = arrival.text();
+    let signatures: Vec<&str> = head.split("DKIM-Signature: ").skip(1).collect();
+    assert_eq!(signatures.len(), 2, "{head}");
+    for (signature, tags) in
+        signatures.iter().zip([["a=ed25519-sha256", "s=tls1;"], ["a=rsa-sha256", "s=tls2;"]])
+    {
+        let signature = signature.split("\r\n\r\n").next().unwrap_or_default();
+        assert!(tags.iter().all(|tag| signature.contains(tag)), "{tags:?}: {signature}");
+        assert!(signature.contains("d=relay.test;"), "{signature}");
+        assert!(!signature.split(';').any(|tag| tag.trim().starts_with("l=")), "{signature}");
     }
-    assert!(!signature.contains("l="), "{signature}");
     assert_eq!(mail.parts[1].kind(), "application/tlsrpt+gzip");
     assert_eq!(gunzip(&mail.parts[1].body), report, "both targets get the same");
     let id = report["report-id"].as_str().expect("an id");

@@ -1,9 +1,17 @@
 # named, authoritative and signing, with unbound validating in front. Sourced by world.sh and story.sh.
 #
+#   .                 signed; its key is the trust anchor
+#   example           signed, with the mail hosts and most domains
+#   signed.example    signed, with a DS record: the hosts that have TLSA records
+#   bogus.example     signed, with the DS record of a key that it does not have: everything in it is bogus
+#   open.example      not signed, below a signed zone
+#   plain             not signed
+#
 # TTLs are one second, so that a change counts as soon as it is made. The binaries are copied: where AppArmor guards
 # the packaged paths, servers started from there may not write into a directory of ours.
 
-DNS_ZONES='. example plain'
+DNS_ZONES='. example plain signed.example bogus.example open.example'
+SIGNED_ZONES='. example signed.example bogus.example'
 
 dns_start() {
   local zone keys=$W/dns/keys
@@ -27,11 +35,11 @@ dnssec-policy it { keys { csk lifetime unlimited algorithm ecdsap256sha256; }; }
 CONF
     for zone in $DNS_ZONES; do
       echo "zone \"$zone\" { type primary; file \"zone.${zone/#./root}\"; update-policy { grant it zonesub ANY; };"
-      [ "$zone" = plain ] || echo '  dnssec-policy it;'
+      [[ " $SIGNED_ZONES " != *" $zone "* ]] || echo '  dnssec-policy it;'
       echo '};'
     done
   } >"$W/dns/named.conf"
-  for zone in . example; do
+  for zone in $SIGNED_ZONES; do
     dnssec-keygen -q -k it -l "$W/dns/named.conf" -K "$keys" "$zone" >>"$W/log/dnssec.out" 2>&1 || return
   done
   for zone in $DNS_ZONES; do
@@ -42,7 +50,12 @@ CONF
           printf 'example. NS ns.example.\nplain. NS ns.example.\nns.example. A %s\n' "$DNS_ADDRESS"
           dnssec-dsfromkey -2 "$keys"/Kexample.+*.key
           ;;
-        example) printf 'ns A %s\n' "$DNS_ADDRESS" ;;
+        example)
+          printf 'ns A %s\nsigned NS ns\nbogus NS ns\nopen NS ns\n' "$DNS_ADDRESS"
+          dnssec-dsfromkey -2 "$keys"/Ksigned.example.+*.key
+          # The digest is of no key.
+          dnssec-dsfromkey -2 "$keys"/Kbogus.example.+*.key | sed -E 's/[0-9A-F]{32}$/00000000000000000000000000000000/'
+          ;;
       esac
     } >"$W/dns/zone.${zone/#./root}"
   done
@@ -82,6 +95,14 @@ CONF
   } >"$W/unbound/unbound.conf"
   spawn unbound "$W/bin/unbound" -d -c "$W/unbound/unbound.conf"
   wait_port 127.0.0.1 "$DNS_PORT" || return
+  for address in $MANY_NAMES; do echo "add $address.signed.example. 1 A $MANY_ADDRESS"; done |
+    dns_update signed.example || return
+  dns_update signed.example <<UPDATE || return
+add pinclear.signed.example. 1 A 127.0.1.6
+add oddclear.signed.example. 1 A 127.0.1.6
+add clear.signed.example. 1 A 127.0.1.6
+add requiretls.signed.example. 1 A $REQUIRETLS_ADDRESS
+UPDATE
 
   local face name address
   for face in "${FACES[@]}"; do
@@ -105,6 +126,14 @@ dns_update() {
   unbound-control -q -c "$W/unbound/unbound.conf" flush_zone . || return
   # A running daemon may keep what it knew for the TTL.
   [ -z "${daemon_pid:-}" ] || sleep 1.1
+}
+
+# dns_batch FILE: many changes at once. Lines `ZONE COMMAND...`, COMMAND as nsupdate knows it; in force when it returns.
+dns_batch() {
+  local zone
+  for zone in $(cut -d' ' -f1 "$1" | sort -u); do
+    sed -n "s/^${zone//./\\.} //p" "$1" | dns_update "$zone" || return
+  done
 }
 
 # dns_answer NAME TYPE: the records as the resolver gives them, one a line.

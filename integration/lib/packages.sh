@@ -11,7 +11,7 @@ PACKAGES=(
   nginx-light                       # policy host and https: report endpoint
   swaks libnet-ssleay-perl          # authenticated client
   openssl                           # test CA
-  python3 python3-dkim python3-dnspython # helpers, DKIM verification
+  python3 python3-dkim python3-nacl python3-dnspython # helpers, DKIM verification
   curl procps iproute2
 )
 

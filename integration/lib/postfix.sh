@@ -100,9 +100,12 @@ CONF
 CONF
     certificate mx1.example && certificate mx2.example && certificate mxrogue.example && certificate mxwire.example &&
       certificate mxold.example mxold.example 20240101000000Z 20240201000000Z &&
-      certificate elsewhere.example && self_signed mxself.example mxself.example || return
-    # mx2 is only itself to those who ask for it by name.
+      certificate elsewhere.example && self_signed mxself.example mxself.example && many_certificates || return
+    # mx2 is only itself to those who ask for it by name, and so are many others.
     echo "mx2.example $W/tls/mx2.example.pem" >"$base/etc/sni"
+    for name in $MANY_NAMES; do
+      echo "$name.signed.example $W/tls/$name.signed.example.pem" >>"$base/etc/sni"
+    done
     MAIL_CONFIG=$base/etc postmap -F "hash:$base/etc/sni" || return
     {
       for face in "${FACES[@]}"; do
@@ -117,6 +120,8 @@ CONF
           *) echo "  -o smtpd_tls_chain_files=$extra" ;;
         esac
       done
+      echo "$MANY_ADDRESS:$SMTP_PORT inet n - n - - smtpd -o syslog_name=mxmany -o myhostname=many.signed.example"
+      echo "  -o smtpd_tls_chain_files=$W/tls/elsewhere.example.pem"
       postfix_services
     } >"$base/etc/master.cf"
   fi

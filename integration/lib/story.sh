@@ -70,8 +70,21 @@ txt() {
 
 # sts DOMAIN ID MODE MX...: publishes an MTA-STS policy, with a certificate and address for the policy host.
 sts() {
-  local domain=$1 id=$2 mode=$3 mx
+  local domain=$1 id=$2 mode=$3
   shift 3
+  sts_files "$domain" "$mode" "$@"
+  {
+    echo "del mta-sts.$domain. A"
+    echo "add mta-sts.$domain. 1 A $POLICY_ADDRESS"
+    echo "del _mta-sts.$domain. TXT"
+    echo "add _mta-sts.$domain. 1 TXT \"v=STSv1; id=$id;\""
+  } | dns_update "${domain##*.}"
+}
+
+# sts_files DOMAIN MODE MX...: the policy and its host's certificate, without the DNS records.
+sts_files() {
+  local domain=$1 mode=$2 mx
+  shift 2
   mkdir -p "$W/www/mta-sts.$domain"
   {
     printf 'version: STSv1\r\nmode: %s\r\n' "$mode"
@@ -79,12 +92,11 @@ sts() {
     printf 'max_age: 86400\r\n'
   } >"$W/www/mta-sts.$domain/mta-sts.txt"
   [ -e "$W/tls/mta-sts.$domain.crt" ] || certificate "mta-sts.$domain"
-  {
-    echo "del mta-sts.$domain. A"
-    echo "add mta-sts.$domain. 1 A $POLICY_ADDRESS"
-    echo "del _mta-sts.$domain. TXT"
-    echo "add _mta-sts.$domain. 1 TXT \"v=STSv1; id=$id;\""
-  } | dns_update "${domain##*.}"
+}
+
+# spawn_here COMMAND...: a process that ends with the story, at the latest by integration/run.
+spawn_here() {
+  "$@" >>"$S/spawned.log" 2>&1 </dev/null &
 }
 
 # --- the daemon
@@ -222,6 +234,12 @@ submit() {
     message "$1" "$2" >"$file"
   fi
   python3 "$HERE/lib/submit.py" "127.0.0.1:$ORIGIN_PORT" "$1" "$2" "$file"
+}
+
+# submit_direct FROM TO: a small message straight to the relay, without the submitting Postfix.
+submit_direct() {
+  message "$1" "$2" >"$S/message"
+  python3 "$HERE/lib/submit.py" "127.0.0.1:$RELAY_PORT" "$1" "$2" "$S/message"
 }
 
 # message FROM TO [SUBJECT]: a small message on stdout.

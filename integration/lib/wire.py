@@ -3,6 +3,7 @@
 Usage: wire.py LISTEN TARGET MODEFILE LOG. The mode is read per connection:
   pass   bytes go through untouched
   strip  STARTTLS is taken out of the EHLO reply, and refused with 454 when asked for all the same
+  inject the 220 to STARTTLS is followed, in the same segment, by replies that the client has not asked for yet
 LOG gets one line `MODE C: text` for each line a client sends in clear, so that a story can tell what leaked.
 """
 import pathlib
@@ -57,6 +58,34 @@ def from_client(client, server):
             server.sendall(line)
 
 
+def injecting(client, server):
+    """Everything goes through; what the server says to STARTTLS comes with what it would say to the commands after."""
+    asked, injected = threading.Event(), b"250 mxwire.example\r\n250 2.1.0 Ok\r\n250 2.1.5 Ok\r\n354 Go on\r\n"
+
+    def forth():
+        try:
+            while data := client.recv(65536):
+                if not asked.is_set():
+                    for line in data.splitlines():
+                        log_file.write(b"inject C: " + line + b"\n")
+                    if data.upper().endswith(b"STARTTLS\r\n"):
+                        asked.set()
+                server.sendall(data)
+        except OSError:
+            pass
+        server.shutdown(socket.SHUT_WR)
+
+    thread = threading.Thread(target=forth)
+    thread.start()
+    done = False
+    while data := server.recv(65536):
+        if asked.is_set() and not done and data.startswith(b"220"):
+            data, done = data + injected, True
+        client.sendall(data)
+    client.shutdown(socket.SHUT_WR)
+    thread.join()
+
+
 def guarded(work, source, sink):
     try:
         work(source, sink)
@@ -80,6 +109,8 @@ def serve(client):
     if mode == "strip":
         pairs = ((from_client, client, server), (from_server, server, client))
         threads = [threading.Thread(target=guarded, args=p) for p in pairs]
+    elif mode == "inject":
+        threads = [threading.Thread(target=guarded, args=(injecting, client, server))]
     else:
         threads = [threading.Thread(target=copy, args=p) for p in ((client, server), (server, client))]
     for thread in threads:

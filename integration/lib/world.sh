@@ -7,7 +7,10 @@
 #   127.0.0.1    unbound, validating, on another; the resolver stsrelay is given
 #   127.0.1.N    the receiving Postfix, one listener per kind of certificate (FACES)
 #   127.0.2.1    nginx: policy hosts mta-sts.*, and reports.example for https: reports
-#   127.0.3.1    wire.py: a path that may strip STARTTLS, in front of mxwire.example
+#   127.0.1.9    one more, for all of MANY_NAMES below signed.example: each shows a certificate of its own (SNI)
+#   127.0.1.10   requiretls_mx.py, when a story starts it: requiretls.signed.example
+#   127.0.2.2    policy_host.py, when a story starts it: policy hosts that misbehave
+#   127.0.3.1    wire.py: a path that may strip STARTTLS or inject behind it, in front of mxwire.example
 #   127.0.4.1    origin.example: the submitting Postfix, with stsrelay as relayhost, and MX of its own bounces
 
 # Each receiving name: its address, and what it shows.
@@ -21,6 +24,10 @@ FACES=(
   'mxrogue  127.0.1.7' # a good certificate; no policy lists it
   'mxwire   127.0.1.8' # a good certificate, reached through wire.py
 )
+# By what they show: a certificate of the world's CA for their name (good, pin, pinbad, ta, odd, lookup), a
+# self-signed one (self, pinself, oddself), or one that is wrong in some way.
+MANY_NAMES='good pin pinbad ta odd lookup self pinself oddself old early name unknown weak sha1 part'
+export MANY_NAMES MANY_ADDRESS=127.0.1.9 REQUIRETLS_ADDRESS=127.0.1.10 HOSTILE_ADDRESS=127.0.2.2
 export WIRE_ADDRESS=127.0.3.1 ORIGIN_ADDRESS=127.0.4.1 POLICY_ADDRESS=127.0.2.1 DNS_ADDRESS=127.0.0.1
 
 # shellcheck source-path=SCRIPTDIR
@@ -33,7 +40,7 @@ world_start() {
   # Below the range the kernel gives to outgoing connections, so that none takes a port before its server does.
   local ports
   ports=$(python3 "$HERE/lib/ports.py" SMTP_PORT HTTPS_PORT AUTHORITY_PORT DNS_PORT ORIGIN_PORT SINK_PORT \
-    RELAY_PORT RELAY_STARTTLS_PORT RELAY_TLS_PORT RELAY_HTTP_PORT) || return
+    RELAY_PORT RELAY_STARTTLS_PORT RELAY_TLS_PORT RELAY_HTTP_PORT RESOLVER_PORT) || return
   eval "$ports"
   mkdir -p "$W"/{mail,www,reports}
   chown nobody "$W/mail"
@@ -49,6 +56,7 @@ world_start() {
   echo pass >"$W/wire.mode"
   spawn wire python3 "$HERE/lib/wire.py" "$WIRE_ADDRESS:$SMTP_PORT" "127.0.1.8:$SMTP_PORT" "$W/wire.mode" "$W/log/wire.log"
   wait_port 127.0.1.1 "$SMTP_PORT" &&
+    wait_port "$MANY_ADDRESS" "$SMTP_PORT" &&
     wait_port 127.0.0.1 "$ORIGIN_PORT" &&
     wait_port "$POLICY_ADDRESS" "$HTTPS_PORT" &&
     wait_port 127.0.0.1 "$SINK_PORT" &&
@@ -101,6 +109,7 @@ server {
 server {
   listen $POLICY_ADDRESS:$HTTPS_PORT ssl;
   server_name reports.example;
+  location = /moved { return 308 https://reports.example:$HTTPS_PORT/tlsrpt; }
   location / { proxy_pass http://127.0.0.1:$SINK_PORT; }
 }
 }

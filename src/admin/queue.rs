@@ -87,6 +87,7 @@ impl AdminHandles {
         // so that what the first of them find out spares the others.
         if cursor.is_none() && !dry_run && matches!(action, QueueAction::Retry | QueueAction::Release) {
             self.traffic.clear();
+            self.gather.forget_failures();
         }
         let (mut after, begun) = (cursor.and_then(|cursor| cursor.after), Instant::now());
         let (mut count, mut left) = (0, 0);
@@ -147,7 +148,8 @@ impl AdminHandles {
         };
         let max = destinations.min(DESTINATIONS_MAX);
         let totals = QueueTotals::new(&self.queue.stats(), &survey, &self.queue.health(), max);
-        Answer::QueueTotals(Box::new(totals))
+        let dnssec = Some(self.gather.validation().await.to_string());
+        Answer::QueueTotals(Box::new(QueueTotals { dnssec, ..totals }))
     }
 
     pub(super) async fn queue_freeze(

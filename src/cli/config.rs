@@ -1,16 +1,27 @@
-//! `stsrelay config check` and `config show`: offline, nothing is started or changed.
+//! `stsrelay config check` and `config show`: nothing is started or changed. `check` asks DNS for the key
+//! records of mailed reports, if there is a key.
 
 use clap::Subcommand;
 use serde_json::json;
 
-use super::{ConfigArgs, Exit, Failure, JsonArg, output::Output};
-use crate::config::{Loaded, check, load};
+use super::check::block_on;
+use super::{ConfigArgs, Exit, Failure, JsonArg, output, output::Output};
+use crate::config::{ConfigError, Loaded, check, doors, load, settings};
 use crate::net::{Clock as _, SystemClock};
+use crate::reporting::{Signer, keys};
 
 #[derive(Debug, Subcommand)]
 pub(super) enum Verb {
     /// Check everything, read all files it names, and tell what has no effect
-    Check(JsonArg),
+    ///
+    /// Also whether the DKIM keys in DNS fit those that sign mailed reports.
+    Check {
+        /// Ask nobody: leave out what DNS says
+        #[arg(long)]
+        offline: bool,
+        #[command(flatten)]
+        json: JsonArg,
+    },
     /// Print the effective configuration with the origin of each value
     Show(JsonArg),
 }
@@ -18,16 +29,38 @@ pub(super) enum Verb {
 pub(super) fn run(verb: &Verb, args: &ConfigArgs) -> Result<Exit, Failure> {
     let loaded = args.load()?;
     match verb {
-        Verb::Check(json) => run_check(&loaded, json.json),
+        Verb::Check { offline, json } => run_check(&loaded, *offline, json.json),
         Verb::Show(json) => run_show(&loaded, json.json),
     }
 }
 
-fn run_check(loaded: &Loaded, as_json: bool) -> Result<Exit, Failure> {
+/// What DNS says of our keys against what we sign with; nothing where there is no key.
+fn key_warnings(loaded: &Loaded) -> Result<Vec<ConfigError>, Failure> {
+    let reporting = settings(loaded).map_err(Failure::config)?.reporting;
+    if !reporting.enabled || reporting.dkim.is_empty() {
+        return Ok(Vec::new());
+    }
+    let dns = doors(loaded).map_err(Failure::config)?.dns;
+    output::progress("asking for the DKIM keys ...");
+    let found = block_on(keys::check(&dns, &reporting.dkim))?;
+    let second = loaded.config.tlsrpt.dkim_second_selector.as_deref();
+    let warning = |(signer, text): (&Signer, String)| match second == Some(signer.selector()) {
+        true => loaded.error("tlsrpt.dkim_second_key_file", text),
+        false => loaded.error("tlsrpt.dkim_key_file", text),
+    };
+    Ok(found.into_iter().map(warning).collect())
+}
+
+fn run_check(loaded: &Loaded, offline: bool, as_json: bool) -> Result<Exit, Failure> {
     let found = check::check(loaded, SystemClock.now());
+    let warnings = match offline || !found.errors.is_empty() {
+        true => Vec::new(),
+        false => key_warnings(loaded)?,
+    };
     let mut out = Output::new();
     if as_json {
-        for (severity, findings) in [("error", &found.errors), ("note", &found.notes)] {
+        let all = [("error", &found.errors), ("warning", &warnings), ("note", &found.notes)];
+        for (severity, findings) in all {
             for finding in findings {
                 out.json(&json!({
                     "severity": severity, "place": finding.place, "key": finding.key, "text": finding.text,
@@ -39,6 +72,9 @@ fn run_check(loaded: &Loaded, as_json: bool) -> Result<Exit, Failure> {
     }
     for note in &found.notes {
         out.line(&format!("note: {note}"))?;
+    }
+    for warning in &warnings {
+        out.line(&format!("warning: {warning}"))?;
     }
     if found.errors.is_empty() {
         out.line(&format!("{}: the configuration is good", loaded.file.display()))?;

@@ -9,8 +9,9 @@ use super::output::{COLUMNS, Output, cut, instant, relative, wrap};
 use super::{ConfigArgs, Exit, Failure, JsonArg, output, unexpected};
 use crate::admin::protocol::{Answer, Request};
 use crate::delivery::explain::facts::{
-    Asked, Explanation, Fate, HostExplained, LocalFacts, PolicyFacts, ReportFacts, Try,
+    Asked, Explanation, Fate, HostExplained, LocalFacts, PolicyFacts, ReportFacts, RouteFacts, Try,
 };
+use crate::delivery::static_route::HopTls;
 use crate::mail::{Destination, Mailbox};
 use crate::tlspolicy::LocalRule;
 
@@ -66,10 +67,18 @@ fn lines(explanation: &Explanation) -> Vec<String> {
     let label = format!("mail to {} {fate}: ", explanation.destination);
     lines.extend(wrap_under(&label, "  ", &explanation.conclusion.text));
     lines.push(String::new());
+    if let Some(route) = &explanation.route {
+        lines.extend(field("route", &route_text(route)));
+    }
+    if let Some(validator) = &explanation.validator {
+        lines.extend(field("DNSSEC", validator));
+    }
     if let Some(mx) = &explanation.mx {
         lines.extend(field("MX", &mx_text(mx, explanation.implicit_mx)));
+    } else if explanation.policy.is_some() {
+        lines.extend(field("MX", "none is asked for: the route names the host"));
     } else {
-        lines.extend(field("MX", "none is asked for: an address literal is connected to directly"));
+        lines.extend(field("MX", "none is asked for: an address is connected to directly"));
     }
     if let Some(trouble) = &explanation.route_trouble {
         lines.extend(field("", &format!("{} {}", trouble.status, trouble.text)));
@@ -94,6 +103,19 @@ fn lines(explanation: &Explanation) -> Vec<String> {
         lines.extend(host_lines(host, explanation.connected));
     }
     lines.iter().map(|line| cut(line, COLUMNS)).collect()
+}
+
+fn route_text(route: &RouteFacts) -> String {
+    let tls = match route.tls {
+        HopTls::Starttls => "STARTTLS",
+        HopTls::Implicit => "implicit TLS",
+    };
+    let login = route.username.as_ref().map_or("no login".to_owned(), |name| format!("login as {name}"));
+    let whose = route
+        .policy_domain
+        .as_ref()
+        .map_or(String::new(), |domain| format!("; what counts is MTA-STS, DANE and TLS-RPT of {domain}"));
+    format!("the one for {} to {}: port {}, {tls}, {login}{whose}", route.whom, route.next_hop, route.port)
 }
 
 /// Where values begin.
@@ -276,9 +298,18 @@ fn try_lines(host: &HostExplained, tried: &Try) -> Vec<String> {
     let mut lines = under("connect", &format!("{}{says}{clear}", tried.address));
     if let Some(tls) = &tried.tls {
         lines.extend(under("", &format!("{} {}", tls.version, tls.cipher)));
-        let certificate = match &tls.certificate_trouble {
-            None => format!("certificate is trusted and names {}", host.host),
-            Some(trouble) => trouble.clone(),
+        let trusted = format!("certificate is trusted and names {}", host.host);
+        let certificate = match (tls.tlsa_matches, &tls.certificate_trouble) {
+            (None, None) => trusted,
+            (None, Some(trouble)) => trouble.clone(),
+            (Some(true), None) => format!("a TLSA record matches the certificate; without DANE: {trusted}"),
+            (Some(true), Some(trouble)) => {
+                format!("a TLSA record matches the certificate; without DANE: {trouble}")
+            }
+            (Some(false), None) => format!("no TLSA record matches the certificate; without DANE: {trusted}"),
+            (Some(false), Some(trouble)) => {
+                format!("no TLSA record matches the certificate; without DANE: {trouble}")
+            }
         };
         lines.extend(under("", &certificate));
         lines.extend(under("", &format!("chain SHA-256 {}", tls.chain_sha256)));

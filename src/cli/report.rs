@@ -1,5 +1,6 @@
 //! `stsrelay report ...`: outgoing TLS reports (RFC 8460), and reading those of others.
 
+mod keygen;
 mod read;
 
 use clap::Subcommand;
@@ -56,6 +57,8 @@ pub(super) enum Verb {
         #[command(flatten)]
         json: JsonArg,
     },
+    /// Make a DKIM key for mailed reports and print what to publish; needs no daemon
+    Keygen(keygen::Arguments),
     /// Read the TLS reports that others sent, and add them up
     ///
     /// Files may be JSON, gzip, zip, whole mails, mbox files or folders of these (Maildirs too), whatever
@@ -66,11 +69,14 @@ pub(super) enum Verb {
 
 pub(super) fn run(verb: Verb, args: &ConfigArgs) -> Result<Exit, Failure> {
     let verb = match verb {
+        Verb::Keygen(arguments) => return keygen::run(&arguments),
         Verb::Read(arguments) => return read::run(&arguments),
         other => other,
     };
     let mut daemon = args.connect()?;
     match verb {
+        // These need none.
+        Verb::Keygen(arguments) => keygen::run(&arguments),
         Verb::Read(arguments) => read::run(&arguments),
         Verb::List { day, domain, json } => list(&mut daemon, day, domain.as_ref(), json.json),
         Verb::Show { domain, day, json } => show(&mut daemon, domain, day, json.json),

@@ -4,6 +4,7 @@
 //! for `config check` and the log at start. Called by `cli` (config check), `daemon` (start, reload).
 
 mod overrides;
+mod routes;
 
 use std::net::{SocketAddr, UdpSocket};
 use std::time::Duration;
@@ -47,14 +48,28 @@ pub fn check(loaded: &Loaded, now: Timestamp) -> Findings {
     checker.limits();
     checker.dns();
     checker.delivery();
+    routes::check(&mut checker);
     checker.policy(now);
     checker.evidence();
     checker.tlsrpt();
     checker.admin_and_log();
-    let unreadable = [settings(loaded).err(), doors(loaded).err()];
+    let doors = doors(loaded);
+    // Of the system's own servers nothing is said above.
+    if let Ok(doors) = &doors
+        && loaded.config.dns.dnssec == Dnssec::TrustAd
+        && loaded.config.dns.nameservers.is_empty()
+        && let Some(why) = doors.dns.distrust()
+    {
+        checker.note("dns.nameservers", format!("is empty, so /etc/resolv.conf counts: {why}"));
+    }
+    let unreadable = [settings(loaded).err(), doors.err()];
     for error in unreadable.into_iter().flatten().flatten() {
         // One line per key; the checks above know more.
-        if !checker.found.errors.iter().any(|known| known.key == error.key) {
+        let told = checker.found.errors.iter().any(|known| known.key == error.key);
+        // Only the service sees its credentials; whoever checks by hand hears of them in a note.
+        let elsewhere = error.key.ends_with(".password_file")
+            && checker.found.notes.iter().any(|note| note.key == error.key);
+        if !told && !elsewhere {
             checker.found.errors.push(error);
         }
     }
@@ -231,9 +246,17 @@ impl Checker<'_> {
             // Anyone on the way could set the bit.
             let text = format!("\"trust-ad\" needs a resolver on this machine, and {server} is not");
             if self.is_set("dns.dnssec") {
-                self.error("dns.dnssec", format!("{text}; use \"off\""));
+                self.error(
+                    "dns.dnssec",
+                    format!(
+                        "{text}: DANE would be off; use a resolver on this machine, \"validate\" or \"off\""
+                    ),
+                );
             } else {
-                self.note("dns.dnssec", format!("{text}: all its answers count as insecure"));
+                self.note(
+                    "dns.dnssec",
+                    format!("{text}: all its answers count as insecure, and DANE is off"),
+                );
             }
         }
     }
@@ -394,11 +417,36 @@ impl Checker<'_> {
                 self.error(key, "is missing; DKIM needs dkim_domain, dkim_selector and dkim_key_file");
             }
         }
+        let second = [
+            ("tlsrpt.dkim_second_selector", tlsrpt.dkim_second_selector.is_some()),
+            ("tlsrpt.dkim_second_key_file", tlsrpt.dkim_second_key_file.is_some()),
+        ];
+        let signs_twice = second.iter().any(|(_, set)| *set);
+        for (key, _) in second.into_iter().filter(|(_, set)| signs_twice && !set) {
+            self.error(
+                key,
+                "is missing; a second signature needs dkim_second_selector and dkim_second_key_file",
+            );
+        }
+        if signs_twice && !signs {
+            let text =
+                "is for a second signature; the first needs dkim_domain, dkim_selector and dkim_key_file";
+            self.error("tlsrpt.dkim_second_selector", text);
+        } else if signs_twice && tlsrpt.dkim_second_selector == tlsrpt.dkim_selector {
+            let text = "is tlsrpt.dkim_selector; each key needs a name of its own in DNS";
+            self.error("tlsrpt.dkim_second_selector", text);
+        }
         if tlsrpt.organization_name.as_ref().is_some_and(|name| name.trim().is_empty()) {
             self.error("tlsrpt.organization_name", "is empty");
         }
-        if let Some(Err(error)) = tlsrpt.dkim_selector.as_deref().map(Domain::parse_a_label) {
-            self.error("tlsrpt.dkim_selector", format!("is not a selector: {error}"));
+        let selectors = [
+            ("tlsrpt.dkim_selector", &tlsrpt.dkim_selector),
+            ("tlsrpt.dkim_second_selector", &tlsrpt.dkim_second_selector),
+        ];
+        for (key, selector) in selectors {
+            if let Some(Err(error)) = selector.as_deref().map(Domain::parse_a_label) {
+                self.error(key, format!("is not a selector: {error}"));
+            }
         }
         match (&tlsrpt.from, tlsrpt.is_enabled()) {
             (None, true) => self.error(

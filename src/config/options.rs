@@ -3,7 +3,7 @@
 //! Reads the files the configuration names (certificate, key, trust anchors, users, DKIM key), each
 //! through the module that owns it; what cannot be read is an error at its key.
 
-use std::net::IpAddr;
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -11,6 +11,7 @@ use super::{ConfigError, Dnssec, ListenerAuth, ListenerTls, Loaded};
 use crate::admin::HttpOptions;
 use crate::delivery::evidence::EvidenceOptions;
 use crate::delivery::limits::{DestinationLimit, Whom};
+use crate::delivery::static_route::StaticRoute;
 use crate::delivery::{self, gather, pool};
 use crate::mail::{Destination, Domain, Mailbox};
 use crate::net::dns::{self, HickoryDns};
@@ -19,7 +20,7 @@ use crate::net::tls::{ClientOptions, ClientTls, ServerTls};
 use crate::net::{https, tcp};
 use crate::queue::RetryOptions;
 use crate::reporting;
-use crate::smtp::client::Timeouts;
+use crate::smtp::client::{Credentials, Timeouts};
 use crate::store::suppressions::{SuppressionAnswer, SuppressionOptions};
 use crate::store::{EvidenceLimits, QueueOptions};
 use crate::submission::{self, ListenerOptions, Users};
@@ -73,14 +74,15 @@ pub fn settings(loaded: &Loaded) -> Result<Settings, Vec<ConfigError>> {
     let mut errors = Vec::new();
     let server_tls = keep(server_tls(loaded), &mut errors);
     let users = keep(users(loaded), &mut errors);
-    let signer = keep(signer(loaded), &mut errors);
     let token = keep(admin_token(loaded), &mut errors);
+    let routes = routes(loaded).map_err(|more| errors.extend(more)).ok();
+    let signers = keep(signers(loaded), &mut errors);
     let hostname = config.server.hostname.clone();
     if hostname.is_none() {
         errors.push(loaded.error("server.hostname", "is not set"));
     }
-    let (Some(hostname), Some(server_tls), Some(users), Some(signer), Some(token)) =
-        (hostname, server_tls, users, signer, token)
+    let (Some(hostname), Some(server_tls), Some(users), Some(signers), Some(routes), Some(token)) =
+        (hostname, server_tls, users, signers, routes, token)
     else {
         return Err(errors);
     };
@@ -88,9 +90,9 @@ pub fn settings(loaded: &Loaded) -> Result<Settings, Vec<ConfigError>> {
         submission: submission_options(loaded, hostname.clone(), users),
         server_tls,
         delivery: delivery_options(loaded, hostname.clone()),
-        gather: gather_options(loaded, hostname.clone()),
+        gather: gather_options(loaded, hostname.clone(), routes),
         http: config.admin.http.map(|address| HttpOptions { address, token, hostname: hostname.clone() }),
-        reporting: reporting_options(loaded, hostname, signer)
+        reporting: reporting_options(loaded, hostname, signers)
             .map_err(|error| vec![loaded.error("tlsrpt.from", error)])?,
         queue: QueueOptions { data_dir: config.server.data_dir.clone(), node: config.server.node },
         evidence: EvidenceLimits { keep: config.evidence.keep.0, max_bytes: config.evidence.max_size.0 },
@@ -145,16 +147,55 @@ fn admin_token(loaded: &Loaded) -> Result<Option<String>, ConfigError> {
     Ok(Some(token.to_owned()))
 }
 
-fn signer(loaded: &Loaded) -> Result<Option<reporting::Signer>, ConfigError> {
+fn signers(loaded: &Loaded) -> Result<Vec<reporting::Signer>, ConfigError> {
     let tlsrpt = &loaded.config.tlsrpt;
-    let (Some(domain), Some(selector), Some(file)) =
-        (&tlsrpt.dkim_domain, &tlsrpt.dkim_selector, &tlsrpt.dkim_key_file)
-    else {
-        return Ok(None);
-    };
-    reporting::Signer::load(domain.clone(), selector, file)
-        .map(Some)
-        .map_err(|error| loaded.error("tlsrpt.dkim_key_file", format!("{}: {}", error.file, error.text)))
+    let second = "tlsrpt.dkim_second_key_file";
+    let keys = [
+        ("tlsrpt.dkim_key_file", &tlsrpt.dkim_selector, &tlsrpt.dkim_key_file),
+        (second, &tlsrpt.dkim_second_selector, &tlsrpt.dkim_second_key_file),
+    ];
+    let mut signers: Vec<reporting::Signer> = Vec::new();
+    for (key, selector, file) in keys {
+        let (Some(domain), Some(selector), Some(file)) = (&tlsrpt.dkim_domain, selector, file) else {
+            continue;
+        };
+        let signer = reporting::Signer::load(domain.clone(), selector, file)
+            .map_err(|error| loaded.error(key, format!("{}: {}", error.file, error.text)))?;
+        signers.push(signer);
+    }
+    if let [one, two] = &signers[..]
+        && one.public().algorithm() == two.public().algorithm()
+    {
+        // RFC 8463 §3: so that who does not know one algorithm knows the other.
+        let kind = one.public().algorithm();
+        let text = format!("is a key of {kind}, as tlsrpt.dkim_key_file is; one is for rsa, one for ed25519");
+        return Err(loaded.error(second, text));
+    }
+    Ok(signers)
+}
+
+fn routes(loaded: &Loaded) -> Result<Vec<Arc<StaticRoute>>, Vec<ConfigError>> {
+    let (mut routes, mut errors) = (Vec::new(), Vec::new());
+    for (index, route) in loaded.config.route.iter().enumerate() {
+        let credentials = match (&route.username, &route.password_file) {
+            (Some(username), Some(file)) => {
+                let read = super::secret::read(file).map_err(|error| error.to_string());
+                match read.and_then(|password| Credentials::new(username, &password)) {
+                    Ok(credentials) => Some(credentials),
+                    Err(text) => {
+                        errors.push(loaded.error(&format!("route[{index}].password_file"), text));
+                        continue;
+                    }
+                }
+            }
+            // One alone is an error: checked.
+            _ => None,
+        };
+        let require = route.require.unwrap_or_default();
+        let (whom, next_hop) = (route.domain.clone(), route.next_hop.clone());
+        routes.push(Arc::new(StaticRoute::new(whom, next_hop, route.tls, require, credentials)));
+    }
+    if errors.is_empty() { Ok(routes) } else { Err(errors) }
 }
 
 /// Opens the doors. Blocking: reads trust anchors.
@@ -172,6 +213,7 @@ pub fn doors(loaded: &Loaded) -> Result<Doors, Vec<ConfigError>> {
             Dnssec::Validate => dns::Dnssec::Validate,
         },
         trust_anchor_file: config.dns.trust_anchor_file.clone(),
+        dnssec_probe: config.dns.dnssec_probe.clone(),
         cache_min_ttl: config.dns.cache_min_ttl.0,
         ..dns::Options::default()
     };
@@ -250,7 +292,6 @@ fn delivery_options(loaded: &Loaded, hostname: Domain) -> delivery::Options {
     let timeouts = &delivery.timeouts;
     delivery::Options {
         hostname,
-        smtp_port: delivery.smtp_port,
         concurrency: delivery.concurrency,
         concurrency_per_destination: delivery.concurrency_per_destination,
         concurrency_per_host: delivery.concurrency_per_host,
@@ -292,30 +333,25 @@ fn delivery_options(loaded: &Loaded, hostname: Domain) -> delivery::Options {
     }
 }
 
-fn gather_options(loaded: &Loaded, hostname: Domain) -> gather::Options {
+fn gather_options(loaded: &Loaded, hostname: Domain, routes: Vec<Arc<StaticRoute>>) -> gather::Options {
     let config = &loaded.config;
-    // RFC 5321 §5.1: only what would come back to us; another MTA may have port 25 of this host.
-    let own_addresses: Vec<IpAddr> = config
-        .listener
-        .iter()
-        .flat_map(|listener| &listener.listen)
-        .filter(|address| address.port() == config.delivery.smtp_port && !address.ip().is_unspecified())
-        .map(|address| address.ip())
-        .collect();
+    let own_sockets: Vec<SocketAddr> =
+        config.listener.iter().flat_map(|listener| listener.listen.iter().copied()).collect();
     gather::Options {
         mta_sts: config.policy.mta_sts,
         dane: config.policy.dane && config.dns.dnssec != Dnssec::Off,
         smtp_port: config.delivery.smtp_port,
         overrides: overrides(loaded),
         own_names: vec![hostname],
-        own_addresses,
+        routes,
+        own_sockets,
     }
 }
 
 fn reporting_options(
     loaded: &Loaded,
     hostname: Domain,
-    dkim: Option<reporting::Signer>,
+    dkim: Vec<reporting::Signer>,
 ) -> Result<reporting::Options, String> {
     let tlsrpt = &loaded.config.tlsrpt;
     // Without a sender nothing is sent, but `report preview` still shows what would be.

@@ -11,6 +11,7 @@ use super::source::SourceAddress;
 use super::value::{Nameserver, Network, Size, Span, Until};
 use crate::delivery::pace::Rate;
 use crate::delivery::pool;
+use crate::delivery::static_route::{HopTls, NextHopName, RouteFor};
 use crate::mail::{Domain, Mailbox, Pattern};
 use crate::queue::RetryOptions;
 use crate::smtp::client::Timeouts as ClientTimeouts;
@@ -35,6 +36,8 @@ pub struct Config {
     pub dns: Dns,
     /// Mail out.
     pub delivery: Delivery,
+    /// Mail that is handed to a configured next hop.
+    pub route: Vec<RouteSection>,
     /// What is demanded of destinations.
     pub policy: Policy,
     /// MTA-STS fetching.
@@ -162,6 +165,8 @@ pub struct Dns {
     pub dnssec: Dnssec,
     /// DS or DNSKEY records for `validate`.
     pub trust_anchor_file: Option<PathBuf>,
+    /// A name known to be signed: whether it is secure shows that validation works. Empty: nobody looks.
+    pub dnssec_probe: String,
     /// Keep answers at least so long.
     pub cache_min_ttl: Span,
 }
@@ -279,6 +284,28 @@ pub struct Timeouts {
     pub dot: Span,
 }
 
+/// `[[route]]`: a configured next hop for some mail, or for all.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct RouteSection {
+    /// Recipient domains: one, all below a name, or `*` for all mail.
+    pub domain: RouteFor,
+    /// Where it goes.
+    pub next_hop: NextHopName,
+    /// How TLS begins there.
+    #[serde(default)]
+    pub tls: HopTls,
+    /// What the next hop must show.
+    #[serde(default)]
+    pub require: Option<LocalRule>,
+    /// With what we log in.
+    #[serde(default)]
+    pub username: Option<String>,
+    /// The password to it.
+    #[serde(default)]
+    pub password_file: Option<PathBuf>,
+}
+
 /// `[policy]`
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
@@ -345,9 +372,13 @@ pub struct Tlsrpt {
     pub dkim_selector: Option<String>,
     /// PKCS#8 PEM, RSA or Ed25519.
     pub dkim_key_file: Option<PathBuf>,
+    /// `s=` of a second signature.
+    pub dkim_second_selector: Option<String>,
+    /// Its key, of the other kind.
+    pub dkim_second_key_file: Option<PathBuf>,
     /// Report DANE results to the MX host's own TLS-RPT record as well, where it has one.
     pub mx_host_reports: bool,
-    /// Reports start at a random time within this after 00:00 UTC.
+    /// Each report starts at a random time of its own within this after 00:00 UTC.
     pub start_delay: Span,
     /// Waits after failed deliveries of a report; the last one repeats, for 24 hours.
     pub retry: Vec<Span>,
@@ -431,6 +462,7 @@ impl Default for Config {
             auth: Auth::default(),
             dns: Dns::default(),
             delivery: Delivery::default(),
+            route: Vec::new(),
             policy: Policy::default(),
             mta_sts: MtaSts::default(),
             tlsrpt: Tlsrpt::default(),
@@ -482,6 +514,7 @@ impl Default for Dns {
             nameservers: Vec::new(),
             dnssec: Dnssec::TrustAd,
             trust_anchor_file: None,
+            dnssec_probe: ".".to_owned(),
             cache_min_ttl: seconds(0),
         }
     }
@@ -591,6 +624,8 @@ impl Default for Tlsrpt {
             dkim_domain: None,
             dkim_selector: None,
             dkim_key_file: None,
+            dkim_second_selector: None,
+            dkim_second_key_file: None,
             mx_host_reports: true,
             start_delay: seconds(4 * 3600),
             retry: vec![seconds(300), seconds(900), seconds(3600), seconds(7200)],

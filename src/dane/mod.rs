@@ -9,7 +9,7 @@
 pub mod names;
 pub mod tlsa;
 pub mod verify;
-pub(crate) mod x509;
+pub mod x509;
 
 pub use names::{reference_names, tlsa_name};
 pub use tlsa::{Tlsa, TlsaAnswer, usable};

@@ -30,39 +30,39 @@ const COMMON_NAME: &[u8] = &[0x55, 0x04, 0x03];
 
 /// A SubjectPublicKeyInfo and its parts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct PublicKeyInfo<'a> {
+pub struct PublicKeyInfo<'a> {
     /// All of it, DER (RFC 6698 §1.2, selector 1).
-    pub(crate) der: &'a [u8],
+    pub der: &'a [u8],
     /// It without its outer SEQUENCE.
-    pub(crate) content: &'a [u8],
+    pub content: &'a [u8],
     /// The AlgorithmIdentifier without its SEQUENCE.
-    pub(crate) algorithm: &'a [u8],
+    pub algorithm: &'a [u8],
     /// The key itself.
-    pub(crate) key: &'a [u8],
+    pub key: &'a [u8],
 }
 
 /// basicConstraints (RFC 5280 §4.2.1.9).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct BasicConstraints {
+pub struct BasicConstraints {
     /// May sign certificates.
-    pub(crate) ca: bool,
+    pub ca: bool,
     /// Intermediates that may follow; `None`: any number.
-    pub(crate) path_length: Option<usize>,
+    pub path_length: Option<usize>,
 }
 
 /// Reads the key out of a certificate; `None` when it is no certificate.
-pub(crate) fn public_key(certificate: &[u8]) -> Option<PublicKeyInfo<'_>> {
+pub fn public_key(certificate: &[u8]) -> Option<PublicKeyInfo<'_>> {
     key_and_rest(certificate).map(|(key, _)| key)
 }
 
 /// Reads a SubjectPublicKeyInfo with nothing after it; `None` when it is none.
-pub(crate) fn bare_key(info: &[u8]) -> Option<PublicKeyInfo<'_>> {
+pub fn bare_key(info: &[u8]) -> Option<PublicKeyInfo<'_>> {
     let (info, rest) = take(info, SEQUENCE)?;
     if rest.is_empty() { key_info(info) } else { None }
 }
 
 /// The basicConstraints of a certificate; `None` without them, or when it is no certificate.
-pub(crate) fn basic_constraints(certificate: &[u8]) -> Option<BasicConstraints> {
+pub fn basic_constraints(certificate: &[u8]) -> Option<BasicConstraints> {
     let (fields, _) = take(extension(certificate, BASIC_CONSTRAINTS)?, SEQUENCE)?;
     let (ca, rest) = match take(fields.content, BOOLEAN) {
         Some((ca, rest)) => (ca.content != [0], rest),
@@ -103,15 +103,15 @@ fn extension<'a>(certificate: &'a [u8], wanted: &[u8]) -> Option<&'a [u8]> {
 
 /// What a certificate tells of itself besides its key.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Told {
+pub struct Told {
     /// The issuer's common name, or the first text of its name.
-    pub(crate) issuer: Option<String>,
+    pub issuer: Option<String>,
     /// The end of its validity; `None` when it is no time.
-    pub(crate) not_after: Option<Timestamp>,
+    pub not_after: Option<Timestamp>,
 }
 
 /// Issuer and end of a certificate; `None` when it is none.
-pub(crate) fn told(certificate: &[u8]) -> Option<Told> {
+pub fn told(certificate: &[u8]) -> Option<Told> {
     let (certificate, _) = take(certificate, SEQUENCE)?;
     let (fields, _) = take(certificate.content, SEQUENCE)?;
     let fields = take(fields.content, VERSION).map_or(fields.content, |(_, rest)| rest);
@@ -124,7 +124,7 @@ pub(crate) fn told(certificate: &[u8]) -> Option<Told> {
 }
 
 /// The dNSNames of a certificate (RFC 5280 §4.2.1.6); none when it is no certificate.
-pub(crate) fn dns_names(certificate: &[u8]) -> Vec<String> {
+pub fn dns_names(certificate: &[u8]) -> Vec<String> {
     let names = || -> Option<Vec<String>> {
         let value = extension(certificate, SUBJECT_ALT_NAME)?;
         let (names, _) = take(value, SEQUENCE)?;
@@ -183,7 +183,7 @@ fn not_after(validity: &[u8]) -> Option<Timestamp> {
 }
 
 /// The most specific common name of a Name without its outer SEQUENCE (RFC 5280 §4.1.2.4).
-pub(crate) fn common_name(mut name: &[u8]) -> Option<&str> {
+pub fn common_name(mut name: &[u8]) -> Option<&str> {
     let mut found = None;
     while let Some((set, rest)) = take(name, SET) {
         name = rest;

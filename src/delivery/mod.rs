@@ -22,6 +22,7 @@ mod plain;
 pub mod pool;
 mod run;
 mod settle;
+pub mod static_route;
 mod suppression;
 pub mod tally;
 mod throttle;
@@ -57,8 +58,6 @@ use crate::tlsrpt::SessionResult;
 pub struct Options {
     /// Our name in EHLO and in notices.
     pub hostname: Domain,
-    /// `delivery.smtp_port`; 25 but for tests.
-    pub smtp_port: u16,
     /// Attempts at a time. Default 500.
     pub concurrency: usize,
     /// Attempts at a time to one recipient domain at most. Default 20.

@@ -54,12 +54,23 @@ impl Mailbox {
     /// # Errors
     /// See [`AddressError`].
     pub fn parse(text: &str) -> Result<Self, AddressError> {
+        if text.len() + 2 > PATH_BYTES_MAX {
+            return Err(AddressError::TooLong);
+        }
+        let mailbox = Self::read(text)?;
+        // A domain grows where U-labels become A-labels, and it is those that have to fit a path.
+        let rendered = mailbox.to_string().len() + 2;
+        if mailbox.local.len() > LOCAL_PART_BYTES_MAX || rendered > PATH_BYTES_MAX {
+            return Err(AddressError::TooLong);
+        }
+        Ok(mailbox)
+    }
+
+    /// Reads what [`fmt::Display`] made, of any length: what was once accepted must stay readable.
+    fn read(text: &str) -> Result<Self, AddressError> {
         let at = local_part_end(text).ok_or(AddressError::Syntax)?;
         let (local, rest) = text.split_at(at);
         let domain = rest.strip_prefix('@').ok_or(AddressError::Syntax)?;
-        if local.len() > LOCAL_PART_BYTES_MAX || text.len() + 2 > PATH_BYTES_MAX {
-            return Err(AddressError::TooLong);
-        }
         Ok(Self { local: local.to_owned(), domain: Destination::parse(domain)? })
     }
 
@@ -191,7 +202,7 @@ impl Serialize for Mailbox {
 impl<'de> Deserialize<'de> for Mailbox {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         let text = String::deserialize(deserializer)?;
-        Mailbox::parse(&text).map_err(serde::de::Error::custom)
+        Mailbox::read(&text).map_err(serde::de::Error::custom)
     }
 }
 
@@ -204,13 +215,18 @@ impl Serialize for ReversePath {
 impl<'de> Deserialize<'de> for ReversePath {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         let text = String::deserialize(deserializer)?;
-        ReversePath::parse(&text).map_err(serde::de::Error::custom)
+        let inner = text.strip_prefix('<').and_then(|rest| rest.strip_suffix('>'));
+        match inner.ok_or_else(|| serde::de::Error::custom(AddressError::Syntax))? {
+            "" => Ok(Self::Null),
+            inner => Mailbox::read(inner).map(Self::Mailbox).map_err(serde::de::Error::custom),
+        }
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::mail::Domain;
 
     #[test]
     fn local_parts_are_kept_verbatim() {
@@ -246,6 +262,32 @@ mod tests {
         }
         assert_eq!(Mailbox::parse(&format!("{}@b.c", "a".repeat(65))), Err(AddressError::TooLong));
         assert!(Mailbox::parse(&format!("{}@b.c", "a".repeat(64))).is_ok());
+    }
+
+    #[test]
+    fn what_does_not_fit_a_path_once_its_domain_is_in_a_labels_is_refused() {
+        let local = "a".repeat(64);
+        // 93 octets of U-labels are 247 of A-labels.
+        let wide = vec!["ä"; 31].join(".");
+        assert_eq!(Mailbox::parse(&format!("{local}@{wide}")), Err(AddressError::TooLong));
+        assert!(Mailbox::parse(&format!("a@{wide}")).is_ok());
+        assert_eq!(ReversePath::parse(&format!("<{local}@{wide}>")), Err(AddressError::TooLong));
+    }
+
+    #[test]
+    fn what_was_accepted_can_be_read_back_however_long() {
+        let host = Domain::parse(&format!("{}.example", vec!["x"; 120].join("."))).unwrap();
+        let mailbox = Mailbox::new("Postmaster", Destination::Domain(host)).unwrap();
+        let text = serde_json::to_string(&mailbox).unwrap();
+        assert!(text.len() > PATH_BYTES_MAX);
+        assert_eq!(serde_json::from_str::<Mailbox>(&text).unwrap(), mailbox);
+        let path = ReversePath::Mailbox(mailbox);
+        let text = serde_json::to_string(&path).unwrap();
+        assert_eq!(serde_json::from_str::<ReversePath>(&text).unwrap(), path);
+        assert_eq!(serde_json::from_str::<ReversePath>("\"<>\"").unwrap(), ReversePath::Null);
+        for bad in ["\"\"", "\"<\"", "\"a@b.c\"", "\"<a>\"", "\"<@b.c>\""] {
+            assert!(serde_json::from_str::<ReversePath>(bad).is_err(), "{bad}");
+        }
     }
 
     #[test]

@@ -4,10 +4,15 @@
 //! name is, and refused by the address guard. Called by `delivery::gather`, `reporting` and
 //! `net::https`.
 
+mod anchors;
 mod cache;
+mod octets;
+mod recent;
 mod reply;
 mod resolver;
 mod upstream;
+mod validating;
+mod validation;
 
 use std::net::IpAddr;
 use std::time::Duration;
@@ -18,7 +23,9 @@ use crate::dane::Tlsa;
 use crate::mail::Domain;
 use crate::route::DnssecStatus;
 
+pub use octets::ReplyOctets;
 pub use resolver::{Dnssec, HickoryDns, Options};
+pub use validation::Validation;
 
 /// What a lookup said.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -130,6 +137,14 @@ pub trait Dns: Send + Sync {
     /// (RFC 8461 §5.1). The answer replaces the cached one.
     fn txt_fresh<'a>(&'a self, name: &'a Domain) -> BoxFuture<'a, Lookup<Vec<u8>>> {
         self.txt(name)
+    }
+    /// Forgets what was cached about a name.
+    fn forget(&self, _name: &Domain) {}
+    /// Forgets everything that was cached.
+    fn forget_all(&self) {}
+    /// How DNSSEC validation does now, past any cache. Doors without DNSSEC have none.
+    fn validation(&self) -> BoxFuture<'_, Validation> {
+        Box::pin(std::future::ready(Validation::Off("this door has no DNSSEC".to_owned())))
     }
     /// A and AAAA together, IPv6 and IPv4 interleaved in the order to try. Found when either is;
     /// failed only when nothing was found and a lookup failed.

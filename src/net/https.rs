@@ -1,8 +1,8 @@
 //! HTTPS: MTA-STS policies in, TLS-RPT reports out. The only file that names reqwest.
 //!
 //! Each request has its own connection, resolved through our DNS door and checked by the address
-//! guard. Never follows a redirect, never caches, never sends cookies or a referer, never uses a
-//! proxy. Called by `delivery::gather` and `reporting`.
+//! guard. Never follows a redirect to a policy, and none of a report but by the same rules; never caches,
+//! never sends cookies or a referer, never uses a proxy. Called by `delivery::gather` and `reporting`.
 
 use std::error::Error as StdError;
 use std::io;
@@ -10,8 +10,9 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
+use bytes::Bytes;
 use futures_util::future::BoxFuture;
-use reqwest::header::{ACCEPT, ACCEPT_ENCODING, CONTENT_TYPE, HeaderValue};
+use reqwest::header::{ACCEPT, ACCEPT_ENCODING, CONTENT_TYPE, HeaderValue, LOCATION};
 use reqwest::{Client, Response, StatusCode, Url};
 use rustls::RootCertStore;
 
@@ -23,7 +24,9 @@ use crate::sts::freshness::{FetchFault, TroubleKind};
 
 /// A policy body at most (RFC 8461 §3.3 suggests 64 kilobytes); a longer one is refused, not cut.
 pub const POLICY_BYTES_MAX: usize = 64 * 1024;
-/// One report upload at most.
+/// Redirects of a report followed at most: an endpoint that moved, and moved again.
+const REDIRECTS_MAX: usize = 3;
+/// One report upload at most, redirects included.
 const POST_TIME_MAX: Duration = Duration::from_secs(60);
 
 /// Why there is no policy body.
@@ -54,7 +57,8 @@ pub trait Https: Send + Sync {
     fn fetch_policy<'a>(&'a self, domain: &'a Domain) -> BoxFuture<'a, Result<Vec<u8>, FetchError>>;
 
     /// POSTs a report (RFC 8460 §5.4). Certificate errors of the endpoint are logged and ignored
-    /// (RFC 8460 §3); no redirects, 60 seconds at most, public addresses only.
+    /// (RFC 8460 §3). Redirects that keep method and content (307, 308) are followed three times, to
+    /// https: URLs only; 60 seconds at most, public addresses only.
     fn post_report<'a>(
         &'a self,
         url: &'a str,
@@ -170,7 +174,32 @@ impl ReqwestHttps {
     }
 
     async fn post(&self, url: &str, content_type: &str, body: Vec<u8>) -> Result<u16, String> {
-        let parsed = Url::parse(url).map_err(|error| format!("not a URL: {error}"))?;
+        let mut target = Url::parse(url).map_err(|error| format!("not a URL: {error}"))?;
+        let body = Bytes::from(body);
+        for hop in 0..=REDIRECTS_MAX {
+            // The first place is named by whoever tells of this.
+            let place = if hop == 0 { String::new() } else { format!("redirected to {target}: ") };
+            let response = self.post_once(target.clone(), content_type, body.clone()).await;
+            let response = response.map_err(|text| format!("{place}{text}"))?;
+            let status = response.status();
+            // RFC 8460 §5.4: 2xx is success. The body is not read.
+            if status.is_success() {
+                return Ok(status.as_u16());
+            }
+            // RFC 9110 §15.4.8, §15.4.9: these two keep method and content; any other would make a GET of it.
+            if !matches!(status, StatusCode::TEMPORARY_REDIRECT | StatusCode::PERMANENT_REDIRECT) {
+                return Err(format!("{place}answered {status}"));
+            }
+            let location = response.headers().get(LOCATION).and_then(|place| place.to_str().ok());
+            let location = location.ok_or_else(|| format!("{place}answered {status} without a place"))?;
+            let elsewhere = target.join(location);
+            target = elsewhere.map_err(|error| format!("{place}answered {status} to no URL: {error}"))?;
+        }
+        Err(format!("redirected more than {REDIRECTS_MAX} times, last to {target}"))
+    }
+
+    /// One POST to one place, which is held to all rules wherever it was named.
+    async fn post_once(&self, parsed: Url, content_type: &str, body: Bytes) -> Result<Response, String> {
         if parsed.scheme() != "https" {
             return Err("not an https: URL".into());
         }
@@ -182,17 +211,13 @@ impl ReqwestHttps {
         if let Ok(ip) = host.parse::<IpAddr>() {
             self.guard.check(ip)?;
         }
-        let response = self
-            .reports
+        self.reports
             .post(parsed)
             .header(CONTENT_TYPE, content_type)
             .body(body)
             .send()
             .await
-            .map_err(|error| chain_text(&error))?;
-        let status = response.status();
-        // RFC 8460 §5.4: 2xx is success. The body is not read.
-        if status.is_success() { Ok(status.as_u16()) } else { Err(format!("answered {status}")) }
+            .map_err(|error| chain_text(&error))
     }
 }
 

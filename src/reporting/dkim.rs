@@ -3,6 +3,9 @@
 //! The only file that names mail-auth. Signs finished messages: CRLF lines, before dot-stuffing.
 //! Never: the `l=` tag (RFC 8460 §3), SHA-1, RSA keys under 2048 bits (RFC 8301 §3.2).
 
+pub mod key;
+pub mod published;
+
 use std::fmt;
 use std::path::Path;
 use std::sync::Arc;
@@ -13,6 +16,7 @@ use mail_auth::dkim::{DkimSigner, Done};
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{PrivateKeyDer, PrivatePkcs8KeyDer};
 
+use self::key::PublicKey;
 use crate::mail::Domain;
 
 /// What is signed. A field named twice is over-signed: adding another one breaks the signature
@@ -43,6 +47,7 @@ const SIGNED_FIELDS: [&str; 18] = [
 pub struct Signer {
     domain: Domain,
     selector: Arc<str>,
+    public: Arc<PublicKey>,
     key: Arc<DkimSigner<DkimKey, Done>>,
 }
 
@@ -76,12 +81,13 @@ impl Signer {
     pub fn from_pem(domain: Domain, selector: &str, pem: &[u8]) -> Result<Self, String> {
         // RFC 6376 §3.1: a selector is one or more labels.
         Domain::parse_a_label(selector).map_err(|error| format!("selector {selector:?}: {error}"))?;
-        let key = DkimSigner::from_key(key(pem)?)
+        let (key, public) = key(pem)?;
+        let key = DkimSigner::from_key(key)
             .domain(domain.as_str())
             .selector(selector)
             // RFC 6376 §5.4: From is signed; nothing a relay rightly changes is.
             .headers(SIGNED_FIELDS);
-        Ok(Self { domain, selector: selector.into(), key: Arc::new(key) })
+        Ok(Self { domain, selector: selector.into(), public: Arc::new(public), key: Arc::new(key) })
     }
 
     /// `d=`
@@ -92,6 +98,11 @@ impl Signer {
     /// `s=`
     pub fn selector(&self) -> &str {
         &self.selector
+    }
+
+    /// What has to be in DNS.
+    pub fn public(&self) -> &PublicKey {
+        &self.public
     }
 
     /// The `DKIM-Signature` field for a message, CRLF at its end, to be put in front of it. Takes a
@@ -105,23 +116,26 @@ impl Signer {
     }
 }
 
-fn key(pem: &[u8]) -> Result<DkimKey, String> {
+fn key(pem: &[u8]) -> Result<(DkimKey, PublicKey), String> {
     let wanted = "a PKCS#8 PEM file (\"BEGIN PRIVATE KEY\") with an Ed25519 key, or an RSA key of 2048 to \
                   8192 bits, is needed";
     let der = PrivatePkcs8KeyDer::from_pem_slice(pem).map_err(|error| format!("{error}; {wanted}"))?;
+    let public = PublicKey::of_pkcs8(der.secret_pkcs8_der());
+    let public = move || public.ok_or_else(|| format!("a key of another kind; {wanted}"));
     // Without the public key inside (openssl writes it so) only the unchecked reader takes it.
     if let Ok(key) = Ed25519Key::from_pkcs8_maybe_unchecked_der(der.secret_pkcs8_der()) {
-        return Ok(DkimKey::Ed25519(key));
+        return Ok((DkimKey::Ed25519(key), public()?));
     }
     // RFC 8301 §3.2: less than 1024 bits must not, less than 2048 should not be used; the library
     // refuses both.
-    RsaKey::<Sha256>::from_key_der(PrivateKeyDer::Pkcs8(der)).map(DkimKey::Rsa).map_err(|error| {
+    let key = RsaKey::<Sha256>::from_key_der(PrivateKeyDer::Pkcs8(der)).map_err(|error| {
         let why = match error {
             mail_auth::Error::Crypto(CryptoError::Library(why)) => why,
             other => other.to_string(),
         };
         format!("unusable key ({why}); {wanted}")
-    })
+    })?;
+    Ok((DkimKey::Rsa(key), public()?))
 }
 
 impl fmt::Debug for Signer {

@@ -107,7 +107,7 @@ impl Reporting {
         id: QueueId,
     ) -> Result<(), Stop> {
         let unsigned =
-            if options.dkim.is_some() { "" } else { ", unsigned (tlsrpt.dkim_key_file is not set)" };
+            if options.dkim.is_empty() { ", unsigned (tlsrpt.dkim_key_file is not set)" } else { "" };
         let target = &mut entry.targets[index];
         target.attempts = target.attempts.saturating_add(1);
         target.status = RuaStatus::Queued(id);

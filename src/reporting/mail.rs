@@ -69,14 +69,12 @@ pub(super) fn compose(facts: &MailFacts<'_>) -> Result<(Envelope, Vec<u8>), Stri
         .into_bytes();
     unsigned.extend_from_slice(b"\r\n");
     unsigned.extend_from_slice(&multipart.body);
-    let content = match &options.dkim {
-        None => unsigned,
-        Some(signer) => {
-            let mut signed = signer.sign(&unsigned).map_err(|error| format!("DKIM: {error}"))?;
-            signed.extend_from_slice(&unsigned);
-            signed
-        }
-    };
+    let mut content = Vec::new();
+    for signer in &options.dkim {
+        // RFC 6376 §5.4: no signature is over another.
+        content.extend(signer.sign(&unsigned).map_err(|error| format!("DKIM: {error}"))?);
+    }
+    content.extend_from_slice(&unsigned);
     let smtputf8 = options.from.needs_smtputf8() || facts.to.needs_smtputf8();
     let envelope = Envelope {
         reverse_path: ReversePath::Mailbox(options.from.clone()),
@@ -150,7 +148,7 @@ mod tests {
         Report::make(tally, day, organization, contact, report_id(day, 1, domain, contact)).render()
     }
 
-    fn options(dkim: Option<super::super::Signer>) -> Options {
+    fn options(dkim: Vec<super::super::Signer>) -> Options {
         let mailbox = |text: &str| Mailbox::parse(text).unwrap();
         let mut options = Options::new(
             Domain::parse("relay.sender.example").unwrap(),
@@ -180,7 +178,7 @@ mod tests {
 
     #[test]
     fn report_mail_has_the_form_of_the_rfc() {
-        let (envelope, content, json) = mail(&options(None), "example.org", "a@rua.example", "Sender");
+        let (envelope, content, json) = mail(&options(vec![]), "example.org", "a@rua.example", "Sender");
         assert!(content.is_ascii());
         assert!(content.split(|&b| b == b'\n').all(|line| line.len() <= 77));
         let mail = Entity::read(&content);
@@ -235,7 +233,7 @@ mod tests {
 
     #[test]
     fn an_organization_with_umlauts_stays_seven_bit_on_the_wire() {
-        let (_, content, _) = mail(&options(None), "example.org", "a@rua.example", "Büro\r\nBcc: x");
+        let (_, content, _) = mail(&options(vec![]), "example.org", "a@rua.example", "Büro\r\nBcc: x");
         assert!(content.is_ascii());
         let mail = Entity::read(&content);
         assert!(mail.parts[0].text().contains("Büro  Bcc: x"), "{}", mail.parts[0].text());
@@ -245,7 +243,7 @@ mod tests {
     #[test]
     fn long_domains_are_folded_between_words() {
         let long = [&"a".repeat(60)[..]; 4].join(".");
-        let (_, content, _) = mail(&options(None), &long, "a@rua.example", "Sender");
+        let (_, content, _) = mail(&options(vec![]), &long, "a@rua.example", "Sender");
         let mail = Entity::read(&content);
         let subject = mail.field("Subject").unwrap();
         assert!(subject.starts_with(&format!("Report Domain: {long} Submitter:")), "{subject}");
@@ -253,7 +251,7 @@ mod tests {
 
     #[test]
     fn utf8_targets_are_declared() {
-        let (envelope, content, _) = mail(&options(None), "example.org", "grün@rua.example", "Sender");
+        let (envelope, content, _) = mail(&options(vec![]), "example.org", "grün@rua.example", "Sender");
         assert!(envelope.smtputf8);
         assert_eq!(envelope.body, BodyType::EightBitMime);
         assert_eq!(Entity::read(&content).field("To"), Some("<grün@rua.example>"));
@@ -262,16 +260,39 @@ mod tests {
     #[test]
     fn a_signature_stands_in_front_of_the_same_mail() {
         let signer = super::super::dkim::test_signer("sender.example");
-        let (_, unsigned, _) = mail(&options(None), "example.org", "a@rua.example", "Sender");
-        let (_, signed, _) = mail(&options(Some(signer)), "example.org", "a@rua.example", "Sender");
+        let (_, unsigned, _) = mail(&options(vec![]), "example.org", "a@rua.example", "Sender");
+        let (_, signed, _) = mail(&options(vec![signer]), "example.org", "a@rua.example", "Sender");
         assert!(signed.starts_with(b"DKIM-Signature: v=1; a=ed25519-sha256; s=tlsrpt; d=sender.example;"));
         assert!(signed.ends_with(&unsigned));
         super::super::dkim::tests::signed_data(std::str::from_utf8(&signed).unwrap());
     }
 
     #[test]
+    fn two_keys_make_two_signatures_over_the_same_mail() {
+        use super::super::dkim::key::{Algorithm, generate};
+        use super::super::dkim::tests::verifies;
+        let (rsa, ed) = (generate(Algorithm::Rsa).unwrap(), generate(Algorithm::Ed25519).unwrap());
+        let signer = |selector: &str, pem: &str| {
+            let domain = Domain::parse("sender.example").unwrap();
+            super::super::Signer::from_pem(domain, selector, pem.as_bytes()).unwrap()
+        };
+        let (_, unsigned, _) = mail(&options(vec![]), "example.org", "a@rua.example", "Sender");
+        let both = vec![signer("one", &rsa.pem), signer("two", &ed.pem)];
+        let (_, signed, _) = mail(&options(both), "example.org", "a@rua.example", "Sender");
+        let text = std::str::from_utf8(&signed).unwrap();
+        let second = text.rfind("DKIM-Signature: ").unwrap();
+        assert!(text.starts_with("DKIM-Signature: v=1; a=rsa-sha256; s=one; "));
+        assert!(text[second..].starts_with("DKIM-Signature: v=1; a=ed25519-sha256; s=two; "));
+        assert_eq!(text.matches("DKIM-Signature:").count(), 2);
+        let of_first = [&text[..second], std::str::from_utf8(&unsigned).unwrap()].concat();
+        assert!(verifies(&of_first, &rsa.public) && verifies(&text[second..], &ed.public));
+        // Whole as it goes out: the other signature is not in the way of either.
+        assert!(verifies(text, &rsa.public) && !verifies(text, &ed.public));
+    }
+
+    #[test]
     fn a_damaged_text_is_an_error_and_no_mail() {
-        let options = options(None);
+        let options = options(vec![]);
         let error = compose(&MailFacts {
             options: &options,
             report_domain: &Domain::parse("example.org").unwrap(),

@@ -12,6 +12,7 @@
 pub mod dkim;
 mod entry;
 mod handover;
+pub mod keys;
 mod mail;
 mod options;
 mod run;
@@ -184,8 +185,8 @@ impl Reporting {
     /// Sends each finished day's reports until `shutdown`; returns when what was under way has ended,
     /// a few seconds later at most.
     ///
-    /// A day's reports start after 00:00 UTC plus a random part of [`Options::start_delay`]; days left
-    /// over from before a restart start at once. Never ends by itself.
+    /// Each report of a day starts at a time of its own within [`Options::start_delay`] after 00:00 UTC;
+    /// days left over from before a restart start at once. Never ends by itself.
     pub async fn run(self, shutdown: CancellationToken) {
         run::run(&self, shutdown).await;
     }
@@ -230,6 +231,16 @@ impl Reporting {
         let id = report_id(today, self.random().number(), domain, &options.contact_info);
         let report = Report::make(tally, today, &options.organization_name, &options.contact_info, id);
         Some(report.until(now).render())
+    }
+
+    /// What is wrong with our key records in DNS, a sentence each; nothing where no mail is signed. Takes
+    /// some seconds at most.
+    pub async fn check_keys(&self) -> Vec<String> {
+        let options = self.options();
+        if !options.enabled {
+            return Vec::new();
+        }
+        keys::check(self.dns(), &options.dkim).await.into_iter().map(|(_, text)| text).collect()
     }
 
     /// Domains with results or a report of a day, in order.

@@ -18,11 +18,12 @@ pub struct Options {
     pub contact_info: Mailbox,
     /// `tlsrpt.from`: From and reverse-path of report mail; should be read by someone.
     pub from: Mailbox,
-    /// `tlsrpt.dkim_domain`, `dkim_selector`, `dkim_key_file`. Without one report mail goes out
-    /// unsigned, which receivers ignore (RFC 8460 §3).
-    pub dkim: Option<Signer>,
-    /// `tlsrpt.start_delay`: reports of a day start at a random time within this after 00:00 UTC, so
-    /// that not all senders report at once (RFC 8460 §4.1). Default [`START_DELAY`].
+    /// `tlsrpt.dkim_domain`, `dkim_selector`, `dkim_key_file`, and those of a second key: a signature each
+    /// (RFC 8463 §3: one of RSA, one of Ed25519). Without any report mail goes out unsigned, which receivers
+    /// ignore (RFC 8460 §3).
+    pub dkim: Vec<Signer>,
+    /// `tlsrpt.start_delay`: each report of a day starts at a random time within this after 00:00 UTC, so
+    /// that not all senders report at once, nor one to all (RFC 8460 §4.1). Default [`START_DELAY`].
     pub start_delay: Duration,
     /// `tlsrpt.retry`: waits after the first, second, ... failed try of an endpoint, a record lookup
     /// or the hand-over to the queue; the last one repeats, for 24 hours. Default [`RETRY`].
@@ -48,7 +49,7 @@ impl Options {
             organization_name,
             contact_info,
             from,
-            dkim: None,
+            dkim: Vec::new(),
             start_delay: START_DELAY,
             retry: RETRY.to_vec(),
         }
@@ -56,7 +57,7 @@ impl Options {
 
     /// What would make receivers ignore reports sent by mail, one sentence each, for `config check`.
     pub fn warnings(&self) -> Vec<String> {
-        let Some(signer) = &self.dkim else {
+        let Some(signer) = self.dkim.first() else {
             return vec![
                 "reports by mail go out unsigned and receivers ignore them (RFC 8460 §3): set \
                  tlsrpt.dkim_domain, dkim_selector and dkim_key_file"
@@ -98,9 +99,9 @@ mod tests {
         let mut options =
             Options::new(hostname, "Example".into(), contact, mailbox("tlsrpt@reports.example.org"));
         assert!(options.warnings()[0].contains("tlsrpt.dkim_domain"));
-        options.dkim = Some(test_signer("example.org"));
+        options.dkim = vec![test_signer("example.org")];
         assert_eq!(options.warnings(), [""; 0]);
-        options.dkim = Some(test_signer("example.net"));
+        options.dkim = vec![test_signer("example.net")];
         assert_eq!(options.warnings().len(), 2);
         assert!(options.warnings()[0].starts_with("tlsrpt.from tlsrpt@reports.example.org"));
     }

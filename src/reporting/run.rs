@@ -1,11 +1,12 @@
 //! When reports are worked on: the schedule behind [`Reporting::run`].
 //!
 //! One ordered set of (when, day, domain) holds everything that is to be done; what is due is worked
-//! on, a few at a time, on this task. A finished day enters the set as a whole after its start delay;
-//! what a restart left unsettled enters at once. Never keeps state of its own: a restart rebuilds the
+//! on, a few at a time, on this task. When a day is over each of its domains enters the set with a time of
+//! its own within the start delay; what a restart left unsettled enters at once. Never keeps state of its own: a restart rebuilds the
 //! set from `store`.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::hash::{DefaultHasher, Hash, Hasher};
 use std::time::Duration;
 
 use futures_util::StreamExt;
@@ -32,7 +33,7 @@ const RESULTS_KEPT_DAYS: i64 = 7;
 /// two days, at about a kilobyte each, and what is still to be sent.
 const RESULTS_KEPT_MAX: usize = 200_000;
 /// Octets of reports that are kept for `report list` in all, beyond yesterday's and what is still to be sent.
-const REPORTS_KEPT_OCTETS: usize = 256 << 20;
+const REPORTS_KEPT_OCTETS: usize = 128 << 20;
 /// What a report costs in memory beside its text: names, targets, how they stand.
 const REPORT_OCTETS: usize = 800;
 /// Sleeps are no longer than this, so that a changed wall clock is noticed.
@@ -98,9 +99,9 @@ pub(super) async fn run(reporting: &Reporting, shutdown: CancellationToken) {
 #[derive(Default)]
 struct Schedule {
     due: BTreeSet<Key>,
-    /// When each finished day starts.
-    starts: BTreeMap<Date, Timestamp>,
-    /// Days that have started, with the time their domains were last looked at.
+    /// Of this process: what spreads the reports of a day.
+    seed: u64,
+    /// Finished days, with the time their domains were last looked at.
     planned: BTreeMap<Date, Timestamp>,
     /// When [`Schedule::plan`] has something to do again; at once if `None`.
     plan_at: Option<Timestamp>,
@@ -111,7 +112,7 @@ struct Schedule {
 impl Schedule {
     /// Everything a former run left unsettled.
     fn resume(reporting: &Reporting) -> Self {
-        let mut schedule = Self::default();
+        let mut schedule = Self { seed: reporting.random().number(), ..Self::default() };
         let mut shared = reporting.shared();
         shared.notes.clear();
         for kept in reporting.reports().list() {
@@ -123,24 +124,14 @@ impl Schedule {
         schedule
     }
 
-    /// Lets every finished day start when its time has come.
+    /// Gives the reports of every finished day their times.
     fn plan(&mut self, reporting: &Reporting, now: Timestamp, start_delay: Duration) {
         if self.plan_at.is_some_and(|at| now < at) {
             return;
         }
         let today = day_of(now);
         let yesterday = today.yesterday().ok();
-        // Something new can come with the next day, the next start or the next look.
-        let mut plan_at = midnight_after(today).min(after(now, RESCAN));
         for day in reporting.results().days().into_iter().filter(|day| *day < today) {
-            let start = *self.starts.entry(day).or_insert_with(|| {
-                // RFC 8460 §4.1: not every sender reports at the stroke of midnight.
-                after(midnight_after(day), start_delay.mul_f64(reporting.random().fraction()))
-            });
-            if now < start {
-                plan_at = plan_at.min(start);
-                continue;
-            }
             let looked = self.planned.get(&day).copied();
             if looked.is_some_and(|at| Some(day) != yesterday || now < after(at, RESCAN)) {
                 continue;
@@ -152,15 +143,19 @@ impl Schedule {
             for domain in domains {
                 let begun = entry::is_begun(reporting.reports().get(day, &domain).as_deref(), day, today);
                 if !begun && !shared.done.contains(&(day, domain.clone())) {
-                    self.due.insert((now, day, domain));
+                    // RFC 8460 §4.1: not everybody reports at the stroke of midnight, and not one sender to
+                    // everybody at once.
+                    let wait = start_delay.mul_f64(fraction(self.seed, day, &domain));
+                    self.due.insert((after(midnight_after(day), wait).max(now), day, domain));
                 }
             }
             let domains = self.due.len() - before;
             if domains > 0 {
-                info!(%day, domains, "TLS reports start");
+                info!(%day, domains, within = ?start_delay, "TLS reports start");
             }
         }
-        self.plan_at = Some(plan_at);
+        // Something new can come with the next day or the next look.
+        self.plan_at = Some(midnight_after(today).min(after(now, RESCAN)));
     }
 
     fn pop_due(&mut self, now: Timestamp) -> Option<Key> {
@@ -194,7 +189,6 @@ impl Schedule {
         let reports_room = room(REPORTS_KEPT_DAYS, crowded_reports(reporting, back(1)));
         let unsent = |room: Date| oldest.map_or(room, |day| day.min(room));
         let (keep, reports_keep) = (unsent(results_room), unsent(reports_room));
-        self.starts.retain(|day, _| *day >= keep);
         self.planned.retain(|day, _| *day >= keep);
         {
             let mut shared = reporting.shared();
@@ -234,6 +228,14 @@ fn crowded_reports(reporting: &Reporting, from: Date) -> Option<Date> {
     })?;
     info!(crowded = %crowded.day, "many reports: those of this day and before are forgotten early");
     crowded.day.tomorrow().ok()
+}
+
+/// Where in the start delay a report has its place: anywhere, and the same at each look.
+fn fraction(seed: u64, day: Date, domain: &Domain) -> f64 {
+    let mut hasher = DefaultHasher::new();
+    (seed, day, domain).hash(&mut hasher);
+    // The 53 bits that a double can hold.
+    (hasher.finish() >> 11) as f64 / (1u64 << 53) as f64
 }
 
 /// The instant a UTC day is over.

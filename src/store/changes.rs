@@ -131,6 +131,11 @@ impl Changes {
         }
     }
 
+    /// Whether this was secure when it was last seen.
+    pub fn is_guarded(&self, guard: Guard, name: &Domain) -> bool {
+        self.inner.guarded.get(&format!("{} {name}", word(guard))).is_some()
+    }
+
     /// The least recently seen tenth goes when the map is full.
     fn make_room(&self) {
         let guarded = &self.inner.guarded;

@@ -18,6 +18,8 @@ pub enum Fault {
     ServFail,
     /// No answer at all.
     Silence,
+    /// SERVFAIL unless checking is disabled, as a validator answers what is bogus.
+    Bogus,
 }
 
 #[derive(Default)]
@@ -26,6 +28,8 @@ struct Zone {
     faults: HashMap<(String, RecordType), Fault>,
     authentic: bool,
     unsigned: HashSet<String>,
+    /// Every signed answer fails validation.
+    broken: bool,
     ttl: u32,
     questions: Vec<(String, RecordType)>,
 }
@@ -115,6 +119,11 @@ impl Dns {
         self.add(owner, RData::TXT(TXT::new(vec![text.to_owned()])));
     }
 
+    /// Adds a TXT record of several character-strings.
+    pub fn txt_strings(&self, owner: &str, strings: Vec<String>) {
+        self.add(owner, RData::TXT(TXT::new(strings)));
+    }
+
     /// Adds a TLSA record: `USAGE SELECTOR MATCHING` and its data.
     pub fn tlsa(&self, owner: &str, [usage, selector, matching]: [u8; 3], data: &[u8]) {
         let data = TLSA::new(usage.into(), selector.into(), matching.into(), data.to_vec());
@@ -159,6 +168,22 @@ impl Dns {
         self.zone.lock().expect("no panic").unsigned.insert(owner.to_lowercase());
     }
 
+    /// The validator refuses whatever is signed unless checking is disabled, or works again.
+    pub fn broken(&self, broken: bool) {
+        self.zone.lock().expect("no panic").broken = broken;
+    }
+
+    /// The validator validates nothing, or does again.
+    pub fn validates(&self, validates: bool) {
+        let mut zone = self.zone.lock().expect("no panic");
+        zone.authentic = validates;
+        if validates {
+            zone.unsigned.remove("");
+        } else {
+            zone.unsigned.insert(String::new());
+        }
+    }
+
     /// TTL of all answers, seconds.
     pub fn ttl(&self, seconds: u32) {
         self.zone.lock().expect("no panic").ttl = seconds;
@@ -186,9 +211,15 @@ fn answer(zone: &Mutex<Zone>, question: &[u8]) -> Option<Vec<u8>> {
     let mut response = Message::new(request.metadata.id, MessageType::Response, request.metadata.op_code);
     response.metadata.recursion_desired = true;
     response.metadata.recursion_available = true;
-    response.metadata.authentic_data = zone.authentic && !zone.unsigned.contains(&asked);
+    // The root is always signed: it shows that there is a validator.
+    let signed = (zone.authentic || asked.is_empty()) && !zone.unsigned.contains(&asked);
+    response.metadata.authentic_data = signed;
     response.add_query(query);
+    let refused = !request.metadata.checking_disabled;
     match zone.faults.get(&(asked.clone(), kind)) {
+        Some(Fault::Bogus) if refused => response.metadata.response_code = ResponseCode::ServFail,
+        _ if refused && signed && zone.broken => response.metadata.response_code = ResponseCode::ServFail,
+        Some(Fault::Bogus) => fill(&zone, &mut response, asked, kind),
         Some(Fault::Silence) => return None,
         Some(Fault::ServFail) => response.metadata.response_code = ResponseCode::ServFail,
         None => fill(&zone, &mut response, asked, kind),

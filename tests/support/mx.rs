@@ -18,6 +18,8 @@ pub enum StartTls {
     Absent,
     /// Offered and done with this certificate.
     With(Arc<ServerConfig>),
+    /// Done with this certificate before a word is said.
+    Implicit(Arc<ServerConfig>),
     /// Offered and refused with 454.
     Refused,
     /// Offered; plaintext follows the 220 in the same segment.

@@ -205,6 +205,9 @@ pub struct QueueTotals {
     pub frozen: Vec<FrozenTotal>,
     /// `fine`, or why no message is accepted.
     pub health: String,
+    /// `works`, or what is the matter with DNSSEC validation and so with DANE.
+    #[serde(default)]
+    pub dnssec: Option<String>,
 }
 
 /// Items of one destination.
@@ -280,6 +283,7 @@ impl QueueTotals {
                 store::Health::ReadOnly(text) => format!("disk read-only: {text}"),
                 store::Health::Failed(text) => format!("storage failed: {text}"),
             },
+            dnssec: None,
         }
     }
 }

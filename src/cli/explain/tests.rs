@@ -67,8 +67,10 @@ fn explanation() -> Explanation {
         reason: Some("mx-not-in-policy:stray.b.example".to_owned()),
     }]);
     Explanation {
+        route: None,
         at: at("2026-01-10T12:00:00Z"),
         destination: Destination::parse("a.example").unwrap(),
+        validator: None,
         conclusion: Conclusion {
             mail: Fate::Goes,
             text:
@@ -155,6 +157,7 @@ fn connections_are_shown_with_what_they_proved() {
             version: "TLSv1.3".to_owned(),
             cipher: "TLS13_AES_256_GCM_SHA384".to_owned(),
             certificate_trouble: trouble.map(str::to_owned),
+            tlsa_matches: None,
             chain_sha256: "ab".repeat(32),
         })
     };
@@ -232,4 +235,50 @@ fn the_json_reads_back() {
     assert_eq!(value["record"]["answer"], "found");
     assert_eq!(value["hosts"][1]["verdict"]["rule"], "sts-enforce");
     assert_eq!(value["hosts"][1]["tls_rpt"][0]["failures"][0]["result_type"], "validation-failure");
+}
+
+#[test]
+fn a_validator_out_of_order_is_told_before_what_it_makes_of_the_domain() {
+    let mut explained = explanation();
+    explained.validator = Some("validation broken: 127.0.0.1:53 refuses to answer".to_owned());
+    let lines = lines(&explained);
+    let at = |word: &str| lines.iter().position(|line| line.starts_with(word)).unwrap();
+    assert!(at("DNSSEC") < at("MX"));
+    assert_eq!(lines[at("DNSSEC")], "DNSSEC      validation broken: 127.0.0.1:53 refuses to answer");
+}
+
+#[test]
+fn what_dane_says_of_a_certificate_is_told_before_what_pkix_would_say() {
+    let mut explained = explanation();
+    explained.connected = true;
+    explained.hosts.truncate(1);
+    let trouble = || Some("certificate is not trusted (no chain to a trusted root)".to_owned());
+    for (matches, certificate_trouble, words) in [
+        (
+            Some(true),
+            trouble(),
+            "a TLSA record matches the certificate; without DANE: certificate is not trusted",
+        ),
+        (Some(true), None, "a TLSA record matches the certificate; without DANE: certificate is trusted"),
+        (Some(false), None, "no TLSA record matches the certificate; without DANE: certificate is trusted"),
+        (None, trouble(), "certificate is not trusted (no chain to a trusted root)"),
+    ] {
+        explained.hosts[0].tries = vec![Try {
+            address: "192.0.2.1:25".parse().unwrap(),
+            in_clear: false,
+            host_says: None,
+            tls: Some(TlsShown {
+                version: "TLSv1.3".to_owned(),
+                cipher: "TLS13_AES_256_GCM_SHA384".to_owned(),
+                certificate_trouble,
+                tlsa_matches: matches,
+                chain_sha256: "ab".repeat(32),
+            }),
+            trouble: None,
+            tls_rpt: Vec::new(),
+        }];
+        let said = lines(&explained).join(" ");
+        let said = said.split_whitespace().collect::<Vec<_>>().join(" ");
+        assert!(said.contains(words), "{said}");
+    }
 }

@@ -32,6 +32,9 @@ fn totals_lines(totals: &QueueTotals, now: Timestamp) -> Vec<String> {
         format!("oldest    {}", totals.oldest.map_or_else(|| "-".to_owned(), |at| relative(at, now))),
     ];
     lines.extend(wrap("storage   ", &totals.health));
+    if let Some(dnssec) = &totals.dnssec {
+        lines.extend(wrap("DNSSEC    ", dnssec));
+    }
     if !totals.destinations.is_empty() {
         let mut table = Table::new(&["ITEMS", "ACTIVE", "DEFERRED", "HELD", "OLDEST", "DESTINATION"], 5);
         for total in &totals.destinations {

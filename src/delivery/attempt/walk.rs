@@ -14,7 +14,9 @@ use super::super::conversation::Conversation;
 use super::super::evidence::Trail;
 use super::super::judge::{self, Judgement};
 use super::super::pace::Signal;
+use super::super::pool;
 use super::super::run::Turn;
+use super::super::static_route::Hop;
 use super::super::traffic::Held;
 use crate::mail::{Domain, EnhancedStatus, Failure, Outcome, Permanence, Scope, TlsRequest};
 use crate::queue::{AttemptRecord, QueueItem};
@@ -53,7 +55,9 @@ pub(super) struct Walk<'a> {
     /// What the message asks of TLS, as far as this walk goes along with it (RFC 8689 §5).
     pub(super) request: TlsRequest,
     pub(super) options: Arc<Options>,
-    /// Whose `_smtp._tls` record hears of these sessions; nobody for report mail and literals.
+    /// Where the mail is handed over.
+    pub(super) hop: Hop,
+    /// Whose `_smtp._tls` record hears of these sessions: the hop's; nobody for report mail and addresses.
     pub(super) report_domain: Option<Domain>,
     /// Hosts passed over and counted so: an attempt that begins anew with other demands counts them once.
     pub(super) passed_over: Vec<Domain>,
@@ -161,9 +165,11 @@ impl Walk<'_> {
                 || matches!(self.exhausted(), Outcome::Failed(_)))
     }
 
-    /// Connections to address literals are not pooled: they have no host name to be keyed by.
-    pub(super) fn pool_name(&self, host: &str) -> Option<Domain> {
-        self.item.destination.domain().and_then(|_| Domain::parse_a_label(host).ok())
+    /// Connections to addresses are not pooled: they have no host name to be keyed by.
+    pub(super) fn pool_key(&self, host: &str) -> Option<pool::Key> {
+        self.hop.policy_domain()?;
+        let host = Domain::parse_a_label(host).ok()?;
+        Some(pool::Key::new(host, self.hop.port, self.hop.via.as_deref()))
     }
 
     pub(super) fn finish(mut self, now: Timestamp) -> Attempted {

@@ -34,6 +34,9 @@ pub(super) fn conclude(first: Option<&Failure>, hosts: &[Explained], connected: 
 fn goes(host: &HostExplained, tried: &Try) -> String {
     let over = match &tried.tls {
         None => "in clear".to_owned(),
+        Some(tls) if tls.tlsa_matches == Some(true) => {
+            format!("over {} with a certificate that a TLSA record matches", tls.version)
+        }
         Some(tls) if tls.certificate_trouble.is_none() => {
             format!("over {} with a trusted certificate", tls.version)
         }

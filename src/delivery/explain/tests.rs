@@ -6,7 +6,7 @@ use super::*;
 use crate::mail::Permanence;
 use crate::route::DnssecStatus;
 use crate::smtp::client::TlsUse;
-use crate::tlspolicy::{LocalRule, SkipReason};
+use crate::tlspolicy::{Rule, SkipReason};
 
 fn plan(rule: Rule) -> TlsPlan {
     let name = Domain::parse("mx.a.example").unwrap();
@@ -21,6 +21,7 @@ fn plan(rule: Rule) -> TlsPlan {
         mx_status: DnssecStatus::Insecure,
         report_on: Vec::new(),
         rule,
+        local_text: None,
     }
 }
 
@@ -102,6 +103,7 @@ fn a_connection_tells_how_mail_would_travel() {
         version: "TLSv1.3".to_owned(),
         cipher: "TLS13_AES_256_GCM_SHA384".to_owned(),
         certificate_trouble: None,
+        tlsa_matches: None,
         chain_sha256: "00".to_owned(),
     };
     host.host.tries = vec![Try { tls: Some(tls), ..empty_try(address, TlsUse::Required) }];
@@ -123,9 +125,10 @@ fn the_strongest_local_rule_is_told_with_its_reason() {
     };
     let now = Timestamp::UNIX_EPOCH;
     let rules = [rule(LocalRule::Encrypt, "e"), rule(LocalRule::Verify, "v")];
-    let facts = local_facts(&rules, &domain, None, now);
+    let course = Course { recipient: Some(&domain), next_hop: Some(&domain), ..Course::default() };
+    let facts = local_facts(&rules, &course, now);
     assert_eq!((facts.rule, facts.reason.as_deref()), (LocalRule::Verify, Some("v")));
-    assert_eq!(local_facts(&[], &domain, None, now), LocalFacts::default());
+    assert_eq!(local_facts(&[], &course, now), LocalFacts::default());
     let ended = [Override { until: Some(now), ..rule(LocalRule::Verify, "v") }];
-    assert_eq!(local_facts(&ended, &domain, None, now), LocalFacts::default());
+    assert_eq!(local_facts(&ended, &course, now), LocalFacts::default());
 }

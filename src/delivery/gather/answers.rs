@@ -88,6 +88,18 @@ impl<T> Answers<T> {
         self.lock().remove(domain);
     }
 
+    /// Forgets what could not be answered.
+    pub(super) fn forget_failures(&self) {
+        let failed =
+            |cell: &Arc<Cell<T>>| cell.get().is_some_and(|known| matches!(known.lookup, Lookup::Failed(_)));
+        self.lock().retain(|_, cell| !failed(cell));
+    }
+
+    /// Forgets all answers.
+    pub(super) fn clear(&self) {
+        self.lock().clear();
+    }
+
     /// Whether `ask` would put no question: the answer is kept or under way.
     pub(super) fn is_known(&self, domain: &Domain) -> bool {
         self.lock().get(domain).is_some_and(is_useful)
@@ -235,6 +247,25 @@ mod tests {
         answers.forget(&domain("a.example"));
         ask(&answers, &asked, found(600)).await;
         assert_eq!(asked.load(Ordering::SeqCst), 3);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn failures_can_be_forgotten_by_themselves() {
+        let failed = || {
+            Lookup::Failed(LookupFailure {
+                name: "a.example".to_owned(),
+                kind: "MX",
+                bogus: false,
+                text: "SERVFAIL".to_owned(),
+            })
+        };
+        for (lookup, questions) in [(failed(), 2), (found(60), 1)] {
+            let (answers, asked) = (Answers::new("MX"), AtomicUsize::new(0));
+            ask(&answers, &asked, lookup.clone()).await;
+            answers.forget_failures();
+            ask(&answers, &asked, lookup).await;
+            assert_eq!(asked.load(Ordering::SeqCst), questions);
+        }
     }
 
     #[tokio::test(start_paused = true)]

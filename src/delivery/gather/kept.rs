@@ -25,6 +25,8 @@ pub(super) trait PolicyCache: Send + Sync {
     fn record_change(&self, domain: &Domain, change: Change, at: Timestamp);
     /// See [`Changes::observe`](crate::store::Changes::observe).
     fn observe(&self, guard: Guard, name: &Domain, now: Now, at: Timestamp) -> bool;
+    /// See [`Changes::is_guarded`](crate::store::Changes::is_guarded).
+    fn is_guarded(&self, guard: Guard, name: &Domain) -> bool;
 }
 
 /// The TLS-RPT tally; see [`Results`].
@@ -55,6 +57,10 @@ impl PolicyCache for Policies {
 
     fn observe(&self, guard: Guard, name: &Domain, now: Now, at: Timestamp) -> bool {
         self.changes().observe(guard, name, now, at)
+    }
+
+    fn is_guarded(&self, guard: Guard, name: &Domain) -> bool {
+        self.changes().is_guarded(guard, name)
     }
 }
 

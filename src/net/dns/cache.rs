@@ -15,6 +15,10 @@ use crate::mail::Domain;
 /// Answers kept at most: some 20 MB when each is a usual MX or address answer.
 const ENTRIES_MAX: usize = 20_000;
 
+/// What is asked for.
+const KINDS: [RecordType; 6] =
+    [RecordType::MX, RecordType::TXT, RecordType::A, RecordType::AAAA, RecordType::TLSA, RecordType::CNAME];
+
 /// One answer without its time.
 type Kept = Lookup<RData>;
 
@@ -61,6 +65,14 @@ impl Cache {
             }
         }
         entries.insert(question, Entry { answer: answer.clone(), until: now + ttl });
+    }
+
+    /// Forgets all about a name.
+    pub(super) fn forget(&self, name: &Domain) {
+        let mut entries = self.entries.lock().unwrap_or_else(PoisonError::into_inner);
+        for kind in KINDS {
+            entries.remove(&(name.clone(), kind));
+        }
     }
 
     /// Forgets everything.

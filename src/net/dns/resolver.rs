@@ -1,22 +1,25 @@
 //! The real DNS door: a stub towards recursive resolvers, with a cache, and DNSSEC by their AD bit
 //! or by validation of our own.
 
+use std::cell::RefCell;
 use std::net::{IpAddr, SocketAddr};
-use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::path::PathBuf;
 use std::time::Duration;
 
 use futures_util::future::BoxFuture;
-use hickory_resolver::net::dnssec::DnssecDnsHandle;
 use hickory_resolver::net::xfer::{DnsHandle, FirstAnswer};
 use hickory_resolver::net::{DnsError, NetError};
-use hickory_resolver::proto::dnssec::{Proof, TrustAnchors};
-use hickory_resolver::proto::op::{DnsRequest, DnsRequestOptions, Edns, Message, Query};
+use hickory_resolver::proto::dnssec::Proof;
+use hickory_resolver::proto::op::{DnsRequest, DnsRequestOptions, Edns, Message, Query, ResponseCode};
 use hickory_resolver::proto::rr::{Name, RData, RecordType};
 
+use super::anchors;
 use super::cache::Cache;
+use super::recent::Recent;
 use super::reply::{self, Says, Step, Trust};
-use super::upstream::Upstream;
+use super::upstream::{TROUBLE, Upstream};
+use super::validating::Validating;
+use super::validation::{self, Seen, Shown, Validation};
 use super::{Answer, Dns, Lookup, LookupFailure, LookupFailureKind, MxRecord};
 use crate::dane::Tlsa;
 use crate::mail::Domain;
@@ -26,6 +29,10 @@ use crate::route::DnssecStatus;
 const UDP_PAYLOAD_BYTES: u16 = 1232;
 /// One lookup takes this long at most, whatever the number of servers and links of a chain.
 const LOOKUP_TIME_MAX: Duration = Duration::from_secs(30);
+/// A refused question is asked once more unchecked, to learn why, for so long at most.
+const UNCHECKED_TIME_MAX: Duration = Duration::from_secs(3);
+/// Servers that a look at validation asks; more are not usual.
+const SERVERS_PROBED_MAX: usize = 4;
 /// Longest life of an answer in memory (RFC 8767 §4 advises a cap; a day is what resolvers use).
 const TTL_MAX: Duration = Duration::from_secs(86_400);
 /// Longest life of a denial (RFC 2308 §5: one to three hours work well).
@@ -38,9 +45,12 @@ pub struct Options {
     pub nameservers: Vec<SocketAddr>,
     /// `dns.dnssec`
     pub dnssec: Dnssec,
-    /// `dns.trust_anchor_file`: DNSKEY records in zone-file form, for [`Dnssec::Validate`]; `None`:
+    /// `dns.trust_anchor_file`: DS or DNSKEY records in zone-file form, for [`Dnssec::Validate`]; `None`:
     /// the root keys compiled in.
     pub trust_anchor_file: Option<PathBuf>,
+    /// `dns.dnssec_probe`: a name known to be signed, asked about to see whether validation works; empty:
+    /// nothing is asked.
+    pub dnssec_probe: String,
     /// `dns.cache_min_ttl`: shorter lives are raised to this.
     pub cache_min_ttl: Duration,
     /// How long one server has for its reply, retransmissions included.
@@ -53,6 +63,7 @@ impl Default for Options {
             nameservers: Vec::new(),
             dnssec: Dnssec::TrustAd,
             trust_anchor_file: None,
+            dnssec_probe: ".".to_owned(),
             cache_min_ttl: Duration::ZERO,
             timeout: Duration::from_secs(5),
         }
@@ -74,15 +85,23 @@ pub enum Dnssec {
 
 /// The real door. Cheap to share behind an `Arc`.
 pub struct HickoryDns {
-    asking: Asking,
+    upstream: Upstream,
+    /// Where we validate.
+    validating: Option<Validating>,
     trust: Trust,
+    /// Why nothing is secure, if so.
+    distrust: Option<String>,
+    probe: Option<Name>,
+    recent: Recent,
     cache_min_ttl: Duration,
     cache: Cache,
 }
 
-enum Asking {
-    Plain(Upstream),
-    Validating(DnssecDnsHandle<Upstream>),
+/// RFC 4035 §3.2.2: whether the resolver may keep from us what fails its validation.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Checking {
+    Enabled,
+    Disabled,
 }
 
 impl HickoryDns {
@@ -92,20 +111,39 @@ impl HickoryDns {
     /// One sentence: no name server known, or the trust anchor file cannot be used.
     pub fn new(options: Options) -> Result<Self, String> {
         let servers = if options.nameservers.is_empty() { system_servers()? } else { options.nameservers };
-        let trust = trust(options.dnssec, &servers);
-        let upstream = Upstream::new(servers, options.timeout);
-        let asking = if trust == Trust::Proofs {
-            let anchors = trust_anchors(options.trust_anchor_file.as_deref())?;
-            Asking::Validating(DnssecDnsHandle::with_trust_anchor(upstream, Arc::new(anchors)))
-        } else {
-            Asking::Plain(upstream)
+        let probe = probe_name(&options.dnssec_probe)?;
+        let distrust = distrust(options.dnssec, &servers);
+        if let (Dnssec::TrustAd, Some(why)) = (options.dnssec, &distrust) {
+            tracing::warn!("{why}");
+        }
+        let trust = match options.dnssec {
+            _ if distrust.is_some() => Trust::Nothing,
+            Dnssec::Validate => Trust::Proofs,
+            Dnssec::Off | Dnssec::TrustAd => Trust::AdBit,
         };
-        Ok(Self { asking, trust, cache_min_ttl: options.cache_min_ttl, cache: Cache::default() })
+        let upstream = Upstream::new(servers, options.timeout);
+        let validating = match trust {
+            Trust::Proofs => {
+                let anchors = anchors::load(options.trust_anchor_file.as_deref())?;
+                Some(Validating::new(upstream.clone(), anchors))
+            }
+            Trust::Nothing | Trust::AdBit => None,
+        };
+        Ok(Self {
+            upstream,
+            validating,
+            trust,
+            distrust,
+            probe,
+            recent: Recent::default(),
+            cache_min_ttl: options.cache_min_ttl,
+            cache: Cache::default(),
+        })
     }
 
-    /// Forgets every cached answer.
-    pub fn clear(&self) {
-        self.cache.clear();
+    /// Why no answer counts as secure, and DANE is off; `None` when some may.
+    pub fn distrust(&self) -> Option<&str> {
+        self.distrust.as_deref()
     }
 
     async fn cached(&self, name: &Domain, kind: RecordType) -> Lookup<RData> {
@@ -116,22 +154,42 @@ impl HickoryDns {
     }
 
     async fn fresh(&self, name: &Domain, kind: RecordType) -> Lookup<RData> {
-        let asked = tokio::time::timeout(LOOKUP_TIME_MAX, self.resolve(name, kind)).await;
-        let failed = |kind_of: LookupFailureKind| {
+        // What goes wrong with the questions that validation asks on its own is noted by the upstream.
+        let noted = TROUBLE.scope(RefCell::default(), async {
+            let asked = tokio::time::timeout(LOOKUP_TIME_MAX, self.resolve(name, kind)).await;
+            (asked, TROUBLE.with(RefCell::take))
+        });
+        let (asked, trouble) = noted.await;
+        let failed = |failure: LookupFailureKind| {
             Lookup::Failed(LookupFailure {
                 name: name.to_string(),
                 kind: kind_text(kind),
-                bogus: kind_of.bogus,
-                text: kind_of.text,
+                bogus: failure.bogus,
+                text: failure.text,
             })
         };
-        match asked {
-            Ok(Ok((answer, ttl))) => {
+        match (asked, trouble) {
+            (Ok(Ok((answer, ttl))), _) => {
+                if status_of(&answer) == Some(DnssecStatus::Secure) {
+                    self.recent.secure();
+                }
                 self.cache.put(name, kind, &answer, ttl);
                 answer
             }
-            Ok(Err(failure)) => failed(failure),
-            Err(_) => failed(LookupFailureKind::plain("no answer in time")),
+            // RFC 4033 §5: without the keys nothing is proven wrong.
+            (Ok(Err(failure)), Some(trouble)) if failure.bogus && self.trust == Trust::Proofs => failed(
+                LookupFailureKind::plain(&format!("DNSSEC validation could not be completed: {trouble}")),
+            ),
+            (Ok(Err(failure)), _) => {
+                if failure.bogus {
+                    self.recent.bogus(name);
+                }
+                failed(failure)
+            }
+            (Err(_), Some(trouble)) if self.trust == Trust::Proofs => {
+                failed(LookupFailureKind::plain(&format!("no answer in time: {trouble}")))
+            }
+            (Err(_), _) => failed(LookupFailureKind::plain("no answer in time")),
         }
     }
 
@@ -160,24 +218,17 @@ impl HickoryDns {
                 end = name;
             }
             at = step.end;
-            let answer = match step.says {
-                Says::GoOn => continue,
-                Says::NoData => Lookup::NoData(status),
-                Says::NxDomain => Lookup::NxDomain(status),
-                Says::Records(records) => {
-                    let ttl = ttl.max(self.cache_min_ttl);
-                    return Ok((Lookup::Found(Answer { records, status, name: end, ttl }), ttl));
-                }
-            };
-            return Ok((answer, ttl.min(NEGATIVE_TTL_MAX).max(self.cache_min_ttl)));
+            if let Some(concluded) = conclude(step.says, status, end.clone(), ttl, self.cache_min_ttl) {
+                return Ok(concluded);
+            }
         }
     }
 
     async fn step(&self, name: &Name, kind: RecordType) -> Result<Step, LookupFailureKind> {
-        let request = request(name, kind, self.trust);
-        let sent = match &self.asking {
-            Asking::Plain(upstream) => upstream.send(request).first_answer().await,
-            Asking::Validating(handle) => handle.send(request).first_answer().await,
+        let request = request(name, kind, self.trust, Checking::Enabled);
+        let sent = match &self.validating {
+            None => self.upstream.send(request).first_answer().await,
+            Some(validating) => validating.handle(name).await?.send(request).first_answer().await,
         };
         let response = match sent {
             Ok(response) => response,
@@ -185,9 +236,69 @@ impl HickoryDns {
             Err(NetError::Dns(DnsError::Nsec { proof: Proof::Bogus, .. } | DnsError::DnssecBogus)) => {
                 return Err(LookupFailureKind::bogus("DNSSEC validation failed"));
             }
+            Err(NetError::Dns(DnsError::ResponseCode(ResponseCode::ServFail)))
+                if self.trust == Trust::AdBit && self.is_there_unchecked(name, kind).await =>
+            {
+                return Err(LookupFailureKind::bogus(
+                    "DNSSEC validation failed: the resolver answers only with checking disabled",
+                ));
+            }
             Err(error) => return Err(LookupFailureKind::plain(&error.to_string())),
         };
         reply::read(&response, name, kind, self.trust)
+    }
+
+    /// RFC 4035 §5.5: whether a resolver that refused to answer did so because validation failed. The
+    /// answer itself is not used.
+    async fn is_there_unchecked(&self, name: &Name, kind: RecordType) -> bool {
+        let request = request(name, kind, self.trust, Checking::Disabled);
+        let asked = self.upstream.send(request).first_answer();
+        tokio::time::timeout(UNCHECKED_TIME_MAX, asked).await.is_ok_and(|answer| answer.is_ok())
+    }
+
+    /// What the resolvers show of the probe, each by itself.
+    async fn look_at_resolvers(&self, probe: &Name) -> Validation {
+        let mut shown = Vec::new();
+        for server in self.upstream.servers().iter().take(SERVERS_PROBED_MAX) {
+            let see = async |checking| {
+                let request = request(probe, RecordType::SOA, self.trust, checking);
+                match self.upstream.ask_one(*server, request).await {
+                    Ok(response) => match response.response_code {
+                        ResponseCode::NoError | ResponseCode::NXDomain
+                            if response.metadata.authentic_data =>
+                        {
+                            Seen::Secure
+                        }
+                        ResponseCode::NoError | ResponseCode::NXDomain => Seen::Insecure,
+                        code => Seen::Refused(code.to_string()),
+                    },
+                    Err(error) => Seen::Silent(error.to_string()),
+                }
+            };
+            let checked = see(Checking::Enabled).await;
+            let unchecked = match &checked {
+                Seen::Refused(_) => Some(see(Checking::Disabled).await),
+                Seen::Secure | Seen::Insecure | Seen::Silent(_) => None,
+            };
+            shown.push(Shown { server: server.to_string(), checked, unchecked });
+        }
+        validation::of_resolver(&quoted(probe), &shown, &self.recent.domains())
+    }
+
+    /// What our own validation makes of the probe.
+    async fn look_at_ourselves(&self, probe: &Name) -> Validation {
+        let noted = TROUBLE.scope(RefCell::default(), async {
+            let step = self.step(probe, RecordType::SOA).await;
+            (step, TROUBLE.with(RefCell::take))
+        });
+        let (step, trouble) = noted.await;
+        let seen = match step {
+            Ok(step) if step.status == DnssecStatus::Secure => Seen::Secure,
+            Ok(_) => Seen::Insecure,
+            Err(failure) if failure.bogus => Seen::Refused(trouble.clone().unwrap_or(failure.text)),
+            Err(failure) => Seen::Silent(failure.text),
+        };
+        validation::of_ourselves(&quoted(probe), &seen, trouble.is_none(), &self.recent.domains())
     }
 }
 
@@ -216,6 +327,25 @@ impl Dns for HickoryDns {
         Box::pin(async move { self.cached(name, RecordType::CNAME).await.keep(alias_target) })
     }
 
+    fn forget(&self, name: &Domain) {
+        self.cache.forget(name);
+    }
+
+    fn forget_all(&self) {
+        self.cache.clear();
+    }
+
+    fn validation(&self) -> BoxFuture<'_, Validation> {
+        Box::pin(async move {
+            match (&self.distrust, &self.probe) {
+                (Some(why), _) => Validation::Off(why.clone()),
+                (None, None) => Validation::Off("dns.dnssec_probe is empty: nobody looks".to_owned()),
+                (None, Some(probe)) if self.trust == Trust::Proofs => self.look_at_ourselves(probe).await,
+                (None, Some(probe)) => self.look_at_resolvers(probe).await,
+            }
+        })
+    }
+
     fn addresses<'a>(&'a self, host: &'a Domain) -> BoxFuture<'a, Lookup<IpAddr>> {
         Box::pin(async move {
             let (v6, v4) =
@@ -225,8 +355,28 @@ impl Dns for HickoryDns {
     }
 }
 
+/// The answer where a chain ends, and how long it may be kept; `None` when the chain goes on.
+pub(super) fn conclude(
+    says: Says,
+    status: DnssecStatus,
+    name: Domain,
+    ttl: Duration,
+    min: Duration,
+) -> Option<(Lookup<RData>, Duration)> {
+    let answer = match says {
+        Says::GoOn => return None,
+        Says::NoData => Lookup::NoData(status),
+        Says::NxDomain => Lookup::NxDomain(status),
+        Says::Records(records) => {
+            let ttl = ttl.min(TTL_MAX).max(min);
+            return Some((Lookup::Found(Answer { records, status, name, ttl }), ttl));
+        }
+    };
+    Some((answer, ttl.min(NEGATIVE_TTL_MAX).max(min)))
+}
+
 /// IPv6 and IPv4 answers as one.
-fn both_families(v6: Lookup<IpAddr>, v4: Lookup<IpAddr>) -> Lookup<IpAddr> {
+pub(super) fn both_families(v6: Lookup<IpAddr>, v4: Lookup<IpAddr>) -> Lookup<IpAddr> {
     match (v6, v4) {
         (Lookup::Found(v6), Lookup::Found(v4)) => {
             let mut records = Vec::with_capacity(v6.records.len() + v4.records.len());
@@ -252,19 +402,19 @@ fn both_families(v6: Lookup<IpAddr>, v4: Lookup<IpAddr>) -> Lookup<IpAddr> {
     }
 }
 
-fn mx_record(data: RData) -> Option<MxRecord> {
+pub(super) fn mx_record(data: RData) -> Option<MxRecord> {
     let RData::MX(mx) = data else { return None };
     let exchange = mx.exchange.to_ascii();
     let exchange = exchange.strip_suffix('.').unwrap_or(&exchange).to_owned();
     Some(MxRecord { preference: mx.preference, exchange })
 }
 
-fn txt_record(data: RData) -> Option<Vec<u8>> {
+pub(super) fn txt_record(data: RData) -> Option<Vec<u8>> {
     // RFC 8461 §3.1, RFC 7208 §3.3: joined without anything between.
     if let RData::TXT(txt) = data { Some(txt.txt_data.concat()) } else { None }
 }
 
-fn tlsa_record(data: RData) -> Option<Tlsa> {
+pub(super) fn tlsa_record(data: RData) -> Option<Tlsa> {
     let RData::TLSA(tlsa) = data else { return None };
     Some(Tlsa {
         usage: tlsa.cert_usage.into(),
@@ -274,12 +424,12 @@ fn tlsa_record(data: RData) -> Option<Tlsa> {
     })
 }
 
-fn alias_target(data: RData) -> Option<Domain> {
+pub(super) fn alias_target(data: RData) -> Option<Domain> {
     let RData::CNAME(target) = data else { return None };
     Domain::parse_a_label(&target.0.to_ascii()).ok()
 }
 
-fn address(data: RData) -> Option<IpAddr> {
+pub(super) fn address(data: RData) -> Option<IpAddr> {
     match data {
         RData::A(a) => Some(IpAddr::V4(a.0)),
         RData::AAAA(aaaa) => Some(IpAddr::V6(aaaa.0)),
@@ -288,19 +438,20 @@ fn address(data: RData) -> Option<IpAddr> {
 }
 
 /// RFC 5321 §2.3.5: names are absolute.
-fn absolute(name: &Domain) -> Result<Name, LookupFailureKind> {
+pub(super) fn absolute(name: &Domain) -> Result<Name, LookupFailureKind> {
     let mut absolute =
         Name::from_ascii(name.as_str()).map_err(|error| LookupFailureKind::plain(&error.to_string()))?;
     absolute.set_fqdn(true);
     Ok(absolute)
 }
 
-fn request(name: &Name, kind: RecordType, trust: Trust) -> DnsRequest {
+pub(super) fn request(name: &Name, kind: RecordType, trust: Trust, checking: Checking) -> DnsRequest {
     let mut message = Message::query();
     message.add_query(Query::query(name.clone(), kind));
     message.metadata.recursion_desired = true;
     // RFC 6840 §5.7: AD asks for the AD bit; DO as well, for resolvers that know only that.
     message.metadata.authentic_data = trust != Trust::Nothing;
+    message.metadata.checking_disabled = checking == Checking::Disabled;
     let mut edns = Edns::new();
     edns.set_max_payload(UDP_PAYLOAD_BYTES).set_dnssec_ok(trust != Trust::Nothing);
     message.set_edns(edns);
@@ -310,36 +461,42 @@ fn request(name: &Name, kind: RecordType, trust: Trust) -> DnsRequest {
     DnsRequest::new(message, options)
 }
 
-fn trust(dnssec: Dnssec, servers: &[SocketAddr]) -> Trust {
+/// Why no answer of these servers counts as secure.
+fn distrust(dnssec: Dnssec, servers: &[SocketAddr]) -> Option<String> {
     match dnssec {
-        Dnssec::Off => Trust::Nothing,
-        Dnssec::Validate => Trust::Proofs,
-        Dnssec::TrustAd => match servers.iter().find(|server| !server.ip().to_canonical().is_loopback()) {
-            None => Trust::AdBit,
-            Some(server) => {
-                // RFC 7672 §2.1.1: the AD bit counts only over a path nobody can write on.
-                tracing::warn!(
-                    %server,
-                    "dns.dnssec = \"trust-ad\" needs a resolver on this host; every answer counts as \
-                     insecure and DANE is not used"
-                );
-                Trust::Nothing
-            }
-        },
+        Dnssec::Off => Some("dns.dnssec = \"off\"".to_owned()),
+        Dnssec::Validate => None,
+        // RFC 7672 §2.1.1: the AD bit counts only over a path nobody can write on.
+        Dnssec::TrustAd => servers.iter().find(|server| !server.ip().to_canonical().is_loopback()).map(|server| {
+            format!(
+                "dns.dnssec = \"trust-ad\" needs a resolver on this machine, and {server} is not: every answer \
+                 counts as insecure, and DANE is off"
+            )
+        }),
     }
 }
 
-fn trust_anchors(file: Option<&Path>) -> Result<TrustAnchors, String> {
-    let Some(file) = file else { return Ok(TrustAnchors::default()) };
-    let what = |text: String| format!("dns.trust_anchor_file {}: {text}", file.display());
-    let text = std::fs::read_to_string(file).map_err(|error| what(format!("cannot be read: {error}")))?;
-    let anchors: TrustAnchors =
-        text.parse().map_err(|error| what(format!("not DNSKEY records in zone-file form: {error}")))?;
-    // Counts the root's keys; the others show only by not being absent from the text.
-    if anchors.is_empty() && !text.contains("DNSKEY") {
-        return Err(what("holds no DNSKEY record".into()));
+/// The name of `dns.dnssec_probe`.
+fn probe_name(text: &str) -> Result<Option<Name>, String> {
+    if text.is_empty() {
+        return Ok(None);
     }
-    Ok(anchors)
+    let mut name = Name::from_ascii(text)
+        .map_err(|error| format!("dns.dnssec_probe \"{text}\" is not a name in DNS: {error}"))?;
+    name.set_fqdn(true);
+    Ok(Some(name))
+}
+
+fn quoted(name: &Name) -> String {
+    format!("\"{name}\"")
+}
+
+fn status_of<T>(lookup: &Lookup<T>) -> Option<DnssecStatus> {
+    match lookup {
+        Lookup::Found(answer) => Some(answer.status),
+        Lookup::NoData(status) | Lookup::NxDomain(status) => Some(*status),
+        Lookup::Failed(_) => None,
+    }
 }
 
 fn system_servers() -> Result<Vec<SocketAddr>, String> {

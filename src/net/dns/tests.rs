@@ -1,12 +1,12 @@
 use std::collections::{HashMap, VecDeque};
 use std::net::Ipv4Addr;
 use std::str::FromStr;
-use std::sync::Mutex;
+use std::sync::{Arc, Mutex};
 
 use base64::Engine;
 use hickory_resolver::proto::dnssec::crypto::Ed25519SigningKey;
 use hickory_resolver::proto::dnssec::rdata::{DNSKEY, DNSSECRData, RRSIG};
-use hickory_resolver::proto::dnssec::{DnssecSigner, PublicKey, SigningKey};
+use hickory_resolver::proto::dnssec::{DigestType, DnssecSigner, PublicKey, SigningKey};
 use hickory_resolver::proto::op::ResponseCode;
 use hickory_resolver::proto::rr::rdata::{A, AAAA, CNAME, MX, NULL, SOA, TLSA, TXT};
 use hickory_resolver::proto::rr::{DNSClass, Record, RecordSet};
@@ -29,6 +29,8 @@ struct Script {
     silent: bool,
     /// Not DNS.
     garbage: bool,
+    /// SERVFAIL unless checking is disabled, as a validator answers what is bogus.
+    refused: bool,
 }
 
 type Zone = HashMap<(String, RecordType), VecDeque<Script>>;
@@ -116,6 +118,8 @@ fn reply_to(
     let name = query.name().to_ascii().to_lowercase();
     let bits = [question.metadata.authentic_data, question.edns.as_ref().unwrap().flags().dnssec_ok];
     let flags = if bits == [true, true] { " AD DO" } else { "" };
+    let unchecked = question.metadata.checking_disabled;
+    let flags = if unchecked { format!("{flags} CD") } else { flags.to_owned() };
     log.lock().unwrap().push(format!("{transport} {name} {}{flags}", query.query_type()));
     let script = {
         let mut zone = zone.lock().unwrap();
@@ -134,6 +138,10 @@ fn reply_to(
     let mut reply = Message::response(question.metadata.id, question.metadata.op_code);
     reply.add_query(query);
     reply.metadata.response_code = script.code.unwrap_or(ResponseCode::NoError);
+    if script.refused && !unchecked {
+        reply.metadata.response_code = ResponseCode::ServFail;
+        return Some(reply.to_vec().unwrap());
+    }
     reply.metadata.recursion_available = true;
     reply.metadata.authentic_data = script.authentic;
     if script.truncate && transport == "udp" {
@@ -372,7 +380,7 @@ async fn one_family_is_enough_and_nothing_is_failed_only_when_a_lookup_failed() 
     let ask = async |v4: [Script; 1], v6: [Script; 1]| {
         server.set("h.test.", RecordType::A, v4);
         server.set("h.test.", RecordType::AAAA, v6);
-        dns.clear();
+        dns.forget_all();
         dns.addresses(&domain("h.test")).await
     };
     assert_eq!(found(ask(four(), no_data()).await).records.len(), 1);
@@ -403,6 +411,10 @@ async fn the_ad_bit_of_a_resolver_on_this_host_is_believed_for_answers_and_denia
     assert_eq!(dns.mx(&domain("x.test")).await, Lookup::NxDomain(SECURE));
     assert_eq!(found(dns.mx(&domain("i.test")).await).status, INSECURE);
     assert_eq!(found(dns.mx(&domain("c.test")).await).status, INSECURE);
+    // A secure end does not mend an insecure link.
+    server.set("d.test.", RecordType::MX, secure(vec![alias("d.test.", "e.test.")], vec![]));
+    server.set("e.test.", RecordType::MX, says(vec![alias("e.test.", "s.test.")]));
+    assert_eq!(found(dns.mx(&domain("d.test")).await).status, INSECURE);
     let off = server.dns(|options| options.dnssec = Dnssec::Off);
     assert_eq!(found(off.mx(&domain("s.test")).await).status, INSECURE);
     assert!(server.asked().contains(&"udp s.test. MX".to_owned()), "neither AD nor DO is asked for");
@@ -463,8 +475,11 @@ async fn an_alias_is_told_by_itself_with_its_own_status() {
 #[test]
 fn the_ad_bit_of_a_resolver_elsewhere_is_not_believed() {
     let servers = |texts: &[&str]| texts.iter().map(|text| text.parse().unwrap()).collect::<Vec<_>>();
-    assert_eq!(trust(Dnssec::TrustAd, &servers(&["127.0.0.1:53", "[::1]:53"])), Trust::AdBit);
-    assert_eq!(trust(Dnssec::TrustAd, &servers(&["127.0.0.53:53", "192.0.2.1:53"])), Trust::Nothing);
+    assert_eq!(distrust(Dnssec::TrustAd, &servers(&["127.0.0.1:53", "[::1]:53"])), None);
+    let why = distrust(Dnssec::TrustAd, &servers(&["127.0.0.53:53", "192.0.2.1:53"])).unwrap();
+    assert!(why.contains("192.0.2.1:53 is not") && why.contains("DANE is off"), "{why}");
+    assert!(distrust(Dnssec::Off, &servers(&["127.0.0.1:53"])).is_some());
+    assert_eq!(distrust(Dnssec::Validate, &servers(&["192.0.2.1:53"])), None);
 }
 
 #[tokio::test]
@@ -487,7 +502,7 @@ async fn answers_are_kept_for_their_ttl_and_denials_for_that_of_the_soa() {
     assert_eq!(times("zero.test", 3).await, 3);
     assert_eq!(times("n.test", 3).await, 1);
     assert_eq!(times("bare.test", 3).await, 3, "no SOA, not kept");
-    assert_eq!(times("fail.test", 3).await, 3, "failures are not kept");
+    assert_eq!(times("fail.test", 3).await, 6, "failures are not kept, and each is asked about unchecked");
     tokio::time::pause();
     tokio::time::advance(Duration::from_millis(1500)).await;
     assert!(found(dns.txt(&domain("t.test")).await).ttl <= Duration::from_millis(500));
@@ -520,6 +535,12 @@ async fn a_fresh_lookup_passes_the_cache_and_replaces_what_is_in_it() {
     assert_eq!((data(dns.tlsa(&name).await), data(dns.tlsa(&name).await)), (1, 1));
     assert_eq!(data(dns.tlsa_fresh(&name).await), 2);
     assert_eq!(data(dns.tlsa(&name).await), 2);
+    let asked = server.asked().len();
+    dns.forget(&domain("t.test"));
+    assert_eq!((data(dns.tlsa(&name).await), server.asked().len()), (2, asked), "another name");
+    dns.forget(&name);
+    dns.tlsa(&name).await;
+    assert_eq!(server.asked().len(), asked + 1);
 }
 
 #[tokio::test]
@@ -574,6 +595,16 @@ impl SignedRoot {
         std::fs::write(file.path(), format!(". 3600 IN DNSKEY 257 3 15 {key}\n")).unwrap();
         file
     }
+
+    /// The same as a DS record.
+    fn ds_file(&self) -> tempfile::NamedTempFile {
+        let digest = self.dnskey.to_digest(&Name::root(), DigestType::SHA256).unwrap();
+        let hex: String = digest.as_ref().iter().map(|octet| format!("{octet:02X}")).collect();
+        let tag = self.dnskey.calculate_key_tag().unwrap();
+        let file = tempfile::NamedTempFile::new().unwrap();
+        std::fs::write(file.path(), format!(". IN DS {tag} 15 2 {hex}\n")).unwrap();
+        file
+    }
 }
 
 #[tokio::test]
@@ -605,11 +636,199 @@ async fn validation_tells_secure_answers_from_forged_ones() {
 fn a_trust_anchor_file_that_cannot_be_used_is_named() {
     let dir = tempfile::tempdir().unwrap();
     let file = dir.path().join("anchor");
-    let load = || trust_anchors(Some(&file)).err().expect("an error");
+    let load = || anchors::load(Some(&file)).err().expect("an error");
     assert!(load().contains("anchor: cannot be read"));
     for content in ["", "; nothing\n", "what is this", ". IN DS 20326 8 2 E06D44B8\n"] {
         std::fs::write(&file, content).unwrap();
         let error = load();
         assert!(error.starts_with("dns.trust_anchor_file") && error.contains("DNSKEY"), "{error}");
     }
+}
+
+fn validate(server: &Server, anchor: &tempfile::NamedTempFile) -> HickoryDns {
+    server.dns(|options| {
+        options.dnssec = Dnssec::Validate;
+        options.trust_anchor_file = Some(anchor.path().to_owned());
+        options.timeout = Duration::from_millis(150);
+    })
+}
+
+#[tokio::test]
+async fn a_ds_record_is_an_anchor_for_the_key_it_names_and_no_other() {
+    let server = Server::start().await;
+    let (root, other) = (SignedRoot::new(), SignedRoot::new());
+    server.set("s.test.", RecordType::MX, says(root.sign(vec![mx("s.test.", 1, "mx.s.test.")])));
+    let mut forged = root.sign(vec![mx("f.test.", 1, "mx.f.test.")]);
+    forged[0] = mx("f.test.", 1, "mx.evil.test.");
+    server.set("f.test.", RecordType::MX, says(forged));
+    let anchor = root.ds_file();
+    // Nobody tells the keys: nothing can be said, least of all that a domain is bogus.
+    server.set(".", RecordType::DNSKEY, code(ResponseCode::ServFail));
+    let dns = validate(&server, &anchor);
+    let failure = failed(dns.mx(&domain("s.test")).await);
+    assert!(
+        !failure.bogus && failure.text.contains("the DNSKEY records of . cannot be fetched"),
+        "{failure}"
+    );
+    // Another key does not do.
+    other.serve(&server);
+    let failure = failed(validate(&server, &anchor).mx(&domain("s.test")).await);
+    assert!(failure.text.contains("no DNSKEY record of . matches a DS record"), "{failure}");
+    root.serve(&server);
+    let fresh = validate(&server, &anchor);
+    assert_eq!(found(fresh.mx(&domain("s.test")).await).status, SECURE);
+    assert!(failed(fresh.mx(&domain("f.test")).await).bogus);
+    assert!(server.asked().contains(&"udp . DNSKEY AD DO CD".to_owned()), "{:?}", server.asked());
+    // The first one asks again soon.
+    tokio::time::pause();
+    tokio::time::advance(Duration::from_secs(6)).await;
+    tokio::time::resume();
+    assert_eq!(found(dns.mx(&domain("s.test")).await).status, SECURE);
+}
+
+#[tokio::test]
+async fn keys_that_do_not_come_are_a_failed_lookup_and_not_a_forgery() {
+    let server = Server::start().await;
+    let root = SignedRoot::new();
+    let anchor = root.anchor_file();
+    server.set("s.test.", RecordType::MX, says(root.sign(vec![mx("s.test.", 1, "mx.s.test.")])));
+    for script in [
+        Script { silent: true, ..Script::default() },
+        Script { code: Some(ResponseCode::ServFail), ..Script::default() },
+    ] {
+        server.set(".", RecordType::DNSKEY, [script]);
+        let dns = validate(&server, &anchor);
+        let failure = failed(dns.mx(&domain("s.test")).await);
+        assert!(!failure.bogus, "{failure}");
+        assert!(failure.text.contains("could not be completed: no answer about DNSKEY of ."), "{failure}");
+        // It is not held against the domain when they are there again.
+        root.serve(&server);
+        assert_eq!(found(dns.mx(&domain("s.test")).await).status, SECURE);
+    }
+}
+
+#[tokio::test]
+async fn a_question_about_a_delegation_that_is_not_answered_is_a_failed_lookup() {
+    let server = Server::start().await;
+    let root = SignedRoot::new();
+    root.serve(&server);
+    // An unsigned answer: whether its zone is unsigned is asked for, and not answered.
+    server.set("u.test.", RecordType::MX, says(vec![mx("u.test.", 1, "mx.u.test.")]));
+    for name in ["u.test.", "test."] {
+        server.set(name, RecordType::NS, [Script { silent: true, ..Script::default() }]);
+        server.set(name, RecordType::DS, [Script { silent: true, ..Script::default() }]);
+    }
+    let failure = failed(validate(&server, &root.anchor_file()).mx(&domain("u.test")).await);
+    assert!(!failure.bogus && failure.text.contains("could not be completed"), "{failure}");
+}
+
+#[tokio::test]
+async fn what_a_validator_refuses_and_has_is_bogus_and_its_data_is_not_used() {
+    let server = Server::start().await;
+    let refused = |name: &str| Script {
+        answers: vec![mx(name, 1, "mx.evil.test.")],
+        refused: true,
+        ..Script::default()
+    };
+    server.set("b.test.", RecordType::MX, [refused("b.test.")]);
+    server.set("f.test.", RecordType::MX, code(ResponseCode::ServFail));
+    let dns = server.dns(|_| ());
+    let failure = failed(dns.mx(&domain("b.test")).await);
+    assert!(failure.bogus && failure.text.contains("only with checking disabled"), "{failure}");
+    assert!(!failed(dns.mx(&domain("f.test")).await).bogus);
+    // Where no AD bit is believed, nobody asks.
+    let before = server.asked().len();
+    let off = server.dns(|options| options.dnssec = Dnssec::Off);
+    assert!(!failed(off.mx(&domain("b.test")).await).bogus);
+    assert_eq!(server.asked().len(), before + 1);
+}
+
+fn root_soa(authentic: bool) -> Script {
+    let soa = record(".", 900, RData::SOA(SOA::new(name("a."), name("b."), 1, 2, 3, 4, 60)));
+    Script { answers: vec![soa], authentic, ..Script::default() }
+}
+
+#[tokio::test]
+async fn a_resolver_that_does_not_validate_or_cannot_is_seen() {
+    let server = Server::start().await;
+    let dns = server.dns(|options| options.timeout = Duration::from_millis(100));
+    let look = async |script: Script| {
+        server.set(".", RecordType::SOA, [script]);
+        dns.validation().await
+    };
+    assert_eq!(look(root_soa(true)).await, Validation::Works);
+    let address = server.address.to_string();
+    let Validation::Missing(text) = look(root_soa(false)).await else { panic!() };
+    assert!(text.contains(&address) && text.contains("without the AD bit"), "{text}");
+    let Validation::Broken(text) = look(Script { refused: true, ..root_soa(false) }).await else { panic!() };
+    assert!(text.contains(&address) && text.contains("checking disabled"), "{text}");
+    let Validation::Silent(text) = look(Script { silent: true, ..Script::default() }).await else { panic!() };
+    assert!(text.contains(&address), "{text}");
+    let failing = Script { code: Some(ResponseCode::ServFail), ..Script::default() };
+    assert!(matches!(look(failing).await, Validation::Silent(_)));
+    // Another name, or none.
+    server.set("signed.test.", RecordType::SOA, [Script { authentic: true, ..Script::default() }]);
+    let other = server.dns(|options| options.dnssec_probe = "signed.test".to_owned());
+    assert_eq!(other.validation().await, Validation::Works);
+    for change in [(|options: &mut Options| options.dnssec_probe.clear()) as fn(&mut Options), |options| {
+        options.dnssec = Dnssec::Off
+    }] {
+        let before = server.asked().len();
+        assert!(matches!(server.dns(change).validation().await, Validation::Off(_)));
+        assert_eq!(server.asked().len(), before);
+    }
+}
+
+#[tokio::test]
+async fn domains_refused_in_a_row_tell_of_a_validator_whose_probe_still_works() {
+    let server = Server::start().await;
+    server.set(".", RecordType::SOA, [root_soa(true)]);
+    let dns = server.dns(|_| ());
+    for n in 0..validation::BOGUS_DOMAINS {
+        assert_eq!(dns.validation().await, Validation::Works, "{n} domains");
+        let name = format!("d{n}.test");
+        let script = Script {
+            answers: vec![mx(&format!("{name}."), 1, "m.test.")],
+            refused: true,
+            ..Script::default()
+        };
+        server.set(&format!("{name}."), RecordType::MX, [script]);
+        assert!(failed(dns.mx(&domain(&name)).await).bogus);
+    }
+    assert!(matches!(dns.validation().await, Validation::Broken(_)));
+    // One secure answer, and it was the domains.
+    let script = Script { answers: vec![mx("s.test.", 1, "m.test.")], authentic: true, ..Script::default() };
+    server.set("s.test.", RecordType::MX, [script]);
+    found(dns.mx(&domain("s.test")).await);
+    assert_eq!(dns.validation().await, Validation::Works);
+}
+
+#[tokio::test]
+async fn our_own_validation_is_seen_to_work_or_not() {
+    let server = Server::start().await;
+    let (root, other) = (SignedRoot::new(), SignedRoot::new());
+    root.serve(&server);
+    let soa = root_soa(false).answers;
+    server.set(".", RecordType::SOA, says(root.sign(soa.clone())));
+    assert_eq!(validate(&server, &root.anchor_file()).validation().await, Validation::Works);
+    assert_eq!(validate(&server, &root.ds_file()).validation().await, Validation::Works);
+    // The key was rolled and the anchor was not.
+    let Validation::Broken(text) = validate(&server, &other.anchor_file()).validation().await else {
+        panic!()
+    };
+    assert!(text.contains("dns.trust_anchor_file"), "{text}");
+    // Signatures stripped on the way.
+    server.set(".", RecordType::SOA, says(soa));
+    assert!(matches!(validate(&server, &root.anchor_file()).validation().await, Validation::Broken(_)));
+    // No answer is no fault of the anchor.
+    server.set(".", RecordType::SOA, says(root.sign(root_soa(false).answers)));
+    server.set(".", RecordType::DNSKEY, [Script { silent: true, ..Script::default() }]);
+    assert!(matches!(validate(&server, &root.anchor_file()).validation().await, Validation::Silent(_)));
+}
+
+#[test]
+fn a_probe_that_is_no_name_is_told() {
+    let nameservers = vec!["127.0.0.1:53".parse().unwrap()];
+    let options = Options { nameservers, dnssec_probe: "a..b".to_owned(), ..Options::default() };
+    assert!(HickoryDns::new(options).err().unwrap().starts_with("dns.dnssec_probe \"a..b\""));
 }

@@ -3,6 +3,7 @@
 //! UDP with EDNS0, retransmitted; TCP when the reply is truncated; the next server when one is
 //! silent or cannot answer. Judges nothing but whether the reply answers the question asked.
 
+use std::cell::RefCell;
 use std::io;
 use std::net::SocketAddr;
 use std::pin::Pin;
@@ -14,11 +15,18 @@ use hickory_resolver::net::udp::UdpClientStream;
 use hickory_resolver::net::xfer::{DnsHandle, DnsRequestSender, FirstAnswer};
 use hickory_resolver::net::{DnsError, NetError};
 use hickory_resolver::proto::op::{DnsRequest, DnsResponse, ResponseCode};
+use hickory_resolver::proto::rr::RecordType;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
 /// Times round the list of servers that stay silent.
 const ROUNDS: usize = 2;
+
+tokio::task_local! {
+    /// What went wrong with a question for the keys and delegations that validation goes by, during one
+    /// lookup. The validator itself tells such trouble and a wrong signature alike.
+    pub(super) static TROUBLE: RefCell<Option<String>>;
+}
 
 /// The recursive resolvers we ask, in order.
 #[derive(Clone)]
@@ -30,6 +38,10 @@ pub(super) struct Upstream {
 impl Upstream {
     pub(super) fn new(servers: Vec<SocketAddr>, timeout: Duration) -> Self {
         Self { servers: servers.into(), timeout }
+    }
+
+    pub(super) fn servers(&self) -> &[SocketAddr] {
+        &self.servers
     }
 
     async fn ask(self, request: DnsRequest) -> Result<DnsResponse, NetError> {
@@ -52,10 +64,19 @@ impl Upstream {
             }
             servers = silent;
         }
+        note(&request, &failure);
         Err(failure)
     }
 
-    async fn ask_one(&self, server: SocketAddr, request: DnsRequest) -> Result<DnsResponse, NetError> {
+    /// Asks one server.
+    ///
+    /// # Errors
+    /// No usable reply; a reply with an error in its code is one.
+    pub(super) async fn ask_one(
+        &self,
+        server: SocketAddr,
+        request: DnsRequest,
+    ) -> Result<DnsResponse, NetError> {
         let mut udp = UdpClientStream::builder(server, TokioRuntimeProvider::default())
             .with_timeout(Some(self.timeout))
             .build();
@@ -65,6 +86,16 @@ impl Upstream {
         }
         // RFC 7766 §5: the rest is fetched over TCP.
         tokio::time::timeout(self.timeout, ask_tcp(server, &request)).await.map_err(|_| NetError::Timeout)?
+    }
+}
+
+/// Keeps what went wrong for who asks, outside, what became of the lookup.
+fn note(request: &DnsRequest, failure: &NetError) {
+    let Some(query) = request.queries.first() else { return };
+    if matches!(query.query_type(), RecordType::DNSKEY | RecordType::DS | RecordType::NS) {
+        let text = format!("no answer about {} of {}: {failure}", query.query_type(), query.name());
+        // Outside of a lookup nobody asks.
+        let _ = TROUBLE.try_with(|trouble| trouble.borrow_mut().get_or_insert(text).len());
     }
 }
 

@@ -1,5 +1,6 @@
 use std::collections::HashMap;
 use std::sync::Mutex;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use rcgen::{DnType, date_time_ymd};
 use rustls::version::{TLS12, TLS13};
@@ -156,6 +157,27 @@ fn door(ca: &Ca, port: u16, names: &[(&'static str, &str)]) -> ReqwestHttps {
     let options = Options { https_port: port, fetch_timeout: Duration::from_secs(10), ..Options::default() };
     let guard = AddressGuard::new(vec!["127.0.0.0/8".parse().unwrap()]);
     ReqwestHttps::new(options, Arc::new(Names(names.collect())), guard, roots).unwrap()
+}
+
+/// A name that leads to a public address when first asked for, and inside afterwards.
+#[derive(Default)]
+struct Rebinding(AtomicUsize);
+
+impl Dns for Rebinding {
+    fn mx<'a>(&'a self, _: &'a Domain) -> BoxFuture<'a, Lookup<MxRecord>> {
+        Box::pin(async { Lookup::NxDomain(DnssecStatus::Insecure) })
+    }
+
+    fn txt<'a>(&'a self, _: &'a Domain) -> BoxFuture<'a, Lookup<Vec<u8>>> {
+        Box::pin(async { Lookup::NxDomain(DnssecStatus::Insecure) })
+    }
+
+    fn addresses<'a>(&'a self, host: &'a Domain) -> BoxFuture<'a, Lookup<IpAddr>> {
+        let ip = if self.0.fetch_add(1, Ordering::SeqCst) == 0 { "127.0.0.1" } else { "10.0.0.1" };
+        let records = vec![ip.parse().unwrap()];
+        let (status, ttl) = (DnssecStatus::Insecure, Duration::ZERO);
+        Box::pin(async move { Lookup::Found(Answer { records, status, name: host.clone(), ttl }) })
+    }
 }
 
 fn example() -> Domain {
@@ -347,6 +369,25 @@ async fn addresses_that_are_not_public_are_left_out_and_alone_refused() {
 }
 
 #[tokio::test]
+async fn the_address_looked_at_is_the_one_connected_to() {
+    let ca = Ca::new();
+    let server = Server::start(&ca.leaf(&[HOST]), Reply::policy("text/plain")).await;
+    let names = Arc::new(Rebinding::default());
+    let mut door = door(&ca, server.port, &[]);
+    let (_dir, file) = ca.roots_file();
+    let roots = ClientOptions { use_system_roots: false, extra_roots_file: Some(file) };
+    let roots = ClientTls::new(&roots).unwrap().roots();
+    door = ReqwestHttps::new(door.options.clone(), names.clone(), door.guard.clone(), roots).unwrap();
+    assert!(door.fetch_policy(&example()).await.is_ok());
+    assert_eq!(names.0.load(Ordering::SeqCst), 1, "asked once, so that nothing else can be dialled");
+    for _ in 0..2 {
+        let error = door.fetch_policy(&example()).await.unwrap_err();
+        assert!(error.text.contains("10.0.0.1 is a private address"), "{error}");
+    }
+    assert_eq!(server.seen().len(), 1);
+}
+
+#[tokio::test]
 async fn a_report_is_posted_as_it_is_whatever_certificate_the_endpoint_has() {
     let ca = Ca::new();
     for leaf in [ca.leaf(&["reports.test"]), Leaf::self_signed(&["wrong.test"])] {
@@ -370,9 +411,9 @@ async fn a_report_is_posted_as_it_is_whatever_certificate_the_endpoint_has() {
 }
 
 #[tokio::test]
-async fn other_statuses_refuse_a_report_and_redirects_lead_nowhere() {
+async fn other_statuses_refuse_a_report_and_so_do_redirects_that_would_make_a_get_of_it() {
     let ca = Ca::new();
-    for status in ["400 Bad", "404 Not Found", "503 Busy", "301 Moved", "307 Temporary", "308 Permanent"] {
+    for status in ["400 Bad", "404 Not Found", "503 Busy", "301 Moved", "302 Found", "303 See Other"] {
         let reply = Reply::new(status, "Location: /elsewhere\r\n", "");
         let server = Server::start(&ca.leaf(&["reports.test"]), reply).await;
         let door = door(&ca, 1, &[("reports.test", "127.0.0.1")]);
@@ -382,6 +423,53 @@ async fn other_statuses_refuse_a_report_and_redirects_lead_nowhere() {
         assert!(text.contains(&status[..3]) && text.contains(&url), "{text}");
         assert_eq!(server.seen().len(), 1);
     }
+}
+
+#[tokio::test]
+async fn a_report_follows_its_endpoint_a_few_times_and_never_out_of_bounds() {
+    let ca = Ca::new();
+    let names = [("reports.test", "127.0.0.1"), ("other.test", "127.0.0.1"), ("inside.test", "192.168.1.1")];
+    let door = door(&ca, 1, &names);
+    let taken = Reply::new("201 Created", "", "");
+    let goal = Server::start(&Leaf::self_signed(&["whoever.test"]), taken).await;
+    let port = goal.port;
+    let good = [
+        ("307 Temporary Redirect", format!("https://other.test:{port}/v2?a=b")),
+        ("308 Permanent Redirect", format!("//other.test:{port}/v2?a=b")),
+    ];
+    let bad = [
+        ("http://other.test/", "not an https: URL"),
+        ("https://10.1.2.3/", "private"),
+        ("https://[::ffff:10.0.0.2]/", "private"),
+        ("https://inside.test/", "private"),
+        ("https://user:secret@other.test/", "credentials"),
+        ("file:///etc/passwd", "not an https: URL"),
+        ("https://[/", "no URL"),
+        ("/again", "more than 3 times"),
+    ];
+    for (status, place) in good {
+        let reply = Reply::new(status, &format!("Location: {place}\r\n"), "");
+        let moved = Server::start(&ca.leaf(&["reports.test"]), reply).await;
+        let url = format!("https://reports.test:{}/v1", moved.port);
+        let outcome = door.post_report(&url, "application/tlsrpt+gzip", b"body".to_vec()).await;
+        assert_eq!(outcome, PostOutcome::Accepted(201), "{place}");
+        let request = goal.seen().pop().unwrap();
+        assert!(
+            request.contains("POST /v2?a=b HTTP/1.1\r\n") && request.ends_with("\r\n\r\nbody"),
+            "{request}"
+        );
+        assert!(request.to_lowercase().contains("content-type: application/tlsrpt+gzip\r\n"), "{request}");
+    }
+    for (place, phrase) in bad {
+        let reply = Reply::new("307 Temporary Redirect", &format!("Location: {place}\r\n"), "");
+        let moved = Server::start(&ca.leaf(&["reports.test"]), reply).await;
+        let url = format!("https://reports.test:{}/v1", moved.port);
+        let outcome = door.post_report(&url, "application/tlsrpt+gzip", b"body".to_vec()).await;
+        let PostOutcome::Refused(text) = outcome else { panic!("{place} accepted") };
+        assert!(text.contains(phrase) && text.contains(&url), "{place}: {text}");
+        assert_eq!(moved.seen().len(), if place == "/again" { 1 + REDIRECTS_MAX } else { 1 }, "{place}");
+    }
+    assert_eq!(goal.seen().len(), 2);
 }
 
 #[tokio::test]

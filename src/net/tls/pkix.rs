@@ -63,6 +63,18 @@ pub(super) fn describe(error: &Error) -> String {
         Is::UnknownIssuer => "no chain to a trusted root".into(),
         Is::BadSignature => "a certificate is not signed by its issuer".into(),
         Is::BadEncoding => "malformed certificate".into(),
+        Is::UnsupportedSignatureAlgorithmContext { .. }
+        | Is::UnsupportedSignatureAlgorithmForPublicKeyContext { .. } => {
+            "a signature algorithm that is not accepted, SHA-1 for example".into()
+        }
+        Is::InvalidPurposeContext { .. } | Is::InvalidPurpose => "not for use by a server".into(),
+        Is::Other(other) => match other.0.downcast_ref::<webpki::Error>() {
+            Some(webpki::Error::UnsupportedCriticalExtension) => {
+                "a critical extension that is not known".into()
+            }
+            Some(webpki::Error::CaUsedAsEndEntity) => "an authority's certificate stands for a host".into(),
+            _ => format!("it cannot be used as it is: {}", other.0),
+        },
         other => other.to_string(),
     }
 }

@@ -93,3 +93,23 @@ fn read_key(file: &Path) -> Result<PrivateKeyDer<'static>, String> {
         error => what(format!("not valid PEM: {error}")),
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::net::testing::Ca;
+
+    #[test]
+    fn nothing_is_taken_before_the_handshake_ends_and_sessions_are_kept_here_alone() {
+        let leaf = Ca::new().leaf(&["relay.test"]);
+        let dir = tempfile::tempdir().unwrap();
+        let (certificate, key) = (dir.path().join("c.pem"), dir.path().join("k.pem"));
+        std::fs::write(&certificate, &leaf.pem).unwrap();
+        std::fs::write(&key, leaf.key.serialize_pem()).unwrap();
+        let server = ServerTls::load(&certificate, &key).unwrap();
+        // RFC 9325 §3.10: SMTP has no profile for early data.
+        assert_eq!(server.config.max_early_data_size, 0);
+        // §3.4: no ticket that a key of ours would have to be rotated for.
+        assert!(!server.config.ticketer.enabled());
+    }
+}

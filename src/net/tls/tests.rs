@@ -123,8 +123,14 @@ async fn each_kind_of_bad_certificate_is_told_apart() {
     bad(&ca, &Leaf::self_signed(&[NAME]), untrusted, "certificate is not trusted").await;
     let early = ca.leaf_with(&[NAME], |params| params.not_before = date_time_ymd(2999, 1, 1));
     bad(&ca, &early, untrusted, "not valid before 2999-01-01").await;
-    bad(&ca, &ca.leaf_with(&[NAME], client_only), untrusted, "certificate is not trusted").await;
-    bad(&ca, &ca.leaf_with(&[NAME], critical), untrusted, "certificate is not trusted").await;
+    bad(&ca, &ca.leaf_with(&[NAME], client_only), untrusted, "(not for use by a server)").await;
+    bad(&ca, &ca.leaf_with(&[NAME], critical), untrusted, "(a critical extension that is not known)").await;
+    // As `openssl req -x509` makes them unless told otherwise.
+    let authority = |params: &mut rcgen::CertificateParams| {
+        params.is_ca = rcgen::IsCa::Ca(rcgen::BasicConstraints::Unconstrained);
+    };
+    bad(&ca, &ca.leaf_with(&[NAME], authority), untrusted, "(an authority's certificate stands for a host)")
+        .await;
 }
 
 #[tokio::test]
@@ -213,6 +219,10 @@ async fn what_is_no_tls_is_a_handshake_failure_and_a_closed_connection_is_lost()
     };
     let protocol_version_alert = b"\x15\x03\x01\x00\x02\x02\x46";
     assert!(matches!(play(protocol_version_alert).await, TlsFailure::Handshake(_)));
+    // RFC 8996: a host that knows nothing above TLS 1.1 chooses it, and is left.
+    let tls11_server_hello =
+        b"\x16\x03\x02\x00\x2a\x02\x00\x00\x26\x03\x020123456789abcdef0123456789abcdef\x00\xc0\x13\x00";
+    assert!(matches!(play(tls11_server_hello).await, TlsFailure::Handshake(_)));
     assert!(matches!(play(b"454 4.7.0 no TLS today\r\n").await, TlsFailure::Handshake(_)));
     assert!(matches!(play(b"").await, TlsFailure::Lost(_)));
 }

@@ -7,6 +7,7 @@ use aws_lc_rs::signature::{
 use base64::Engine;
 use base64::prelude::BASE64_STANDARD;
 
+use super::key::Algorithm;
 use super::*;
 
 const MESSAGE: &str = "From: <tlsrpt@sender.example>\r\nTo: <a@b.example>\r\nSubject: Report  Domain:\r\n x \r\n\
@@ -99,6 +100,19 @@ pub(crate) fn signed_data(signed: &str) -> (String, Vec<u8>, Vec<u8>) {
     (signature, data.into_bytes(), BASE64_STANDARD.decode(b).unwrap())
 }
 
+/// Whether the first signature of a mail is by this key.
+pub(crate) fn verifies(signed: &str, key: &PublicKey) -> bool {
+    let (_, data, b) = signed_data(signed);
+    match key.algorithm() {
+        Algorithm::Rsa => {
+            UnparsedPublicKey::new(&RSA_PKCS1_2048_8192_SHA256, key.bare()).verify(&data, &b).is_ok()
+        }
+        Algorithm::Ed25519 => {
+            UnparsedPublicKey::new(&ED25519, key.bare()).verify(digest(&SHA256, &data).as_ref(), &b).is_ok()
+        }
+    }
+}
+
 #[test]
 fn rsa_signatures_verify_under_our_own_reading_of_the_rfc() {
     let pair = RsaKeyPair::generate(KeySize::Rsa2048).unwrap();
@@ -175,6 +189,13 @@ fn unusable_keys_are_refused_with_file_and_trouble() {
     let pair = Ed25519KeyPair::generate().unwrap();
     let good = pem(AsDer::<Pkcs8V1Der<'_>>::as_der(&pair).unwrap().as_ref());
     assert!(Signer::from_pem(Domain::parse("a.example").unwrap(), "a;b", &good).is_err());
+}
+
+#[test]
+fn an_international_domain_signs_under_its_a_labels() {
+    let signed = made("bücher.example").sign(MESSAGE.as_bytes()).unwrap();
+    let signature = String::from_utf8(signed).unwrap();
+    assert_eq!(tag(&signature, "d").unwrap(), "xn--bcher-kva.example");
 }
 
 #[test]

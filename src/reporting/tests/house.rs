@@ -154,7 +154,7 @@ pub(super) fn options() -> Options {
         mailbox("tlsrpt@sender.example"),
     );
     options.start_delay = Duration::ZERO;
-    options.dkim = Some(dkim::test_signer("sender.example"));
+    options.dkim = vec![dkim::test_signer("sender.example")];
     options
 }
 

@@ -2,10 +2,11 @@
 
 use std::sync::{Arc, Mutex};
 
-use rustls::HandshakeKind;
+use rustls::{HandshakeKind, ServerConfig};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio_rustls::TlsAcceptor;
+use tokio_rustls::server::TlsStream;
 
 use super::{Arrival, Behaviour, Log, StartTls};
 
@@ -35,6 +36,12 @@ impl Session {
         if behaviour.drop_at.as_deref() == Some("connect") {
             return Ok(());
         }
+        if let StartTls::Implicit(config) = behaviour.starttls {
+            let mut stream = self.shake(config, stream).await?;
+            stream.write_all(format!("{}\r\n", behaviour.greeting).as_bytes()).await?;
+            self.talk(&mut stream).await?;
+            return Ok(());
+        }
         let greeting = format!("{}\r\n", behaviour.greeting);
         stream.write_all(greeting.as_bytes()).await?;
         if !self.talk(&mut stream).await? {
@@ -56,17 +63,24 @@ impl Session {
                 stream.read_exact(&mut first).await?;
                 return stream.write_all(b"this is not TLS at all\r\n").await;
             }
-            StartTls::Absent | StartTls::Refused => return Ok(()),
+            StartTls::Absent | StartTls::Refused | StartTls::Implicit(_) => return Ok(()),
         };
-        let mut stream = TlsAcceptor::from(config).accept(stream).await?;
-        {
-            let mut log = self.log.lock().expect("no panic");
-            log.handshakes += 1;
-            log.resumed += usize::from(stream.get_ref().1.handshake_kind() == Some(HandshakeKind::Resumed));
-        }
-        self.tls = true;
+        let mut stream = self.shake(config, stream).await?;
         self.talk(&mut stream).await?;
         Ok(())
+    }
+
+    async fn shake(
+        &mut self,
+        config: Arc<ServerConfig>,
+        stream: TcpStream,
+    ) -> std::io::Result<TlsStream<TcpStream>> {
+        let stream = TlsAcceptor::from(config).accept(stream).await?;
+        let mut log = self.log.lock().expect("no panic");
+        log.handshakes += 1;
+        log.resumed += usize::from(stream.get_ref().1.handshake_kind() == Some(HandshakeKind::Resumed));
+        self.tls = true;
+        Ok(stream)
     }
 
     /// Talks until STARTTLS is to be done (`true`) or the session is over.

@@ -242,6 +242,9 @@ pub struct TlsShown {
     pub cipher: String,
     /// What is wrong with the certificate under PKIX; absent when nothing is.
     pub certificate_trouble: Option<String>,
+    /// Whether a TLSA record matches; absent where none has to.
+    #[serde(default)]
+    pub tlsa_matches: Option<bool>,
     /// SHA-256 over the chain, hex.
     pub chain_sha256: String,
 }
@@ -252,6 +255,7 @@ impl From<&TlsFacts> for TlsShown {
             version: facts.version.to_owned(),
             cipher: facts.cipher.clone(),
             certificate_trouble: facts.pkix.as_ref().err().map(ToString::to_string),
+            tlsa_matches: None,
             chain_sha256: facts.chain_sha256.clone(),
         }
     }

@@ -4,4 +4,5 @@ mod policies;
 mod radar;
 mod routes;
 mod tlsa;
+mod validator;
 mod world;

@@ -15,7 +15,7 @@ use super::super::kept::{PolicyCache, Tallies};
 use super::super::{Gather, Options, StsState};
 use crate::dane::Tlsa;
 use crate::mail::Domain;
-use crate::net::dns::{Answer, Dns, Lookup, LookupFailure, MxRecord};
+use crate::net::dns::{Answer, Dns, Lookup, LookupFailure, MxRecord, Validation};
 use crate::net::https::{FetchError, Https, PostOutcome};
 use crate::net::world::{Clock, SystemRandomness};
 use crate::route::DnssecStatus;
@@ -65,6 +65,10 @@ pub struct FakeDns {
     /// Names about which nothing is ever answered.
     pub silent: Mutex<HashSet<Domain>>,
     pub asked: Mutex<Vec<String>>,
+    /// What a look at validation shows; `None`: off.
+    pub validation: Mutex<Option<Validation>>,
+    /// How often that was asked.
+    pub looks: AtomicUsize,
 }
 
 impl FakeDns {
@@ -113,6 +117,14 @@ impl Dns for FakeDns {
     }
     fn addresses<'a>(&'a self, host: &'a Domain) -> BoxFuture<'a, Lookup<IpAddr>> {
         self.answer("A", host, &self.hosts)
+    }
+    fn validation(&self) -> BoxFuture<'_, Validation> {
+        self.looks.fetch_add(1, Ordering::SeqCst);
+        let validation = self.validation.lock().unwrap().clone();
+        Box::pin(async move {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+            validation.unwrap_or_else(|| Validation::Off("a test".to_owned()))
+        })
     }
 }
 
@@ -194,6 +206,9 @@ impl PolicyCache for Memory {
         }
         false
     }
+    fn is_guarded(&self, guard: Guard, name: &Domain) -> bool {
+        self.guarded.lock().unwrap().contains(&(guard, name.clone()))
+    }
 }
 
 impl Tallies for Memory {
@@ -223,7 +238,8 @@ pub fn world() -> TestWorld {
         smtp_port: 25,
         overrides: Vec::new(),
         own_names: vec![domain("relay.example")],
-        own_addresses: vec!["192.0.2.99".parse().unwrap()],
+        routes: Vec::new(),
+        own_sockets: vec!["192.0.2.99:25".parse().unwrap()],
     };
     let (options, receiver) = watch::channel(Arc::new(options));
     let (dns, https, memory) = (Arc::<FakeDns>::default(), Arc::<FakeHttps>::default(), Arc::default());

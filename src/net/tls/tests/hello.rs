@@ -101,6 +101,8 @@ async fn we_offer_nothing_that_rfc_9325_forbids() {
     assert!(signatures.iter().all(|scheme| !(0x0100..0x0400).contains(scheme)), "{signatures:x?}");
     // §3.10: no early data, also with a ticket at hand; see `sessions`.
     assert!(hello.extension(42).is_none());
+    // RFC 7671 §5.1: no raw public keys (RFC 7250), which no PKIX certificate goes with.
+    assert!(hello.extension(19).is_none() && hello.extension(20).is_none());
     // RFC 6066 §3: the host's name.
     assert!(hello.extension(0).unwrap().ends_with(NAME.as_bytes()));
 }
