@@ -37,6 +37,8 @@ pub struct Config {
     /// Mail out.
     pub delivery: Delivery,
     /// Mail that is handed to a configured next hop.
+    // An empty list would stand outside all sections where the configuration is shown.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
     pub route: Vec<RouteSection>,
     /// What is demanded of destinations.
     pub policy: Policy,

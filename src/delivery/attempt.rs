@@ -61,10 +61,11 @@ impl Delivery {
             .map(|(index, _)| index)
             .filter(|index| !suppressed.iter().any(|(known, _)| known == index))
             .collect();
-        if remaining.is_empty() && !suppressed.is_empty() {
-            return untried(suppressed, self.now(), "suppression list", Trail::default());
-        }
         let options = self.options.borrow().clone();
+        if remaining.is_empty() && !suppressed.is_empty() {
+            let trail = Trail::of(&self.queue, item, &options.evidence).await;
+            return untried(suppressed, self.now(), "suppression list", trail);
+        }
         // For the whole walk, whatever a reload changes meanwhile.
         let hop = self.gather.hop(&item.destination);
         // RFC 8460 §1.1: with a smart host, its domain hears of it.
@@ -72,7 +73,8 @@ impl Delivery {
         let body = match self.queue.body(item.id.queue_id).await {
             Ok(body) => body,
             Err(error) => {
-                return not_tried(item, self.now(), local_failure(&error.to_string()), Trail::default());
+                let failure = local_failure(&error.to_string());
+                return not_tried(item, suppressed, self.now(), failure, Trail::default());
             }
         };
         // RFC 8460 §3: report mail goes whatever TLS shows.
@@ -102,7 +104,7 @@ impl Delivery {
         };
         walk.trail.goes_by(&hop);
         if let Err(failure) = self.walk_hop(&mut walk, &hop).await {
-            return not_tried(item, self.now(), failure, walk.trail);
+            return not_tried(item, walk.outcomes, self.now(), failure, walk.trail);
         }
         walk.finish(self.now())
     }

@@ -16,6 +16,7 @@ use super::frozen::Frozen;
 use super::run::Turn;
 use super::traffic::Held;
 use super::{Delivery, attempt};
+use crate::mail::Outcome;
 use crate::queue::retry::after;
 use crate::queue::{QueueItem, RetryOptions, Settled, Settlement};
 use crate::store::{Claim, QueueError, Tried};
@@ -54,7 +55,7 @@ impl Delivery {
             Some(Frozen::Told(failure)) => {
                 let options = Arc::clone(&self.options.borrow());
                 let trail = Trail::of(&self.queue, &item, &options.evidence).await;
-                let mut told = attempt::not_tried(&item, started, failure, trail);
+                let mut told = attempt::not_tried(&item, Vec::new(), started, failure, trail);
                 "frozen".clone_into(&mut told.record.rule);
                 told
             }
@@ -63,19 +64,27 @@ impl Delivery {
         let now = self.now();
         turn.hears(attempted.signal);
         let options = self.options.borrow().clone();
-        if let Some(held) = &attempted.held {
+        if let Some(held) = attempted.held.clone() {
             info!(reason = %held.text, "not tried now");
             self.traffic.hold(&item.destination, held.clone(), now);
             if now < item.settled_by(&options.retry) {
-                if held.brief {
-                    turn.parks();
+                // Who was decided without a host does not wait for one.
+                attempted.outcomes.retain(|(_, outcome)| matches!(outcome, Outcome::Failed(_)));
+                if attempted.outcomes.is_empty() {
+                    if held.brief {
+                        turn.parks();
+                    }
+                    return self.give_back(claim, &held).await;
                 }
-                return self.give_back(claim, held).await;
             }
         }
         let judged_at = judged_at(&item, started, now, &options.retry);
         let mut settlement =
             item.settle(&attempted.outcomes, judged_at, &options.retry, self.world.random.fraction());
+        if let (Some(held), Settled::Again(at)) = (&attempted.held, &mut settlement.settled) {
+            // The others were not tried, so they wait for their hosts and not by their schedule.
+            *at = held.until.max(now).min(*at);
+        }
         if let Some(cause) = &attempted.throttled {
             let jitter = self.world.random.fraction();
             let until = self.traffic.throttled(&item.destination, cause, (started, now), jitter);
@@ -223,7 +232,8 @@ fn log_settled(settlement: &Settlement, attempted: &attempt::Attempted, notices:
                 "deferred",
                 failed = failed,
                 notices = notices,
-                next_attempt = tracing::field::display(at)
+                // To the second, as elsewhere.
+                next_attempt = tracing::field::display(format_args!("{at:.0}"))
             );
         }
     }
@@ -231,36 +241,14 @@ fn log_settled(settlement: &Settlement, attempted: &attempt::Attempted, notices:
 
 #[cfg(test)]
 mod tests {
-    use std::sync::Arc;
-
     use super::*;
-    use crate::mail::{BodyType, Destination, Domain, Envelope, ReversePath, TlsRequest};
+    use crate::queue::fixture::item;
 
     #[test]
     fn only_an_attempt_that_began_after_the_lifetime_is_judged_as_the_last() {
         let retry = RetryOptions::default();
         let received_at = Timestamp::from_second(1_800_000_000).unwrap();
-        let item = QueueItem {
-            id: "1-00000001.0".parse().unwrap(),
-            destination: Destination::Domain(Domain::parse("example.org").unwrap()),
-            envelope: Arc::new(Envelope {
-                reverse_path: ReversePath::parse("<>").unwrap(),
-                recipients: Vec::new(),
-                body: BodyType::SevenBit,
-                smtputf8: false,
-                ret: None,
-                envid: None,
-                tls: TlsRequest::None,
-            }),
-            recipients: Vec::new(),
-            received_at,
-            size: 0,
-            attempts: 0,
-            delay_warned: false,
-            is_report: false,
-            expires_at: None,
-            history: Vec::new(),
-        };
+        let item = item("<>", 0, received_at);
         let end = item.expires_at(&retry);
         let minute = SignedDuration::from_mins(1);
         let late = judged_at(&item, end - minute, end + minute, &retry);

@@ -8,6 +8,7 @@ mod anchors;
 mod cache;
 mod octets;
 mod recent;
+mod records;
 mod reply;
 mod resolver;
 mod upstream;

@@ -111,7 +111,12 @@ impl Queue {
         let keeper = ground.loops.start("queue-keeper", keeper.run(asked))?;
         let running = Mutex::new(Some(Running { writer, keeper, ask, lock }));
         let (node, boot) = (options.node, ground.boot.clone());
-        Ok((Self { inner: Arc::new(Inner { shared, journal, freezes, node, boot, running }) }, repaired))
+        let queue = Self { inner: Arc::new(Inner { shared, journal, freezes, node, boot, running }) };
+        let over = queue.inner.freezes.over(now);
+        if !over.is_empty() {
+            queue.hurry(over, now);
+        }
+        Ok((queue, repaired))
     }
 
     /// A new queue id, never used before on this node.
@@ -232,6 +237,12 @@ impl Queue {
         }
         claim.leased_until = timestamp(micros(now).saturating_add(length(lease)));
         Ok(())
+    }
+
+    /// The clock was set forward by so much since leases were given: they end so much later. Setting it
+    /// back is noticed by itself.
+    pub fn lengthen(&self, by: Duration) {
+        self.inner.shared.table().lengthen(length(by));
     }
 
     /// Ends a claim: new recipient states, the attempt for the record with its evidence, and messages

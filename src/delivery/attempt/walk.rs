@@ -228,9 +228,11 @@ pub(super) fn empty_record(at: Timestamp) -> AttemptRecord {
     }
 }
 
-/// An attempt that ended before any host was reached: routing or policy lookup failed.
+/// An attempt that ended before any host was reached: routing or policy lookup failed. Who is `decided`
+/// needed no host.
 pub(in crate::delivery) fn not_tried(
     item: &QueueItem,
+    decided: Vec<(usize, Outcome)>,
     now: Timestamp,
     failure: Failure,
     trail: Trail,
@@ -239,8 +241,13 @@ pub(in crate::delivery) fn not_tried(
         Permanence::Transient => Outcome::Deferred(failure.clone()),
         Permanence::Permanent => Outcome::Failed(failure.clone()),
     };
-    let outcomes: Vec<(usize, Outcome)> =
-        item.pending().map(|(index, _)| (index, outcome(&failure))).collect();
+    let mut outcomes = decided;
+    let known = outcomes.len();
+    for (index, _) in item.pending() {
+        if !outcomes[..known].iter().any(|(decided, _)| *decided == index) {
+            outcomes.push((index, outcome(&failure)));
+        }
+    }
     untried(outcomes, now, failure.rule.as_deref().unwrap_or("routing"), trail)
 }
 

@@ -10,10 +10,9 @@ use std::time::Duration;
 use hickory_resolver::proto::op::DnsResponse;
 use hickory_resolver::proto::rr::{RData, RecordType};
 
+use super::records::{address, alias_target, both_families, mx_record, tlsa_record, txt_record};
 use super::reply::{self, Trust};
-use super::resolver::{
-    absolute, address, alias_target, both_families, conclude, mx_record, tlsa_record, txt_record,
-};
+use super::resolver::{absolute, conclude};
 use super::{Lookup, LookupFailure, LookupFailureKind, MxRecord};
 use crate::dane::Tlsa;
 use crate::mail::Domain;

@@ -1,6 +1,8 @@
 //! The real DNS door: a stub towards recursive resolvers, with a cache, and DNSSEC by their AD bit
 //! or by validation of our own.
 
+mod look;
+
 use std::cell::RefCell;
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
@@ -13,13 +15,15 @@ use hickory_resolver::proto::dnssec::Proof;
 use hickory_resolver::proto::op::{DnsRequest, DnsRequestOptions, Edns, Message, Query, ResponseCode};
 use hickory_resolver::proto::rr::{Name, RData, RecordType};
 
+use self::look::probe_name;
 use super::anchors;
 use super::cache::Cache;
 use super::recent::Recent;
+use super::records::{address, alias_target, both_families, kind_text, mx_record, tlsa_record, txt_record};
 use super::reply::{self, Says, Step, Trust};
 use super::upstream::{TROUBLE, Upstream};
 use super::validating::Validating;
-use super::validation::{self, Seen, Shown, Validation};
+use super::validation::Validation;
 use super::{Answer, Dns, Lookup, LookupFailure, LookupFailureKind, MxRecord};
 use crate::dane::Tlsa;
 use crate::mail::Domain;
@@ -31,8 +35,6 @@ const UDP_PAYLOAD_BYTES: u16 = 1232;
 const LOOKUP_TIME_MAX: Duration = Duration::from_secs(30);
 /// A refused question is asked once more unchecked, to learn why, for so long at most.
 const UNCHECKED_TIME_MAX: Duration = Duration::from_secs(3);
-/// Servers that a look at validation asks; more are not usual.
-const SERVERS_PROBED_MAX: usize = 4;
 /// Longest life of an answer in memory (RFC 8767 §4 advises a cap; a day is what resolvers use).
 const TTL_MAX: Duration = Duration::from_secs(86_400);
 /// Longest life of a denial (RFC 2308 §5: one to three hours work well).
@@ -255,51 +257,6 @@ impl HickoryDns {
         let asked = self.upstream.send(request).first_answer();
         tokio::time::timeout(UNCHECKED_TIME_MAX, asked).await.is_ok_and(|answer| answer.is_ok())
     }
-
-    /// What the resolvers show of the probe, each by itself.
-    async fn look_at_resolvers(&self, probe: &Name) -> Validation {
-        let mut shown = Vec::new();
-        for server in self.upstream.servers().iter().take(SERVERS_PROBED_MAX) {
-            let see = async |checking| {
-                let request = request(probe, RecordType::SOA, self.trust, checking);
-                match self.upstream.ask_one(*server, request).await {
-                    Ok(response) => match response.response_code {
-                        ResponseCode::NoError | ResponseCode::NXDomain
-                            if response.metadata.authentic_data =>
-                        {
-                            Seen::Secure
-                        }
-                        ResponseCode::NoError | ResponseCode::NXDomain => Seen::Insecure,
-                        code => Seen::Refused(code.to_string()),
-                    },
-                    Err(error) => Seen::Silent(error.to_string()),
-                }
-            };
-            let checked = see(Checking::Enabled).await;
-            let unchecked = match &checked {
-                Seen::Refused(_) => Some(see(Checking::Disabled).await),
-                Seen::Secure | Seen::Insecure | Seen::Silent(_) => None,
-            };
-            shown.push(Shown { server: server.to_string(), checked, unchecked });
-        }
-        validation::of_resolver(&quoted(probe), &shown, &self.recent.domains())
-    }
-
-    /// What our own validation makes of the probe.
-    async fn look_at_ourselves(&self, probe: &Name) -> Validation {
-        let noted = TROUBLE.scope(RefCell::default(), async {
-            let step = self.step(probe, RecordType::SOA).await;
-            (step, TROUBLE.with(RefCell::take))
-        });
-        let (step, trouble) = noted.await;
-        let seen = match step {
-            Ok(step) if step.status == DnssecStatus::Secure => Seen::Secure,
-            Ok(_) => Seen::Insecure,
-            Err(failure) if failure.bogus => Seen::Refused(trouble.clone().unwrap_or(failure.text)),
-            Err(failure) => Seen::Silent(failure.text),
-        };
-        validation::of_ourselves(&quoted(probe), &seen, trouble.is_none(), &self.recent.domains())
-    }
 }
 
 impl Dns for HickoryDns {
@@ -336,14 +293,7 @@ impl Dns for HickoryDns {
     }
 
     fn validation(&self) -> BoxFuture<'_, Validation> {
-        Box::pin(async move {
-            match (&self.distrust, &self.probe) {
-                (Some(why), _) => Validation::Off(why.clone()),
-                (None, None) => Validation::Off("dns.dnssec_probe is empty: nobody looks".to_owned()),
-                (None, Some(probe)) if self.trust == Trust::Proofs => self.look_at_ourselves(probe).await,
-                (None, Some(probe)) => self.look_at_resolvers(probe).await,
-            }
-        })
+        Box::pin(self.look())
     }
 
     fn addresses<'a>(&'a self, host: &'a Domain) -> BoxFuture<'a, Lookup<IpAddr>> {
@@ -373,68 +323,6 @@ pub(super) fn conclude(
         }
     };
     Some((answer, ttl.min(NEGATIVE_TTL_MAX).max(min)))
-}
-
-/// IPv6 and IPv4 answers as one.
-pub(super) fn both_families(v6: Lookup<IpAddr>, v4: Lookup<IpAddr>) -> Lookup<IpAddr> {
-    match (v6, v4) {
-        (Lookup::Found(v6), Lookup::Found(v4)) => {
-            let mut records = Vec::with_capacity(v6.records.len() + v4.records.len());
-            let (mut sixes, mut fours) = (v6.records.into_iter(), v4.records.into_iter());
-            // RFC 8305 §4: families take turns, so that a dead one costs one attempt.
-            loop {
-                let pair = (sixes.next(), fours.next());
-                records.extend(pair.0);
-                records.extend(pair.1);
-                if pair == (None, None) {
-                    break;
-                }
-            }
-            let status = reply::weaker(v6.status, v4.status);
-            Lookup::Found(Answer { records, status, name: v6.name, ttl: v6.ttl.min(v4.ttl) })
-        }
-        (Lookup::Found(found), _) | (_, Lookup::Found(found)) => Lookup::Found(found),
-        (Lookup::Failed(failure), _) | (_, Lookup::Failed(failure)) => Lookup::Failed(failure),
-        (Lookup::NxDomain(a), Lookup::NxDomain(b)) => Lookup::NxDomain(reply::weaker(a, b)),
-        (Lookup::NoData(a) | Lookup::NxDomain(a), Lookup::NoData(b) | Lookup::NxDomain(b)) => {
-            Lookup::NoData(reply::weaker(a, b))
-        }
-    }
-}
-
-pub(super) fn mx_record(data: RData) -> Option<MxRecord> {
-    let RData::MX(mx) = data else { return None };
-    let exchange = mx.exchange.to_ascii();
-    let exchange = exchange.strip_suffix('.').unwrap_or(&exchange).to_owned();
-    Some(MxRecord { preference: mx.preference, exchange })
-}
-
-pub(super) fn txt_record(data: RData) -> Option<Vec<u8>> {
-    // RFC 8461 §3.1, RFC 7208 §3.3: joined without anything between.
-    if let RData::TXT(txt) = data { Some(txt.txt_data.concat()) } else { None }
-}
-
-pub(super) fn tlsa_record(data: RData) -> Option<Tlsa> {
-    let RData::TLSA(tlsa) = data else { return None };
-    Some(Tlsa {
-        usage: tlsa.cert_usage.into(),
-        selector: tlsa.selector.into(),
-        matching: tlsa.matching.into(),
-        data: tlsa.cert_data,
-    })
-}
-
-pub(super) fn alias_target(data: RData) -> Option<Domain> {
-    let RData::CNAME(target) = data else { return None };
-    Domain::parse_a_label(&target.0.to_ascii()).ok()
-}
-
-pub(super) fn address(data: RData) -> Option<IpAddr> {
-    match data {
-        RData::A(a) => Some(IpAddr::V4(a.0)),
-        RData::AAAA(aaaa) => Some(IpAddr::V6(aaaa.0)),
-        _ => None,
-    }
 }
 
 /// RFC 5321 §2.3.5: names are absolute.
@@ -476,21 +364,6 @@ fn distrust(dnssec: Dnssec, servers: &[SocketAddr]) -> Option<String> {
     }
 }
 
-/// The name of `dns.dnssec_probe`.
-fn probe_name(text: &str) -> Result<Option<Name>, String> {
-    if text.is_empty() {
-        return Ok(None);
-    }
-    let mut name = Name::from_ascii(text)
-        .map_err(|error| format!("dns.dnssec_probe \"{text}\" is not a name in DNS: {error}"))?;
-    name.set_fqdn(true);
-    Ok(Some(name))
-}
-
-fn quoted(name: &Name) -> String {
-    format!("\"{name}\"")
-}
-
 fn status_of<T>(lookup: &Lookup<T>) -> Option<DnssecStatus> {
     match lookup {
         Lookup::Found(answer) => Some(answer.status),
@@ -514,18 +387,6 @@ fn system_servers() -> Result<Vec<SocketAddr>, String> {
         return Err("dns.nameservers is empty and /etc/resolv.conf names no server".into());
     }
     Ok(servers)
-}
-
-fn kind_text(kind: RecordType) -> &'static str {
-    match kind {
-        RecordType::MX => "MX",
-        RecordType::TXT => "TXT",
-        RecordType::A => "A",
-        RecordType::AAAA => "AAAA",
-        RecordType::TLSA => "TLSA",
-        RecordType::CNAME => "CNAME",
-        _ => "record",
-    }
 }
 
 #[cfg(test)]

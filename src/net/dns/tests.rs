@@ -15,6 +15,7 @@ use tokio::net::{TcpListener, UdpSocket};
 use tokio::task::JoinHandle;
 
 use super::*;
+use crate::net::dns::validation;
 
 /// One scripted reply.
 #[derive(Clone, Default)]
