@@ -235,6 +235,7 @@ pub fn doors(loaded: &Loaded) -> Result<Doors, Vec<ConfigError>> {
         https: https::Options {
             https_port: config.mta_sts.https_port,
             fetch_timeout: config.mta_sts.fetch_timeout.0,
+            require_text_plain: config.mta_sts.require_text_plain,
             ..https::Options::default()
         },
         tcp: tcp::Options {

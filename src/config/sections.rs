@@ -354,6 +354,8 @@ pub struct MtaSts {
     pub https_port: u16,
     /// For a whole fetch (RFC 8461 §3.3).
     pub fetch_timeout: Span,
+    /// Policies that do not come as text/plain are none (RFC 8461 §3.2).
+    pub require_text_plain: bool,
 }
 
 /// `[tlsrpt]`
@@ -612,7 +614,7 @@ impl Default for Evidence {
 
 impl Default for MtaSts {
     fn default() -> Self {
-        Self { https_port: 443, fetch_timeout: seconds(60) }
+        Self { https_port: 443, fetch_timeout: seconds(60), require_text_plain: true }
     }
 }
 
