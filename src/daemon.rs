@@ -197,7 +197,8 @@ impl Daemon {
             receivers.delivery.clone(),
         )
         .with_suppressions(storage.suppressions.clone())
-        .with_metrics(metrics.clone());
+        .with_metrics(metrics.clone())
+        .with_report_targets(storage.reports.targets().clone());
         let handles = AdminHandles {
             traffic: deliverer.traffic(),
             clock: Arc::clone(&world.clock),
@@ -275,6 +276,8 @@ impl Daemon {
         let token = shutdown.clone();
         story("validator watch", Box::pin(async move { watcher.run_validator_watch(token).await }));
         story("delivery", Box::pin(delivery::run(deliverer, shutdown.clone())));
+        let digests = reporter.clone().run_digests(storage.policies.clone(), shutdown.clone());
+        story("digests", Box::pin(digests));
         story("reporting", Box::pin(reporter.run(shutdown.clone())));
         story("submission", Box::pin(submission::serve(listeners, sessions)));
 

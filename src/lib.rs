@@ -30,6 +30,7 @@
 //! reporting::run (daily)
 //!  -> store::Results           a day's tallies -> tlsrpt::Report -> JSON
 //!  -> https POST, or DKIM-signed mail through the same queue
+//!  -> store::targets           what failed there before; told by the posts and by delivery
 //! ```
 //!
 //! # Who may import whom

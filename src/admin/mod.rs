@@ -9,6 +9,7 @@ pub mod client;
 mod http;
 pub mod protocol;
 mod queue;
+mod reports;
 mod serve;
 mod snapshot;
 mod socket;

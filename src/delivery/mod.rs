@@ -20,6 +20,7 @@ mod notice;
 pub mod pace;
 mod plain;
 pub mod pool;
+mod reported;
 mod run;
 mod settle;
 pub mod static_route;
@@ -49,6 +50,7 @@ use crate::net::World;
 use crate::queue::RetryOptions;
 use crate::smtp::client::Timeouts;
 use crate::store::suppressions::SuppressionOptions;
+use crate::store::targets::Targets;
 use crate::store::{Queue, Results, Suppressions};
 use crate::tlspolicy::{DaneInsecureMx, DaneUse, DaneWithSts, Override};
 use crate::tlsrpt::SessionResult;
@@ -102,6 +104,7 @@ pub struct Delivery {
     traffic: Traffic,
     suppressions: Option<Suppressions>,
     metrics: Metrics,
+    report_targets: Option<Targets>,
     closing: TaskTracker,
 }
 
@@ -125,6 +128,7 @@ impl Delivery {
             traffic: Traffic::default(),
             suppressions: None,
             metrics: Metrics::default(),
+            report_targets: None,
             closing: TaskTracker::new(),
         }
     }

@@ -107,6 +107,7 @@ impl Delivery {
                         info!("attempt recorded after all");
                     }
                     self.learn(&item, &settlement).await;
+                    self.reported(&item, &settlement, &tried.record.result);
                 }
                 Err(error @ QueueError::Fenced(_)) => {
                     warn!(%error, "attempt came too late; its result is dropped");
