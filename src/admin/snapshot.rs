@@ -26,7 +26,7 @@ impl AdminHandles {
             }]
             .1 += 1;
         }
-        let mut reports = [("waiting", 0), ("queued", 0), ("accepted", 0), ("given up", 0)];
+        let mut reports = [("waiting", 0), ("queued", 0), ("accepted", 0), ("given up", 0), ("withheld", 0)];
         for entry in self.reports.list() {
             for target in &entry.targets {
                 reports[match target.status {
@@ -34,6 +34,7 @@ impl AdminHandles {
                     RuaStatus::Queued(_) => 1,
                     RuaStatus::Accepted => 2,
                     RuaStatus::GivenUp => 3,
+                    RuaStatus::Withheld => 4,
                 }]
                 .1 += 1;
             }

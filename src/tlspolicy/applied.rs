@@ -41,7 +41,7 @@ pub fn declared(policy_domain: &Domain, body: &[u8]) -> AppliedPolicy {
             .take(DECLARED_LINES_MAX)
             .map(|line| line.chars().take(DECLARED_CHARS_MAX).map(printable).collect())
             .collect(),
-        mx_host: Vec::new(),
+        mx_host: Arc::default(),
     }
 }
 

@@ -77,7 +77,7 @@ async fn an_invalid_policy_is_no_policy_and_reported_as_such() {
     // RFC 8460 §4.5: as declared, errors and all.
     assert_eq!(result.policy.policy_type, PolicyType::Sts);
     assert_eq!(
-        result.policy.policy_string,
+        *result.policy.policy_string,
         ["version: STSv1", "mode: enforce", "mx: bücher.test", "max_age: 1"]
     );
     assert!(result.policy.mx_host.is_empty());
