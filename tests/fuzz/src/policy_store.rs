@@ -8,6 +8,7 @@ use std::sync::{Arc, OnceLock};
 
 use jiff::Timestamp;
 use stsrelay::mail::Domain;
+use stsrelay::metrics::Metrics;
 use stsrelay::store::disk::RealDisk;
 use stsrelay::store::ground::{Ground, Limits, Loops};
 use stsrelay::store::{Policies, QueueError};
@@ -109,6 +110,7 @@ fn open(place: &TempDir) -> Result<(Policies, Vec<String>), QueueError> {
         limits: Limits::DEFAULT,
         index: false,
         nonce: [7; 16],
+        metrics: Metrics::new(),
     };
     Policies::open_over(&ground, place.path())
 }
