@@ -15,6 +15,7 @@ fn folder(text: &str) -> (TempDir, PathBuf) {
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("stsrelay.toml");
     fs::write(&file, text).unwrap();
+    fs::write(folder.path().join("password"), "s3cret\n").unwrap();
     (folder, file)
 }
 
@@ -46,6 +47,13 @@ fn server(line: &str) -> String {
     format!("[server]\ndata_dir = \"var\"\n{line}\n")
 }
 
+/// A route with a password.
+fn login(next_hop: &str, file: &str, more: &str) -> String {
+    format!(
+        "[[route]]\ndomain = \"*\"\nnext_hop = \"{next_hop}\"\nusername = \"me\"\npassword_file = \"{file}\"\n{more}"
+    )
+}
+
 #[test]
 fn each_bad_configuration_is_one_line_and_starts_nothing() {
     let rows: &[(&str, String, &str)] = &[
@@ -54,6 +62,42 @@ fn each_bad_configuration_is_one_line_and_starts_nothing() {
             "a mistyped key",
             with("[tlsrpt]\nform = \"a@example.org\""),
             "stsrelay.toml: tlsrpt.form: unknown key; the nearest known key is \"tlsrpt.from\"",
+        ),
+        (
+            "a target that is none",
+            with("[tlsrpt]\ndeny_targets = [\"https://x.example/\"]"),
+            "stsrelay.toml: tlsrpt.deny_targets[0]: \"https://x.example/\" is no target; write \"user@example.net\", \
+             \"example.net\" or \"*.example.net\"",
+        ),
+        (
+            "too many targets of a record",
+            with("[tlsrpt]\ntargets_per_domain = 11"),
+            "stsrelay.toml: tlsrpt.targets_per_domain: must be from 1 to 10",
+        ),
+        (
+            "no reports to anybody",
+            with("[tlsrpt]\nreports_per_target = 0"),
+            "stsrelay.toml: tlsrpt.reports_per_target: must be at least 1",
+        ),
+        (
+            "left alone after no failure",
+            with("[tlsrpt]\nsuppress_after = 0"),
+            "stsrelay.toml: tlsrpt.suppress_after: must be at least 1",
+        ),
+        (
+            "left alone for no time",
+            with("[tlsrpt]\nsuppress_for = \"0s\""),
+            "stsrelay.toml: tlsrpt.suppress_for: must be at least 1s",
+        ),
+        (
+            "a digest from nobody",
+            with("[digest]\nto = [\"ops@example.org\"]"),
+            "stsrelay.toml: digest.from: is not set, and neither is tlsrpt.from; one must name the sender",
+        ),
+        (
+            "a digest after its day",
+            with("[digest]\nafter = \"25h\""),
+            "stsrelay.toml: digest.after: must be at most 24h",
         ),
         (
             "a second signature without the first",
@@ -148,6 +192,66 @@ fn each_bad_configuration_is_one_line_and_starts_nothing() {
             with("[policy]\ndane = false\n[[policy.override]]\nmx = \"mx.example.net\"\nrequire = \"dane\""),
             "stsrelay.toml: policy.override[0].require: \"dane\" cannot be met while policy.dane is off: mail for \
              mx mx.example.net would never go",
+        ),
+        (
+            "a next hop that is none",
+            with("[[route]]\ndomain = \"*\"\nnext_hop = \"smart example\""),
+            "stsrelay.toml: route[0].next_hop: \"smart example\" is no next hop: domain name has a bad label: \
+             \"smart example\"; write \"smart.example.org\" for its MX hosts, \"[smart.example.org]:587\" for that \
+             host, \"[192.0.2.1]:25\", or \"direct\"",
+        ),
+        (
+            "two routes for one domain",
+            with(
+                "[[route]]\ndomain = \"*\"\nnext_hop = \"a.example\"\n[[route]]\ndomain = \"*\"\n\
+                 next_hop = \"[b.example]\"",
+            ),
+            "stsrelay.toml: route[1].domain: * has a route already: route[0]; keep one of them",
+        ),
+        (
+            "a name without password",
+            with("[[route]]\ndomain = \"*\"\nnext_hop = \"[a.example]:587\"\nusername = \"me\""),
+            "stsrelay.toml: route[0].password_file: is missing; username is set",
+        ),
+        (
+            "a password that is not there",
+            with(&login("[a.example]:587", "none.password", "")),
+            "stsrelay.toml: route[0].password_file: none.password: No such file or directory (os error 2)",
+        ),
+        (
+            "a password for whoever answers",
+            with(&login("[a.example]:587", "password", "require = \"encrypt\"\n")),
+            "stsrelay.toml: route[0].require: would send the password to a server that is not authenticated; \
+             use \"verify\" or \"dane\"",
+        ),
+        (
+            "a password for an address",
+            with(&login("[1.1.1.1]:587", "password", "")),
+            "stsrelay.toml: route[0].next_hop: is an address, so the server cannot be authenticated, and no \
+             password is sent to it; give the name of the host, \"[smart.example.org]:587\"",
+        ),
+        (
+            "a demand that no address meets",
+            with("[[route]]\ndomain = \"*\"\nnext_hop = \"[1.1.1.1]:25\"\nrequire = \"verify\""),
+            "stsrelay.toml: route[0].require: cannot be met: next_hop is an address, and no certificate or TLSA \
+             record is for it; give the name of the host",
+        ),
+        (
+            "an exception in place of a demand",
+            with("[[route]]\ndomain = \"*\"\nnext_hop = \"a.example\"\nrequire = \"ignore-sts\""),
+            "stsrelay.toml: route[0].require: \"ignore-sts\" is no demand; say it in a [[policy.override]] for the \
+             next hop's domain",
+        ),
+        (
+            "a hop inside that is not allowed",
+            with("[[route]]\ndomain = \"*\"\nnext_hop = \"[10.0.0.1]:25\""),
+            "stsrelay.toml: route[0].next_hop: cannot be connected to: 10.0.0.1 is a private address (RFC 1918) and \
+             not globally routable; network.allow_private_destinations can allow it",
+        ),
+        (
+            "a demand on no hop",
+            with("[[route]]\ndomain = \"a.example\"\nnext_hop = \"direct\"\nrequire = \"verify\""),
+            "stsrelay.toml: route[0].require: is set, and the route is \"direct\": there is no hop it is about",
         ),
         (
             "no name",

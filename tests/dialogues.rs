@@ -5,7 +5,8 @@
 //!
 //! ```text
 //! # a comment; the first one says what the dialogue shows
-//! tls: required | if-offered | never          how the session is made (default: if-offered)
+//! tls: required | if-offered | never | implicit    how the session is made (default: if-offered)
+//! login: NAME PASSWORD                        its credentials
 //! S: 250 ok                                   server's line; adjacent ones arrive in one read
 //! S~ 250 par                                  the same without CRLF; \r \n \t \xNN are octets
 //! C: EHLO relay.example                       our line; adjacent ones leave in one write
@@ -19,7 +20,7 @@
 //! result: answered 250 550 | broken - 550 [uncertain] | unsupported WHAT
 //! quit                                        we are done
 //! closed | timeout                            while reading
-//! end: quit | refused PHASE CODE | tls WHAT | lost PHASE      the session is over
+//! end: quit | refused PHASE CODE | tls WHAT | auth WHAT | lost PHASE      the session is over
 //! why: words                                  which the end's text contains
 //! name: X                                     the server's name
 //! ```
@@ -33,8 +34,8 @@ use std::{fs, str};
 
 use stsrelay::mail::{BodyType, Mailbox, Notify, NotifyWhen, Ret, ReversePath};
 use stsrelay::smtp::client::{
-    Action, Chunk, Missing, Phase, Session, SessionEnd, Timeouts, TlsUse, Transaction, TransactionEnd,
-    TransactionRecipient,
+    Action, AuthFailure, Chunk, Credentials, Missing, Phase, Session, SessionEnd, Timeouts, TlsUse,
+    Transaction, TransactionEnd, TransactionRecipient,
 };
 use stsrelay::tlspolicy::{CertificateFailure, TlsFailure};
 
@@ -121,7 +122,7 @@ fn unescape(text: &str) -> String {
 
 fn play(script: &str, pieces: Pieces) -> Result<(), String> {
     let steps = steps(script);
-    let mut tls = TlsUse::IfOffered;
+    let (mut tls, mut credentials) = (TlsUse::IfOffered, None);
     let mut made: Option<Session> = None;
     let mut result = None;
     for Step { line, word, rest } in &steps {
@@ -131,11 +132,19 @@ fn play(script: &str, pieces: Pieces) -> Result<(), String> {
                 "required" => TlsUse::Required,
                 "if-offered" => TlsUse::IfOffered,
                 "never" => TlsUse::Never,
+                "implicit" => TlsUse::Implicit,
                 _ => return Err(at(format!("unknown {rest}"))),
             };
             continue;
         }
-        let session = made.get_or_insert_with(|| Session::new("relay.example", tls, Timeouts::default()));
+        if *word == "login" {
+            let (name, password) = rest.split_once(' ').unwrap();
+            credentials = Some(Credentials::new(name, password).unwrap());
+            continue;
+        }
+        let session = made.get_or_insert_with(|| {
+            Session::new("relay.example", tls, Timeouts::default()).logging_in(credentials.take())
+        });
         let expect = |ok: bool, seen: String| if ok { Ok(()) } else { Err(at(format!("saw {seen}"))) };
         match *word {
             "S" => {
@@ -336,6 +345,9 @@ fn end_words(end: &SessionEnd) -> String {
                 TlsFailure::TlsaMismatch => "tlsa",
             }
         ),
+        SessionEnd::Auth(AuthFailure::NotOffered) => "auth not-offered".to_owned(),
+        SessionEnd::Auth(AuthFailure::Refused(reply)) => format!("auth {}", reply.code),
+        SessionEnd::Auth(AuthFailure::Odd(code)) => format!("auth odd {code}"),
         SessionEnd::Lost { phase, .. } => format!("lost {}", phase_word(*phase)),
     }
 }

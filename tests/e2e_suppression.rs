@@ -84,6 +84,35 @@ async fn with_answer_bounce_it_is_accepted_and_bounced_without_a_try() {
 }
 
 #[tokio::test]
+async fn whoever_is_suppressed_is_bounced_at_once_though_the_others_wait_for_their_host() {
+    let world = world(&format!("{BOUNCE}[delivery.pool]\nidle_time = \"0s\"\n")).await;
+    queue_id(&submit(&world, "a@home.test", "gone@away.test").await);
+    world.arrivals(0, 1).await;
+    world.farm.hosts[1].adjust(|mx| mx.greeting = "421 4.3.2 not now".to_owned());
+    // The host is left alone from now on.
+    let first = queue_id(&submit(&world, "a@home.test", "good@away.test").await);
+    world.deferred(&first).await;
+    let mut client = Client::connect(world.daemon.smarthost).await;
+    let both = ["gone@away.test", "good@away.test"];
+    let both = queue_id(&client.submit("a@home.test", &both, &message("two")).await);
+    let bounce = world.arrivals(0, 2).await.remove(1).text();
+    assert!(bounce.contains("suppression") && !bounce.contains("good@away.test"), "{bounce}");
+    let waiting = world.daemon.json(&["queue", "list"]).await;
+    assert_eq!(waiting.len(), 2, "{waiting:?}");
+    // Each leaves evidence, also where nobody was asked.
+    let alone = queue_id(&submit(&world, "a@home.test", "gone@away.test").await);
+    world.arrivals(0, 3).await;
+    for (id, address) in [(&both, "gone@away.test"), (&alone, "gone@away.test")] {
+        support::eventually("the evidence", || async {
+            let evidence = world.daemon.cli(&["evidence", id, "--json"]).await;
+            let text = String::from_utf8_lossy(&evidence.stdout).into_owned();
+            (text.contains(address) && text.contains("failed")).then_some(())
+        })
+        .await;
+    }
+}
+
+#[tokio::test]
 async fn a_delivery_ends_the_counting_and_an_operator_may_add() {
     let world = world(REFUSE).await;
     queue_id(&submit(&world, "a@home.test", "gone@away.test").await);

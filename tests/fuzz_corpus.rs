@@ -166,6 +166,8 @@ each!(
     dns_reply,
     dsn,
     journal,
+    policy_store,
+    report_read,
     smtp_command,
     smtp_content,
     smtp_reply,

@@ -170,7 +170,7 @@ impl AdminHandles {
     }
 
     pub(super) async fn queue_thaw(&self, destination: &Destination) -> Answer {
-        match self.queue.thaw(destination).await {
+        match self.queue.thaw(destination, self.clock.now()).await {
             Ok(true) => {
                 info!(%destination, "thawed by an operator");
                 Answer::Changed { count: 1 }

@@ -145,6 +145,9 @@ fn describe_host(host: &HostEvidence, carried_before: Option<u32>) -> Vec<String
     let local = host.local_address.map(|local| format!(", from {local}")).unwrap_or_default();
     let dnssec = host.mx_dnssec.as_ref().map(|word| format!(", MX records {word}")).unwrap_or_default();
     say("host", &format!("{}{address}{local}{dnssec}", host.mx.as_deref().unwrap_or("-")));
+    if let Some(route) = &host.route {
+        say("by route", route);
+    }
     match &host.policy {
         Some(policy) => {
             let id = policy.id.as_ref().map(|id| format!(", id {id}")).unwrap_or_default();

@@ -14,6 +14,7 @@ use figment::value::{Dict, Map, Value};
 use figment::{Figment, Metadata, Profile, Provider};
 
 use super::Config;
+use crate::delivery::static_route::{HopTls, NextHopName, RouteFor};
 
 /// Read when no `--config` is given, if it is there.
 pub const DEFAULT_FILE: &str = "/etc/stsrelay/stsrelay.toml";
@@ -290,6 +291,14 @@ pub fn known_keys() -> Vec<String> {
         require: crate::tlspolicy::LocalRule::None,
         until: None,
         reason: String::new(),
+    });
+    example.route.push(super::RouteSection {
+        domain: RouteFor::All,
+        next_hop: NextHopName::Direct,
+        tls: HopTls::default(),
+        require: None,
+        username: None,
+        password_file: None,
     });
     example.delivery.destination.push(super::sections::DestinationSection::default());
     let mut keys = Vec::new();

@@ -8,6 +8,7 @@
 pub mod check;
 pub mod load;
 pub mod options;
+mod secret;
 mod sections;
 mod source;
 pub mod value;
@@ -17,6 +18,6 @@ pub use load::{ConfigError, DEFAULT_FILE, Loaded, Sources};
 pub use options::{Doors, Settings, doors, settings};
 pub use sections::{
     Admin, Auth, Config, Delivery, Dns, Dnssec, Evidence, Limits, Listener, ListenerAuth, ListenerTls, Log,
-    LogFormat, MtaSts, NetworkSection, Override, Policy, Pool, Server, Timeouts, Tls, Tlsrpt,
+    LogFormat, MtaSts, NetworkSection, Override, Policy, Pool, RouteSection, Server, Timeouts, Tls, Tlsrpt,
 };
 pub use source::SourceAddress;

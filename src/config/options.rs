@@ -3,13 +3,14 @@
 //! Reads the files the configuration names (certificate, key, trust anchors, users, DKIM key), each
 //! through the module that owns it; what cannot be read is an error at its key.
 
-use std::net::IpAddr;
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
 use super::{ConfigError, Dnssec, ListenerAuth, ListenerTls, Loaded};
 use crate::delivery::evidence::EvidenceOptions;
 use crate::delivery::limits::{DestinationLimit, Whom};
+use crate::delivery::static_route::StaticRoute;
 use crate::delivery::{self, gather, pool};
 use crate::mail::{Destination, Domain, Mailbox};
 use crate::net::dns::{self, HickoryDns};
@@ -18,11 +19,13 @@ use crate::net::tls::{ClientOptions, ClientTls, ServerTls};
 use crate::net::{https, tcp};
 use crate::queue::RetryOptions;
 use crate::reporting;
-use crate::smtp::client::Timeouts;
+use crate::smtp::client::{Credentials, Timeouts};
 use crate::store::suppressions::{SuppressionAnswer, SuppressionOptions};
+use crate::store::targets::SuppressRule;
 use crate::store::{EvidenceLimits, QueueOptions};
 use crate::submission::{self, ListenerOptions, Users};
 use crate::tlspolicy::{DaneUse, Override};
+use crate::tlsrpt::omit::Omit;
 
 /// A message in transfer at shutdown may take so long to end; within the daemon's own limit.
 const DRAIN: Duration = Duration::from_secs(20);
@@ -68,13 +71,14 @@ pub fn settings(loaded: &Loaded) -> Result<Settings, Vec<ConfigError>> {
     let mut errors = Vec::new();
     let server_tls = keep(server_tls(loaded), &mut errors);
     let users = keep(users(loaded), &mut errors);
+    let routes = routes(loaded).map_err(|more| errors.extend(more)).ok();
     let signers = keep(signers(loaded), &mut errors);
     let hostname = config.server.hostname.clone();
     if hostname.is_none() {
         errors.push(loaded.error("server.hostname", "is not set"));
     }
-    let (Some(hostname), Some(server_tls), Some(users), Some(signers)) =
-        (hostname, server_tls, users, signers)
+    let (Some(hostname), Some(server_tls), Some(users), Some(signers), Some(routes)) =
+        (hostname, server_tls, users, signers, routes)
     else {
         return Err(errors);
     };
@@ -82,7 +86,7 @@ pub fn settings(loaded: &Loaded) -> Result<Settings, Vec<ConfigError>> {
         submission: submission_options(loaded, hostname.clone(), users),
         server_tls,
         delivery: delivery_options(loaded, hostname.clone()),
-        gather: gather_options(loaded, hostname.clone()),
+        gather: gather_options(loaded, hostname.clone(), routes),
         reporting: reporting_options(loaded, hostname, signers)
             .map_err(|error| vec![loaded.error("tlsrpt.from", error)])?,
         queue: QueueOptions { data_dir: config.server.data_dir.clone(), node: config.server.node },
@@ -150,6 +154,30 @@ fn signers(loaded: &Loaded) -> Result<Vec<reporting::Signer>, ConfigError> {
     Ok(signers)
 }
 
+fn routes(loaded: &Loaded) -> Result<Vec<Arc<StaticRoute>>, Vec<ConfigError>> {
+    let (mut routes, mut errors) = (Vec::new(), Vec::new());
+    for (index, route) in loaded.config.route.iter().enumerate() {
+        let credentials = match (&route.username, &route.password_file) {
+            (Some(username), Some(file)) => {
+                let read = super::secret::read(file).map_err(|error| error.to_string());
+                match read.and_then(|password| Credentials::new(username, &password)) {
+                    Ok(credentials) => Some(credentials),
+                    Err(text) => {
+                        errors.push(loaded.error(&format!("route[{index}].password_file"), text));
+                        continue;
+                    }
+                }
+            }
+            // One alone is an error: checked.
+            _ => None,
+        };
+        let require = route.require.unwrap_or_default();
+        let (whom, next_hop) = (route.domain.clone(), route.next_hop.clone());
+        routes.push(Arc::new(StaticRoute::new(whom, next_hop, route.tls, require, credentials)));
+    }
+    if errors.is_empty() { Ok(routes) } else { Err(errors) }
+}
+
 /// Opens the doors. Blocking: reads trust anchors.
 ///
 /// # Errors
@@ -187,6 +215,7 @@ pub fn doors(loaded: &Loaded) -> Result<Doors, Vec<ConfigError>> {
         https: https::Options {
             https_port: config.mta_sts.https_port,
             fetch_timeout: config.mta_sts.fetch_timeout.0,
+            require_text_plain: config.mta_sts.require_text_plain,
             ..https::Options::default()
         },
         tcp: tcp::Options {
@@ -244,7 +273,6 @@ fn delivery_options(loaded: &Loaded, hostname: Domain) -> delivery::Options {
     let timeouts = &delivery.timeouts;
     delivery::Options {
         hostname,
-        smtp_port: delivery.smtp_port,
         concurrency: delivery.concurrency,
         concurrency_per_destination: delivery.concurrency_per_destination,
         concurrency_per_host: delivery.concurrency_per_host,
@@ -286,23 +314,18 @@ fn delivery_options(loaded: &Loaded, hostname: Domain) -> delivery::Options {
     }
 }
 
-fn gather_options(loaded: &Loaded, hostname: Domain) -> gather::Options {
+fn gather_options(loaded: &Loaded, hostname: Domain, routes: Vec<Arc<StaticRoute>>) -> gather::Options {
     let config = &loaded.config;
-    // RFC 5321 §5.1: only what would come back to us; another MTA may have port 25 of this host.
-    let own_addresses: Vec<IpAddr> = config
-        .listener
-        .iter()
-        .flat_map(|listener| &listener.listen)
-        .filter(|address| address.port() == config.delivery.smtp_port && !address.ip().is_unspecified())
-        .map(|address| address.ip())
-        .collect();
+    let own_sockets: Vec<SocketAddr> =
+        config.listener.iter().flat_map(|listener| listener.listen.iter().copied()).collect();
     gather::Options {
         mta_sts: config.policy.mta_sts,
         dane: config.policy.dane && config.dns.dnssec != Dnssec::Off,
         smtp_port: config.delivery.smtp_port,
         overrides: overrides(loaded),
         own_names: vec![hostname],
-        own_addresses,
+        routes,
+        own_sockets,
     }
 }
 
@@ -311,7 +334,7 @@ fn reporting_options(
     hostname: Domain,
     dkim: Vec<reporting::Signer>,
 ) -> Result<reporting::Options, String> {
-    let tlsrpt = &loaded.config.tlsrpt;
+    let (tlsrpt, digest) = (&loaded.config.tlsrpt, &loaded.config.digest);
     // Without a sender nothing is sent, but `report preview` still shows what would be.
     let from = match &tlsrpt.from {
         Some(from) => from.clone(),
@@ -325,6 +348,21 @@ fn reporting_options(
         dkim,
         start_delay: tlsrpt.start_delay.0,
         retry: spans(&tlsrpt.retry),
+        hygiene: reporting::Hygiene {
+            allow_domains: tlsrpt.allow_domains.clone(),
+            deny_domains: tlsrpt.deny_domains.clone(),
+            allow_targets: tlsrpt.allow_targets.clone(),
+            deny_targets: tlsrpt.deny_targets.clone(),
+            targets_per_domain: tlsrpt.targets_per_domain,
+            reports_per_target: tlsrpt.reports_per_target,
+            suppress: SuppressRule { after: tlsrpt.suppress_after, keep: tlsrpt.suppress_for.0 },
+        },
+        omit: Omit { sending_mta_ip: !tlsrpt.include_sending_ip, receiving_mx_helo: !tlsrpt.include_mx_helo },
+        digest: reporting::DigestOptions {
+            to: digest.to.clone(),
+            from: digest.from.clone().unwrap_or_else(|| from.clone()),
+            after: digest.after.0,
+        },
         ..reporting::Options::new(hostname, organization_name, contact_info, from)
     })
 }

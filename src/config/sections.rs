@@ -11,11 +11,14 @@ use super::source::SourceAddress;
 use super::value::{Nameserver, Network, Size, Span, Until};
 use crate::delivery::pace::Rate;
 use crate::delivery::pool;
+use crate::delivery::static_route::{HopTls, NextHopName, RouteFor};
 use crate::mail::{Domain, Mailbox, Pattern};
 use crate::queue::RetryOptions;
 use crate::smtp::client::Timeouts as ClientTimeouts;
 use crate::store::suppressions::SuppressionAnswer;
 use crate::tlspolicy::{DaneInsecureMx, DaneWithSts, LocalRule, Whom};
+use crate::tlsrpt::record::RUA_MAX;
+use crate::tlsrpt::target::TargetPattern;
 
 /// The whole configuration.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -35,12 +38,18 @@ pub struct Config {
     pub dns: Dns,
     /// Mail out.
     pub delivery: Delivery,
+    /// Mail that is handed to a configured next hop.
+    // An empty list would stand outside all sections where the configuration is shown.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub route: Vec<RouteSection>,
     /// What is demanded of destinations.
     pub policy: Policy,
     /// MTA-STS fetching.
     pub mta_sts: MtaSts,
     /// Outgoing TLS reports.
     pub tlsrpt: Tlsrpt,
+    /// The daily digest.
+    pub digest: DigestSection,
     /// How messages travelled, kept.
     pub evidence: Evidence,
     /// Where we may connect to.
@@ -281,6 +290,28 @@ pub struct Timeouts {
     pub dot: Span,
 }
 
+/// `[[route]]`: a configured next hop for some mail, or for all.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct RouteSection {
+    /// Recipient domains: one, all below a name, or `*` for all mail.
+    pub domain: RouteFor,
+    /// Where it goes.
+    pub next_hop: NextHopName,
+    /// How TLS begins there.
+    #[serde(default)]
+    pub tls: HopTls,
+    /// What the next hop must show.
+    #[serde(default)]
+    pub require: Option<LocalRule>,
+    /// With what we log in.
+    #[serde(default)]
+    pub username: Option<String>,
+    /// The password to it.
+    #[serde(default)]
+    pub password_file: Option<PathBuf>,
+}
+
 /// `[policy]`
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
@@ -327,6 +358,8 @@ pub struct MtaSts {
     pub https_port: u16,
     /// For a whole fetch (RFC 8461 §3.3).
     pub fetch_timeout: Span,
+    /// Policies that do not come as text/plain are none (RFC 8461 §3.2).
+    pub require_text_plain: bool,
 }
 
 /// `[tlsrpt]`
@@ -357,6 +390,38 @@ pub struct Tlsrpt {
     pub start_delay: Span,
     /// Waits after failed deliveries of a report; the last one repeats, for 24 hours.
     pub retry: Vec<Span>,
+    /// Reports are made of these recipient domains alone, unless empty.
+    pub allow_domains: Vec<Pattern>,
+    /// No reports of these recipient domains.
+    pub deny_domains: Vec<Pattern>,
+    /// Reports go to these addresses and hosts alone, unless empty.
+    pub allow_targets: Vec<TargetPattern>,
+    /// No reports to these addresses and hosts.
+    pub deny_targets: Vec<TargetPattern>,
+    /// Targets used of one domain's record, in their order.
+    pub targets_per_domain: usize,
+    /// Reports of one day to one target.
+    pub reports_per_target: u32,
+    /// A target that failed so often in a row is left alone.
+    pub suppress_after: u32,
+    /// For so long from its last failure.
+    pub suppress_for: Span,
+    /// Tell our own address of each connection (`sending-mta-ip`).
+    pub include_sending_ip: bool,
+    /// Tell what MX hosts call themselves (`receiving-mx-helo`).
+    pub include_mx_helo: bool,
+}
+
+/// `[digest]`
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct DigestSection {
+    /// Who is mailed the daily digest; nobody if empty.
+    pub to: Vec<Mailbox>,
+    /// Its sender; `tlsrpt.from` without it.
+    pub from: Option<Mailbox>,
+    /// So long after 00:00 UTC.
+    pub after: Span,
 }
 
 /// `[evidence]`
@@ -435,9 +500,11 @@ impl Default for Config {
             auth: Auth::default(),
             dns: Dns::default(),
             delivery: Delivery::default(),
+            route: Vec::new(),
             policy: Policy::default(),
             mta_sts: MtaSts::default(),
             tlsrpt: Tlsrpt::default(),
+            digest: DigestSection::default(),
             evidence: Evidence::default(),
             network: NetworkSection::default(),
             admin: Admin::default(),
@@ -582,7 +649,13 @@ impl Default for Evidence {
 
 impl Default for MtaSts {
     fn default() -> Self {
-        Self { https_port: 443, fetch_timeout: seconds(60) }
+        Self { https_port: 443, fetch_timeout: seconds(60), require_text_plain: true }
+    }
+}
+
+impl Default for DigestSection {
+    fn default() -> Self {
+        Self { to: Vec::new(), from: None, after: seconds(6 * 3600) }
     }
 }
 
@@ -601,6 +674,16 @@ impl Default for Tlsrpt {
             mx_host_reports: true,
             start_delay: seconds(4 * 3600),
             retry: vec![seconds(300), seconds(900), seconds(3600), seconds(7200)],
+            allow_domains: Vec::new(),
+            deny_domains: Vec::new(),
+            allow_targets: Vec::new(),
+            deny_targets: Vec::new(),
+            targets_per_domain: RUA_MAX,
+            reports_per_target: 1000,
+            suppress_after: 3,
+            suppress_for: seconds(7 * 24 * 3600),
+            include_sending_ip: true,
+            include_mx_helo: true,
         }
     }
 }

@@ -21,15 +21,16 @@ use super::Delivery;
 use super::conversation::Conversation;
 use super::evidence::Trail;
 use super::gather::{Heed, HostAnswers, NextHop, StsState};
-use super::known::Known;
+use super::known::{self, Known};
 use super::pace::Signal;
 use super::run::Turn;
-use super::{judge, limits};
-use crate::mail::{Destination, Domain, Failure, Scope, TlsRequest};
+use super::static_route::Hop;
+use super::{judge, limits, pool};
+use crate::mail::{Destination, Failure, Scope, TlsRequest};
 use crate::queue::QueueItem;
-use crate::route::{DnssecStatus, MxHost};
+use crate::route::MxHost;
 use crate::smtp::client::{SessionEnd, TransactionEnd};
-use crate::tlspolicy::{self, Override, TlsPlan, Verdict};
+use crate::tlspolicy::{self, AddressFacts, LocalRule, Override, TlsPlan, Verdict};
 
 pub use self::walk::Attempted;
 pub(super) use self::walk::not_tried;
@@ -60,18 +61,20 @@ impl Delivery {
             .map(|(index, _)| index)
             .filter(|index| !suppressed.iter().any(|(known, _)| known == index))
             .collect();
-        if remaining.is_empty() && !suppressed.is_empty() {
-            return untried(suppressed, self.now(), "suppression list", Trail::default());
-        }
         let options = self.options.borrow().clone();
-        let report_domain = match (&item.destination, item.is_report) {
-            (Destination::Domain(domain), false) => Some(domain.clone()),
-            _ => None,
-        };
+        if remaining.is_empty() && !suppressed.is_empty() {
+            let trail = Trail::of(&self.queue, item, &options.evidence).await;
+            return untried(suppressed, self.now(), "suppression list", trail);
+        }
+        // For the whole walk, whatever a reload changes meanwhile.
+        let hop = self.gather.hop(&item.destination);
+        // RFC 8460 §1.1: with a smart host, its domain hears of it.
+        let report_domain = hop.policy_domain().filter(|_| !item.is_report).cloned();
         let body = match self.queue.body(item.id.queue_id).await {
             Ok(body) => body,
             Err(error) => {
-                return not_tried(item, self.now(), local_failure(&error.to_string()), Trail::default());
+                let failure = local_failure(&error.to_string());
+                return not_tried(item, suppressed, self.now(), failure, Trail::default());
             }
         };
         // RFC 8460 §3: report mail goes whatever TLS shows.
@@ -82,6 +85,7 @@ impl Delivery {
             begun: Instant::now(),
             body,
             request,
+            hop: hop.clone(),
             report_domain,
             passed_over: Vec::new(),
             remaining,
@@ -98,18 +102,20 @@ impl Delivery {
             trail,
             options,
         };
-        match &item.destination {
-            Destination::Literal(ip) => self.walk_literal(&mut walk, *ip).await,
-            Destination::Domain(domain) => {
-                if let Err(failure) = self.walk_domain(&mut walk, domain).await {
-                    return not_tried(item, self.now(), failure, walk.trail);
-                }
-            }
+        walk.trail.goes_by(&hop);
+        if let Err(failure) = self.walk_hop(&mut walk, &hop).await {
+            return not_tried(item, walk.outcomes, self.now(), failure, walk.trail);
         }
         walk.finish(self.now())
     }
 
-    async fn walk_domain(&self, walk: &mut Walk<'_>, domain: &Domain) -> Result<(), Failure> {
+    async fn walk_hop(&self, walk: &mut Walk<'_>, hop: &Hop) -> Result<(), Failure> {
+        let Some(domain) = hop.policy_domain() else {
+            if let NextHop::Literal(ip) = self.gather.route(hop).await? {
+                self.walk_literal(walk, hop, ip).await;
+            }
+            return Ok(());
+        };
         // RFC 8460 §3: report mail heeds no policy, so none is asked for.
         let options = Arc::clone(&walk.options);
         let (sts, overrides): (_, &[Override]) = if walk.item.is_report {
@@ -132,15 +138,10 @@ impl Delivery {
             };
             (sts, &options.overrides)
         };
-        let route = match self.gather.route(&walk.item.destination).await? {
-            NextHop::Route(route) => route,
-            NextHop::Literal(ip) => {
-                self.walk_literal(walk, ip).await;
-                return Ok(());
-            }
-        };
-        let (request, now) = (walk.request, self.now());
-        let known = Known { domain, route: &route, sts: &sts, request, overrides, options: &options, now };
+        let NextHop::Route(route) = self.gather.route(hop).await? else { return Ok(()) };
+        let (request, now, recipient) = (walk.request, self.now(), &walk.item.destination);
+        let (route, options) = (&route, &options);
+        let known = Known { recipient, hop, domain, route, sts: &sts, request, overrides, options, now };
         self.walk_hosts(walk, &known).await;
         let mut afresh = None;
         if walk.is_refused_for_requiretls() {
@@ -170,13 +171,15 @@ impl Delivery {
             if walk.remaining.is_empty() || tried == HOSTS_MAX || walk.is_over() {
                 break;
             }
-            let heed = match (walk.item.is_report, walk.last) {
+            // RFC 8460 §3; but what the operator demands of a next hop counts for all mail.
+            let demanded = known.hop.rule().is_some_and(|rule| rule.require == LocalRule::Dane);
+            let heed = match (walk.item.is_report && !demanded, walk.last) {
                 (true, _) => Heed::Nothing,
                 // As RFC 8461 §5.1 wants it of policies: nobody hears of a failure that is over.
                 (false, true) => Heed::DaneAfresh,
                 (false, false) => Heed::Dane,
             };
-            let found = self.gather.host(host, heed).await;
+            let found = self.gather.host(host, known.hop, heed).await;
             let facts = known.of(host, &found);
             exceptions::tell(&facts);
             let verdict = tlspolicy::decide(&facts);
@@ -203,29 +206,33 @@ impl Delivery {
         }
     }
 
-    /// RFC 5321 §4.1.3: an address literal is connected to directly; no policy domain, so no policy.
-    async fn walk_literal(&self, walk: &mut Walk<'_>, ip: IpAddr) {
+    /// RFC 5321 §4.1.3: an address is connected to directly; no policy domain, so no policy.
+    async fn walk_literal(&self, walk: &mut Walk<'_>, hop: &Hop, ip: IpAddr) {
         // RFC 8689 §5: mail from the null path is not lost for want of it.
         if walk.request == TlsRequest::Required && walk.item.envelope.reverse_path.is_null() {
             walk.request = TlsRequest::None;
         }
-        if walk.request == TlsRequest::Required {
-            walk.record.rule = tlspolicy::Rule::RequireTls.to_string();
-            walk.failures.push((None, judge::literal_failure(&walk.item.destination.to_string())));
-            return;
+        let options = Arc::clone(&walk.options);
+        // RFC 8460 §3: report mail heeds no policy; what a route demands is none.
+        let overrides = if walk.item.is_report { &[][..] } else { &options.overrides };
+        let course = known::course(&walk.item.destination, hop, None);
+        let local = tlspolicy::local_rule_on(overrides, &course, self.now());
+        let (host, text) = (Destination::Literal(ip).to_string(), local.map(ToString::to_string));
+        let verdict = tlspolicy::decide_address(&AddressFacts {
+            literal: &host,
+            own_name: &options.hostname,
+            request: walk.request,
+            local: local.map(|rule| rule.require).unwrap_or_default(),
+            local_text: text.as_deref(),
+        });
+        match verdict {
+            Verdict::Use(plan) => self.try_addresses(walk, &host, &plan, &[ip]).await,
+            Verdict::Skip(reason) => {
+                walk.record.rule = reason.rule.to_string();
+                walk.record.host = Some(host.clone());
+                walk.failures.push((None, judge::skip_failure(&reason, &host)));
+            }
         }
-        let name = walk.options.hostname.clone();
-        let plan = TlsPlan {
-            require: tlspolicy::Requirement::Opportunistic,
-            // Never verified and never reported: an address has no name to hold a certificate to.
-            sni: name.clone(),
-            name,
-            mx_status: DnssecStatus::Insecure,
-            report_on: Vec::new(),
-            rule: tlspolicy::Rule::Opportunistic,
-        };
-        let host = walk.item.destination.to_string();
-        self.try_addresses(walk, &host, &plan, &[ip]).await;
     }
 
     /// # Errors
@@ -250,7 +257,8 @@ impl Delivery {
                 return Ok(());
             }
         };
-        if let Some(conversation) = self.pool.take(&host.name, plan, &walk.options.pool)
+        let key = pool::Key::new(host.name.clone(), walk.hop.port, walk.hop.via.as_deref());
+        if let Some(conversation) = self.pool.take(&key, plan, &walk.options.pool)
             && let Some(conversation) = self.unless_full(walk, name, conversation)
             && let Used::Done = self.use_connection(walk, name, plan, conversation, true).await
         {
@@ -317,7 +325,10 @@ impl Delivery {
             first = false;
             let session_end = (!conversation.is_open()).then(|| conversation.end());
             self.hear(walk, &end, session_end.as_ref(), conversation.carried);
-            let judgement = judge::judge(&end, session_end.as_ref(), &batch, host, plan.demands());
+            let mut judgement = judge::judge(&end, session_end.as_ref(), &batch, host, plan.demands());
+            if walk.hop.via.is_some() {
+                judgement = judge::without_login(judgement);
+            }
             let progress = judgement.again.len() < batch.len();
             let again = walk.apply(judgement, conversation.offers_dsn());
             if bdat_unknown {
@@ -333,9 +344,9 @@ impl Delivery {
                 walk.leave(again.into_iter().map(|index| (index, failure.clone())));
             }
         }
-        if let Some(name) = walk.pool_name(host)
+        if let Some(key) = walk.pool_key(host)
             && let Some(conversation) = self.unless_full(walk, host, conversation)
-            && let Some(full) = self.pool.keep(&name, conversation, &walk.options.pool)
+            && let Some(full) = self.pool.keep(&key, conversation, &walk.options.pool)
         {
             self.close(full);
         }

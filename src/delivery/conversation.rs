@@ -22,13 +22,24 @@ use crate::net::tcp::{Connection, Stream};
 use crate::net::tls::{ClientTls, TlsFacts};
 use crate::route::DnssecStatus;
 use crate::smtp::client::{
-    Action, Phase, Session, SessionEnd, Timeouts, TlsUse, Transaction, TransactionEnd,
+    Action, Credentials, Phase, Session, SessionEnd, Timeouts, TlsUse, Transaction, TransactionEnd,
 };
 use crate::store::Body;
 use crate::tlspolicy::{Requirement, TlsFailure, TlsPlan};
 
 /// Time for QUIT and its answer (RFC 5321 §4.1.1.10: say it, but wait for nobody long).
 const QUIT_WITHIN: Duration = Duration::from_secs(5);
+
+/// How a session is to be held, beside what it must prove.
+#[derive(Debug, Clone)]
+pub struct Manner<'a> {
+    /// How TLS is used.
+    pub tls: TlsUse,
+    /// Our login there, if it wants one.
+    pub credentials: Option<&'a Credentials>,
+    /// Our name where the connection's source address has none of its own.
+    pub ehlo_name: &'a Domain,
+}
 
 /// What was seen of TLS on a connection; what TLS-RPT counts.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -82,8 +93,7 @@ enum Stop {
 }
 
 impl Conversation {
-    /// Takes a fresh connection through greeting, EHLO and STARTTLS until it is ready for mail.
-    /// `ehlo_name` is ours where the connection's source address has none of its own.
+    /// Takes a fresh connection through greeting, EHLO, STARTTLS and login until it is ready for mail.
     ///
     /// # Errors
     /// The session's end; `seen` of the returned conversation still tells what TLS showed.
@@ -91,13 +101,15 @@ impl Conversation {
         connection: Connection,
         tls: Arc<ClientTls>,
         plan: &TlsPlan,
-        tls_use: TlsUse,
-        ehlo_name: &Domain,
+        manner: &Manner<'_>,
         timeouts: Timeouts,
     ) -> (Self, Result<(), SessionEnd>) {
-        let ehlo_name = connection.hostname.as_ref().unwrap_or(ehlo_name);
+        let tls_use = manner.tls;
+        let ehlo_name = connection.hostname.as_ref().unwrap_or(manner.ehlo_name);
+        // A password is for the server that is meant: under a plan that proves less than that, none is shown.
+        let credentials = manner.credentials.filter(|_| plan.require.authenticates()).cloned();
         let mut conversation = Self {
-            session: Session::new(ehlo_name.as_str(), tls_use, timeouts.clone()),
+            session: Session::new(ehlo_name.as_str(), tls_use, timeouts.clone()).logging_in(credentials),
             timeouts,
             stream: Some(connection.stream),
             tls,
@@ -185,7 +197,10 @@ impl Conversation {
     /// domains that have heard of the failure hear nothing more, others whose mail rides on this
     /// connection hear of it.
     pub fn take_place_of(&mut self, failed: Counted) {
-        self.seen = failed.seen;
+        // I10: what was established on another connection proves nothing of this one.
+        if !matches!(failed.seen, TlsSeen::Established(_)) {
+            self.seen = failed.seen;
+        }
         self.counted = failed.domains;
     }
 
@@ -210,6 +225,11 @@ impl Conversation {
     /// Whether the server passes DSN parameters on (RFC 3461 §5.2.2).
     pub fn offers_dsn(&self) -> bool {
         self.session.extensions().dsn
+    }
+
+    /// Whether the server promises to protect such a message further on (RFC 8689 §2).
+    pub fn offers_requiretls(&self) -> bool {
+        self.session.extensions().require_tls
     }
 
     /// `TLSv1.3 TLS13_AES_256_GCM_SHA384`, with `(resumed)` where it is; if inside TLS.

@@ -13,6 +13,7 @@ use jiff::Timestamp;
 use super::attempt::Attempted;
 use super::conversation::{Conversation, TlsSeen};
 use super::gather::StsState;
+use super::static_route::{Hop, Target};
 use crate::dane::{Tlsa, TlsaAnswer, x509};
 use crate::mail::{Domain, Failure, Outcome, header};
 use crate::net::tls::TlsFacts;
@@ -54,6 +55,10 @@ pub struct Trail {
 #[derive(Debug, Default)]
 struct Kept {
     message_id: Option<String>,
+    /// The static route, as texts name it.
+    route: Option<String>,
+    /// No MX record names the host: the operator does.
+    without_mx: bool,
     sts: StsState,
     facts: Option<HostFacts>,
     hosts: Vec<Bytes>,
@@ -68,6 +73,7 @@ struct Kept {
 pub(super) struct Rendered {
     plan: TlsPlan,
     tlsa: Option<(TlsaAnswer, Domain)>,
+    route: Option<String>,
     policy: Option<Arc<StsPolicy>>,
     fetched_at: Option<Timestamp>,
     id: Option<String>,
@@ -92,6 +98,14 @@ impl Trail {
             Ok(body) => Self::begin(options, &body).await,
             // No delivery depends on it.
             Err(_) => Self::default(),
+        }
+    }
+
+    /// Where the message is handed over.
+    pub(super) fn goes_by(&mut self, hop: &Hop) {
+        if let Some(kept) = &mut self.kept {
+            kept.route = hop.via.as_ref().map(ToString::to_string);
+            kept.without_mx = matches!(hop.target, Target::Host(_));
         }
     }
 
@@ -163,6 +177,7 @@ impl Trail {
         conversation.evidence = Some(Box::new(Rendered {
             plan: plan.clone(),
             tlsa: kept.facts.as_ref().map(|facts| (facts.tlsa.clone(), facts.tlsa_base.clone())),
+            route: kept.route.clone(),
             policy: kept.sts.policy.clone(),
             fetched_at: kept.sts.fetched_at,
             id: kept.sts.id.clone(),
@@ -198,6 +213,7 @@ impl Kept {
             (one, other) => one.is_none() && other.is_none(),
         };
         policy
+            && rendered.route == self.route
             && rendered.fetched_at == self.sts.fetched_at
             && rendered.id == self.sts.id
             && rendered.tlsa.as_ref().map(|(answer, base)| (answer, base)) == tlsa
@@ -206,9 +222,11 @@ impl Kept {
 
     /// What is known before a host is connected to.
     fn host(&self) -> HostEvidence {
-        let mx_dnssec = self.facts.as_ref().map(|facts| dnssec_word(facts.mx_status).to_owned());
+        let by_mx = self.facts.as_ref().filter(|_| !self.without_mx);
+        let mx_dnssec = by_mx.map(|facts| dnssec_word(facts.mx_status).to_owned());
+        let route = self.route.clone();
         let tlsa = self.facts.as_ref().map(|facts| tlsa(&facts.tlsa, &facts.tlsa_base));
-        HostEvidence { mx_dnssec, policy: policy(&self.sts), tlsa, ..HostEvidence::default() }
+        HostEvidence { route, mx_dnssec, policy: policy(&self.sts), tlsa, ..HostEvidence::default() }
     }
 
     fn planned(&self, mx: &str, plan: &TlsPlan, conversation: Option<&Conversation>) -> HostEvidence {

@@ -5,6 +5,7 @@
 //! the queue and counts no session; a policy is fetched (and a failing fetch counted) as for mail.
 //! Called by `admin::answer`.
 
+mod address;
 mod conclude;
 mod connect;
 pub mod facts;
@@ -19,21 +20,23 @@ use tokio::sync::watch;
 
 use self::conclude::conclude;
 use self::facts::{
-    AddressFacts, AppliedFacts, Asked, Explanation, HeldFacts, HostExplained, LocalFacts, PolicyFacts,
-    RecordFacts, ReportFacts, Trouble, VerdictFacts,
+    AddressFacts, AppliedFacts, Asked, Explanation, HeldFacts, HostExplained, LocalFacts, Pause, PolicyFacts,
+    RecordFacts, ReportFacts, RouteFacts, Trouble, VerdictFacts,
 };
 use super::attempt::{ADDRESSES_MAX, HOSTS_MAX};
 use super::gather::{self, Gather, Heed, NextHop, StsState};
-use super::known::Known;
-use super::{Options, judge, tally};
+use super::known::{self, Known};
+use super::static_route::{Hop, Target};
+use super::traffic::Traffic;
+use super::{Options, frozen, judge, tally};
 use crate::mail::{Destination, Domain, Failure, Scope, TlsRequest};
 use crate::net::World;
 use crate::net::dns::{Lookup, Validation};
 use crate::net::guard::AddressGuard;
 use crate::route::{DnssecStatus, MxHost, Route};
-use crate::store::Policies;
+use crate::store::{Policies, Queue};
 use crate::sts::record;
-use crate::tlspolicy::{self, HostFacts, Override, Requirement, Rule, TlsPlan, Verdict};
+use crate::tlspolicy::{self, Course, HostFacts, LocalRule, Override, Requirement, TlsPlan, Verdict};
 
 /// What explaining needs. Cheap to clone.
 #[derive(Clone)]
@@ -50,6 +53,19 @@ pub struct Explainer {
     pub delivery: watch::Receiver<Arc<Options>>,
     /// Of gathering, as they are now.
     pub gathering: watch::Receiver<Arc<gather::Options>>,
+    /// Which destinations an operator has frozen.
+    pub queue: Queue,
+    /// Which destinations wait for their hosts.
+    pub traffic: Traffic,
+}
+
+/// What is asked, and as what.
+#[derive(Clone, Copy)]
+struct Asking<'a> {
+    destination: &'a Destination,
+    hop: &'a Hop,
+    connect: bool,
+    options: &'a Options,
 }
 
 /// What is to be told of a host.
@@ -73,28 +89,40 @@ impl Explainer {
     /// Explains mail to `destination` now; with `connect`, connects to its hosts.
     pub async fn explain(&self, destination: Destination, connect: bool) -> Explanation {
         let options = self.delivery.borrow().clone();
-        match destination.domain().cloned() {
-            Some(domain) => self.explain_domain(&domain, destination, connect, &options).await,
-            None => self.explain_literal(destination, connect, &options).await,
+        let hop = self.gather.hop(&destination);
+        let asking = Asking { destination: &destination, hop: &hop, connect, options: &options };
+        let mut explained = match hop.policy_domain() {
+            Some(domain) => self.explain_domain(domain, &asking).await,
+            None => self.explain_address(&asking).await,
+        };
+        self.pause(&mut explained);
+        explained
+    }
+
+    /// Attempts ask the same before they begin: no host is looked at while a pause lasts.
+    fn pause(&self, explained: &mut Explanation) {
+        let now = self.world.clock.now();
+        if let Some(freeze) = self.queue.frozen(&explained.destination, now) {
+            let failure = frozen::failure(&explained.destination, &freeze);
+            explained.conclusion = conclude(Some(&failure), &[], explained.connected);
+            explained.pause = Some(Pause { until: freeze.until, text: failure.text });
+        } else if let Some(held) = self.traffic.held(&explained.destination, now) {
+            explained.pause = Some(Pause { until: Some(held.until), text: held.text });
         }
     }
 
     /// The local rule for mail to a domain, before its hosts are looked at.
     pub fn local_rule(&self, domain: &Domain) -> LocalFacts {
-        local_facts(&self.delivery.borrow().overrides, domain, None, self.world.clock.now())
+        let course = Course { recipient: Some(domain), next_hop: Some(domain), ..Course::default() };
+        local_facts(&self.delivery.borrow().overrides, &course, self.world.clock.now())
     }
 
-    async fn explain_domain(
-        &self,
-        domain: &Domain,
-        destination: Destination,
-        connect: bool,
-        options: &Options,
-    ) -> Explanation {
+    async fn explain_domain(&self, domain: &Domain, asking: &Asking<'_>) -> Explanation {
+        let Asking { destination, hop, connect, options } = *asking;
         let (sts, route, mx, txt) = tokio::join!(
             self.gather.sts(domain, Duration::ZERO),
-            self.gather.route(&destination),
-            self.world.dns.mx(domain),
+            self.gather.route(hop),
+            self.mx(hop),
             self.txt(domain),
         );
         let now = self.world.clock.now();
@@ -107,29 +135,30 @@ impl Explainer {
             Ok(NextHop::Literal(_)) => (None, None),
             Err(failure) => (None, Some(failure)),
         };
-        let local = local_facts(&options.overrides, domain, None, now);
+        let local = local_facts(&options.overrides, &known::course(destination, hop, None), now);
         let explained = match &route {
-            Some(route) => self.explain_hosts(domain, route, &state, connect, options).await,
+            Some(route) => self.explain_hosts(domain, route, &state, asking).await,
             None => Vec::new(),
         };
         let first_failure = unknown.as_ref().or(route_failure.as_ref());
         Explanation {
             at: now,
             conclusion: conclude(first_failure, &explained, connect),
+            pause: None,
             validator: self.validator().await,
-            mx: Some(Asked::new(&mx, |mx| format!("{} {}", mx.preference, shown_exchange(&mx.exchange)))),
-            implicit_mx: route.as_ref().is_some_and(|route| route.implicit),
+            route: RouteFacts::of(hop),
+            implicit_mx: mx.is_some() && route.as_ref().is_some_and(|route| route.implicit),
+            mx,
             route_trouble: route_failure.as_ref().map(Trouble::from),
             record: Some(record_facts(&txt)),
             policy: Some(self.policy_facts(domain, &state, unknown.as_ref(), now)),
             local,
             hosts: explained.into_iter().map(|explained| explained.host).collect(),
             connected: connect,
-            destination,
+            destination: destination.clone(),
         }
     }
 
-    /// RFC 5321 §4.1.3, RFC 8461 §3.4: connected to directly, without policy.
     /// What is the matter with our own DNSSEC validation.
     async fn validator(&self) -> Option<String> {
         match self.gather.validation().await {
@@ -138,48 +167,11 @@ impl Explainer {
         }
     }
 
-    async fn explain_literal(
-        &self,
-        destination: Destination,
-        connect: bool,
-        options: &Options,
-    ) -> Explanation {
-        let (failure, explained) = match self.gather.route(&destination).await {
-            Ok(NextHop::Literal(ip)) => {
-                let plan = TlsPlan {
-                    require: Requirement::Opportunistic,
-                    sni: options.hostname.clone(),
-                    name: options.hostname.clone(),
-                    mx_status: DnssecStatus::Insecure,
-                    report_on: Vec::new(),
-                    rule: Rule::Opportunistic,
-                };
-                let name = destination.to_string();
-                let mut explained =
-                    self.host(&name, 0, VerdictFacts::of_plan(&plan), Ok(vec![ip]), options.smtp_port);
-                if connect {
-                    self.connect(&mut explained, &name, &plan, None, options).await;
-                }
-                (None, vec![explained])
-            }
-            Ok(NextHop::Route(_)) => (None, Vec::new()),
-            Err(failure) => (Some(failure), Vec::new()),
-        };
-        Explanation {
-            at: self.world.clock.now(),
-            conclusion: conclude(failure.as_ref(), &explained, connect),
-            // RFC 7672 §2.2: an address has no TLSA records.
-            validator: None,
-            destination,
-            mx: None,
-            implicit_mx: false,
-            route_trouble: failure.as_ref().map(Trouble::from),
-            record: None,
-            policy: None,
-            local: LocalFacts::default(),
-            hosts: explained.into_iter().map(|explained| explained.host).collect(),
-            connected: connect,
-        }
+    /// The MX records of a hop that has some.
+    async fn mx(&self, hop: &Hop) -> Option<Asked> {
+        let Target::MxOf(domain) = &hop.target else { return None };
+        let mx = self.world.dns.mx(domain).await;
+        Some(Asked::new(&mx, |mx| format!("{} {}", mx.preference, shown_exchange(&mx.exchange))))
     }
 
     async fn txt(&self, domain: &Domain) -> Lookup<Vec<u8>> {
@@ -214,14 +206,14 @@ impl Explainer {
         domain: &Domain,
         route: &Route,
         state: &StsState,
-        connect: bool,
-        options: &Options,
+        asking: &Asking<'_>,
     ) -> Vec<Explained> {
-        let found = join_all(route.hosts.iter().map(|host| self.gather.host(host, Heed::Dane))).await;
+        let Asking { destination: recipient, hop, connect, options } = *asking;
+        let found = join_all(route.hosts.iter().map(|host| self.gather.host(host, hop, Heed::Dane))).await;
         let request = TlsRequest::None;
         let (overrides, now) = (options.overrides.as_slice(), self.world.clock.now());
-        let known = Known { domain, route, sts: state, request, overrides, options, now };
-        let of_domain = local_facts(overrides, domain, None, now);
+        let known = Known { recipient, hop, domain, route, sts: state, request, overrides, options, now };
+        let of_domain = local_facts(overrides, &known::course(recipient, hop, None), now);
         // As in an attempt: hosts that are skipped do not count.
         let mut tried = 0;
         let hosts = route.hosts.iter().zip(found).map(|(host, found)| {
@@ -230,12 +222,14 @@ impl Explainer {
             let out_of_reach = tried >= HOSTS_MAX;
             tried += usize::from(matches!(verdict, Verdict::Use(_)));
             let addresses = found.map(|found| found.addresses);
-            let local = local_facts(overrides, domain, Some(&host.name), now);
+            let local = local_facts(overrides, &known::course(recipient, hop, Some(&host.name)), now);
             let local = (local != of_domain).then_some(local);
             async move {
                 let look = Look { verdict, addresses, out_of_reach, connect };
-                let mut explained = self.explain_host(domain, host, &facts, look, options).await;
+                let mut explained = self.explain_host(domain, host, &facts, look, asking).await;
                 explained.host.local = local;
+                let required = HostFacts { request: TlsRequest::Required, ..facts.clone() };
+                explained.host.requiretls = Some(VerdictFacts::of(&tlspolicy::decide(&required)));
                 explained.host.tlsa = Some(facts::TlsaFacts::from(&facts.tlsa));
                 explained
             }
@@ -249,30 +243,21 @@ impl Explainer {
         host: &MxHost,
         facts: &HostFacts,
         look: Look,
-        options: &Options,
+        asking: &Asking<'_>,
     ) -> Explained {
+        let port = asking.hop.port;
         let Look { verdict, addresses, out_of_reach, connect } = look;
         let name = host.name.as_str();
         let mut explained = match &verdict {
             Verdict::Use(plan) => {
-                let mut explained = self.host(
-                    name,
-                    host.preference,
-                    VerdictFacts::of_plan(plan),
-                    addresses,
-                    options.smtp_port,
-                );
+                let verdict = VerdictFacts::of_plan(plan);
+                let mut explained = self.host(name, host.preference, verdict, addresses, port);
                 explained.host.tls_rpt = ReportFacts::of_plan(plan);
                 explained
             }
             Verdict::Skip(reason) => {
-                let mut explained = self.host(
-                    name,
-                    host.preference,
-                    VerdictFacts::of_skip(reason),
-                    addresses,
-                    options.smtp_port,
-                );
+                let verdict = VerdictFacts::of_skip(reason);
+                let mut explained = self.host(name, host.preference, verdict, addresses, port);
                 explained.host.tls_rpt = ReportFacts::of_results(&tally::of_skip(domain, &host.name, reason));
                 // An attempt does not even look at the addresses.
                 explained.failures = vec![judge::skip_failure(reason, name)];
@@ -285,7 +270,7 @@ impl Explainer {
         if connect && !out_of_reach {
             match &verdict {
                 Verdict::Use(plan) => {
-                    self.connect(&mut explained, name, plan, Some(domain), options).await;
+                    self.connect(&mut explained, name, plan, Some(domain), asking).await;
                 }
                 Verdict::Skip(reason) => {
                     // Only to show what it has: whatever that is, no mail goes there.
@@ -296,9 +281,10 @@ impl Explainer {
                         mx_status: facts.mx_status,
                         report_on: Vec::new(),
                         rule: reason.rule,
+                        local_text: None,
                     };
                     let failures = std::mem::take(&mut explained.failures);
-                    self.connect(&mut explained, name, &looking, None, options).await;
+                    self.connect(&mut explained, name, &looking, None, asking).await;
                     explained.failures = failures;
                 }
             }
@@ -312,7 +298,7 @@ impl Explainer {
         preference: u16,
         verdict: VerdictFacts,
         addresses: Result<Vec<IpAddr>, Failure>,
-        smtp_port: u16,
+        port: u16,
     ) -> Explained {
         let (addresses, failure) = match addresses {
             Ok(addresses) => (addresses, None),
@@ -327,7 +313,7 @@ impl Explainer {
         // What dialling would say of each, when none is left.
         if tried().all(|address| address.refused.is_some()) {
             failures.extend(tried().filter_map(|address| {
-                let to = SocketAddr::new(address.ip, smtp_port);
+                let to = SocketAddr::new(address.ip, port);
                 let refused = address.refused.as_ref()?;
                 Some(judge::dial_failure(&format!("connection to {to} failed: {refused}"), name))
             }));
@@ -343,6 +329,7 @@ impl Explainer {
                 tlsa: None,
                 local: None,
                 verdict,
+                requiretls: None,
                 out_of_reach: false,
                 tls_rpt: Vec::new(),
                 tries: Vec::new(),
@@ -357,8 +344,10 @@ fn shown_exchange(exchange: &str) -> &str {
     if exchange.is_empty() { "." } else { exchange }
 }
 
-fn local_facts(overrides: &[Override], domain: &Domain, host: Option<&Domain>, now: Timestamp) -> LocalFacts {
-    let rule = tlspolicy::local_rule(overrides, domain, host, now);
+fn local_facts(overrides: &[Override], course: &Course<'_>, now: Timestamp) -> LocalFacts {
+    // A route that demands nothing is no rule.
+    let course = Course { route: course.route.filter(|own| own.require != LocalRule::None), ..*course };
+    let rule = tlspolicy::local_rule_on(overrides, &course, now);
     rule.map(|rule| LocalFacts {
         rule: rule.require,
         whom: Some(rule.whom.to_string()),

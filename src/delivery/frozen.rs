@@ -5,19 +5,12 @@
 //! the item's lifetime it is given up. Decides by facts and `now`; called by `run` before an item gets
 //! its place, and by `settle` before an attempt would begin.
 
-use std::time::Duration;
-
 use jiff::Timestamp;
 
 use super::Delivery;
-use crate::mail::{EnhancedStatus, Failure, Permanence, Scope};
-use crate::queue::retry::after;
+use crate::mail::{Destination, EnhancedStatus, Failure, Permanence, Scope};
 use crate::queue::{QueueItem, RetryOptions};
 use crate::store::Freeze;
-
-/// An item that waits is looked at again after this long at the latest, so that no thaw is missed for
-/// longer, whatever happened to the one who thawed.
-const LOOK_AGAIN: Duration = Duration::from_secs(15 * 60);
 
 /// What to do with the item.
 #[derive(Debug, PartialEq)]
@@ -32,10 +25,10 @@ pub(super) enum Frozen {
 pub(super) fn decide(item: &QueueItem, freeze: &Freeze, now: Timestamp, retry: &RetryOptions) -> Frozen {
     let by = item.settled_by(retry);
     if now >= by {
-        return Frozen::Told(failure(item, freeze));
+        return Frozen::Told(failure(&item.destination, freeze));
     }
-    let next = freeze.until.map_or(by, |until| until.min(by));
-    Frozen::Waits(next.min(after(now, LOOK_AGAIN)))
+    // Nothing looks at it before: a thaw makes it due (`Queue::thaw`).
+    Frozen::Waits(freeze.until.map_or(by, |until| until.min(by)))
 }
 
 impl Delivery {
@@ -47,8 +40,8 @@ impl Delivery {
 }
 
 /// RFC 3463 X.3.0: our own side's doing, nothing the destination did.
-fn failure(item: &QueueItem, freeze: &Freeze) -> Failure {
-    let destination = &item.destination;
+/// What is told of mail to a frozen destination.
+pub(super) fn failure(destination: &Destination, freeze: &Freeze) -> Failure {
     let why = freeze.reason.as_ref().map(|reason| format!(": {reason}")).unwrap_or_default();
     Failure {
         scope: Scope::Domain,
@@ -63,36 +56,10 @@ fn failure(item: &QueueItem, freeze: &Freeze) -> Failure {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::Arc;
-
     use jiff::SignedDuration;
 
     use super::*;
-    use crate::mail::{BodyType, Destination, Envelope, ReversePath, TlsRequest};
-
-    fn item(from: &str, received_at: Timestamp) -> QueueItem {
-        QueueItem {
-            id: "1-00000001.0".parse().unwrap(),
-            destination: Destination::parse("example.org").unwrap(),
-            envelope: Arc::new(Envelope {
-                reverse_path: ReversePath::parse(from).unwrap(),
-                recipients: Vec::new(),
-                body: BodyType::SevenBit,
-                smtputf8: false,
-                ret: None,
-                envid: None,
-                tls: TlsRequest::None,
-            }),
-            recipients: Vec::new(),
-            received_at,
-            size: 0,
-            attempts: 0,
-            delay_warned: false,
-            is_report: false,
-            expires_at: None,
-            history: Vec::new(),
-        }
-    }
+    use crate::queue::fixture::item;
 
     #[test]
     fn an_item_waits_until_its_sender_must_be_told_or_the_freeze_may_be_over() {
@@ -106,17 +73,19 @@ mod tests {
             since: received,
             until,
         };
-        let mail = item("<a@example.net>", received);
+        let mail = item("<a@example.net>", 1, received);
         let warned = QueueItem { delay_warned: true, ..mail.clone() };
-        let bounce = item("<>", received);
+        let bounce = item("<>", 1, received);
         let (hour, day) = (60, 24 * 60);
         for (item, until, now, wanted) in [
-            (&mail, None, 0, Some(15)),
+            (&mail, None, 0, Some(4 * hour)),
             (&mail, Some(at(7)), 0, Some(7)),
             (&mail, None, 4 * hour - 1, Some(4 * hour)),
             (&mail, None, 4 * hour, None),
-            (&warned, None, 4 * hour, Some(4 * hour + 15)),
-            (&bounce, None, 5 * hour, Some(5 * hour + 15)),
+            (&mail, Some(at(9 * hour)), 0, Some(4 * hour)),
+            (&warned, None, 4 * hour, Some(5 * day)),
+            (&warned, Some(at(9 * hour)), 4 * hour, Some(9 * hour)),
+            (&bounce, None, 5 * hour, Some(5 * day)),
             (&bounce, None, 5 * day - 3, Some(5 * day)),
             (&bounce, None, 5 * day, None),
             (&warned, None, 5 * day, None),

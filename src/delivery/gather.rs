@@ -17,7 +17,7 @@ mod routes;
 mod tlsa;
 mod validator;
 
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
 use jiff::Timestamp;
@@ -28,8 +28,9 @@ use self::answers::Answers;
 use self::fetch::Fetches;
 use self::kept::{PolicyCache, Tallies};
 use self::validator::Watch;
+use super::static_route::{Hop, StaticRoute};
 use crate::dane::{Tlsa, TlsaAnswer};
-use crate::mail::Domain;
+use crate::mail::{Destination, Domain};
 use crate::net::dns::{Dns, MxRecord};
 use crate::net::https::Https;
 use crate::net::world::{Clock, Randomness, World};
@@ -56,19 +57,20 @@ pub struct Options {
     pub own_names: Vec<Domain>,
     /// Look for TLSA records: `policy.dane`, unless `dns.dnssec` is off.
     pub dane: bool,
-    /// `delivery.smtp_port`: TLSA records are looked for at `_PORT._tcp` (RFC 7672 §2.2.3).
+    /// `delivery.smtp_port`: where mail goes that no route gives another port.
     pub smtp_port: u16,
-    /// Addresses we take mail at on `delivery.smtp_port`, for the same rule. Not those of listeners
-    /// on other ports: another MTA may live on port 25 of this host.
-    pub own_addresses: Vec<IpAddr>,
+    /// `[[route]]`
+    pub routes: Vec<Arc<StaticRoute>>,
+    /// Where we take mail, for the same rule. Not other ports: another MTA may live on port 25 of this host.
+    pub own_sockets: Vec<SocketAddr>,
 }
 
-/// Where mail for a destination goes.
+/// What a hop comes to.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum NextHop {
     /// MX hosts in the order to try, equals shuffled anew for each call.
     Route(Route),
-    /// An address literal: direct, without MTA-STS and DANE (RFC 8461 §3.4).
+    /// An address: direct, without MTA-STS and DANE (RFC 8461 §3.4).
     Literal(IpAddr),
 }
 
@@ -148,6 +150,7 @@ struct Inner {
     fetches: Fetches,
     prefetches: Arc<Semaphore>,
     counters: PolicyCounters,
+    served: radar::Served,
     validator: Watch,
 }
 
@@ -188,15 +191,37 @@ impl Gather {
             fetches: Fetches::new(),
             prefetches: Arc::new(Semaphore::new(PREFETCHES_MAX)),
             counters: PolicyCounters::default(),
+            served: radar::Served::default(),
             validator: Watch::default(),
         };
         Self { inner: Arc::new(inner) }
+    }
+
+    /// Where mail for a destination is handed over, by the routes as they are now.
+    pub fn hop(&self, destination: &Destination) -> Hop {
+        let options = self.inner.options();
+        Hop::of(destination, &options.routes, options.smtp_port)
     }
 
     /// Refetches every held policy about once a day, before it expires, whether or not mail goes to
     /// its domain (RFC 8461 §3.3, §10.2); returns when `shutdown` is cancelled.
     pub async fn run_refresher(&self, shutdown: CancellationToken) {
         self.inner.refresh_until(&shutdown).await;
+    }
+}
+
+impl Options {
+    /// Whether a connection to this place would come back to us.
+    fn is_own(&self, ip: IpAddr, port: u16) -> bool {
+        self.own_sockets.iter().any(|own| {
+            let everywhere = own.ip().is_unspecified() && ip.is_loopback();
+            own.port() == port && (own.ip() == ip || everywhere)
+        })
+    }
+
+    /// Whether a host that is named so would be us.
+    fn is_own_name(&self, host: &Domain, port: u16) -> bool {
+        self.own_names.contains(host) && self.own_sockets.iter().any(|own| own.port() == port)
     }
 }
 

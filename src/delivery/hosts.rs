@@ -1,14 +1,14 @@
 //! What is remembered of hosts that could not be talked to: facts and `now` in, a verdict out.
 //!
-//! Pure. A host is an address: whether it can be reached does not depend on the name by which a
-//! domain calls it. Only what concerns the connection itself is remembered (no connection, a greeting
+//! Pure. A host is an address and a port: whether it can be reached does not depend on the name by which
+//! a domain calls it. Only what concerns the connection itself is remembered (no connection, a greeting
 //! or EHLO refused for now, a session lost before mail could be said), never a policy's failure: a domain
 //! whose policy is broken says nothing about the others on the same host. After a failure the host is
 //! left alone for a time that doubles with each further one; when it is over, one attempt at a time goes
 //! to see (RFC 5321 §4.5.4.1). Called by `delivery::traffic`.
 
 use std::collections::HashMap;
-use std::net::IpAddr;
+use std::net::SocketAddr;
 use std::time::Duration;
 
 use jiff::Timestamp;
@@ -51,7 +51,7 @@ pub(super) enum Standing {
 /// See the file's header.
 #[derive(Debug, Default)]
 pub(super) struct Hosts {
-    hosts: HashMap<IpAddr, Status>,
+    hosts: HashMap<SocketAddr, Status>,
 }
 
 #[derive(Debug)]
@@ -69,19 +69,20 @@ struct Status {
 }
 
 impl Status {
-    /// How the wait stands, whatever the clock did.
-    fn ends(&self, now: Timestamp) -> Timestamp {
-        self.until.min(after(now, self.wait))
+    /// When the wait ends, whatever the clock did: one that steps back begins it anew, once.
+    fn ends(&mut self, now: Timestamp) -> Timestamp {
+        self.until = self.until.min(after(now, self.wait));
+        self.until
     }
 }
 
 impl Hosts {
     /// Whether a host may be tried; the first to ask after its wait goes to see, and has to say
     /// [`Hosts::reached`], [`Hosts::failed`] or [`Hosts::unseen`] afterwards.
-    pub(super) fn ask(&mut self, address: IpAddr, now: Timestamp) -> Standing {
+    pub(super) fn ask(&mut self, address: SocketAddr, now: Timestamp) -> Standing {
         let Some(status) = self.hosts.get_mut(&address) else { return Standing::Open };
         let until = status.ends(now);
-        let named = |status: &Status| format!("host {} [{address}]", status.name);
+        let named = |status: &Status| format!("host {} [{}]", status.name, address.ip());
         if now < until {
             let text = format!("{} is not tried until {until:.0} because {}", named(status), status.cause);
             return Standing::NotBefore { until, text };
@@ -95,19 +96,19 @@ impl Hosts {
     }
 
     /// Whether a host that was not to be tried still is not; asks for no turn.
-    pub(super) fn is_left_alone(&self, address: IpAddr, now: Timestamp) -> bool {
-        self.hosts.get(&address).is_some_and(|status| {
+    pub(super) fn is_left_alone(&mut self, address: SocketAddr, now: Timestamp) -> bool {
+        self.hosts.get_mut(&address).is_some_and(|status| {
             now < status.ends(now) || status.probed.is_some_and(|by| now < by && by <= after(now, PROBE_MAX))
         })
     }
 
     /// It answers: nothing is held against it any more. Whether something was.
-    pub(super) fn reached(&mut self, address: IpAddr) -> bool {
+    pub(super) fn reached(&mut self, address: SocketAddr) -> bool {
         self.hosts.remove(&address).is_some()
     }
 
     /// Nobody went there after all, or the trouble was ours.
-    pub(super) fn unseen(&mut self, address: IpAddr) {
+    pub(super) fn unseen(&mut self, address: SocketAddr) {
         if let Some(status) = self.hosts.get_mut(&address) {
             status.probed = None;
         }
@@ -117,7 +118,7 @@ impl Hosts {
     /// one; of attempts that ran at the same time only the first does.
     pub(super) fn failed(
         &mut self,
-        address: IpAddr,
+        address: SocketAddr,
         name: &str,
         cause: &str,
         now: Timestamp,
@@ -175,8 +176,8 @@ mod tests {
         Timestamp::from_second(1_800_000_000 + seconds).unwrap()
     }
 
-    fn ip(last: u32) -> IpAddr {
-        std::net::Ipv4Addr::from(0xC000_0200 + last).into()
+    fn ip(last: u32) -> SocketAddr {
+        (std::net::Ipv4Addr::from(0xC000_0200 + last), 25).into()
     }
 
     fn wait_of(hosts: &mut Hosts, now: Timestamp) -> i64 {
@@ -236,6 +237,10 @@ mod tests {
         let day = SignedDuration::from_hours(24);
         let Standing::NotBefore { until, .. } = hosts.ask(ip(1), at(0) - day) else { panic!("open") };
         assert!(until <= at(15) - day);
+        // And it ends: the wait does not go along with the clock until it is where it was.
+        assert!(matches!(hosts.ask(ip(1), at(14) - day), Standing::NotBefore { .. }));
+        assert_eq!(hosts.ask(ip(1), at(15) - day), Standing::Open);
+        hosts.unseen(ip(1));
         hosts.ask(ip(1), at(15));
         assert!(!matches!(hosts.ask(ip(1), at(15) - day), Standing::Probed { .. }));
     }

@@ -5,8 +5,11 @@
 //! Called by `delivery::attempt`; `QueueItem::settle` makes a transient failure final at expiry.
 
 use crate::mail::{EnhancedStatus, Failure, Outcome, Permanence, Reply, Scope, header};
-use crate::smtp::client::{Missing, Phase, SessionEnd, TransactionEnd};
-use crate::tlspolicy::{Rule, SkipReason, TlsFailure};
+use crate::smtp::client::{AuthFailure, Missing, Phase, SessionEnd, TransactionEnd};
+use crate::tlspolicy::{Demand, Rule, SkipReason, TlsFailure};
+
+/// RFC 4954 §6: authentication credentials invalid, or wanting.
+const LOGIN: EnhancedStatus = EnhancedStatus::new(4, 7, 8);
 
 /// What one transaction at one host decided. Recipients are named by their position in the envelope.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -26,7 +29,7 @@ pub fn judge(
     session: Option<&SessionEnd>,
     recipients: &[usize],
     host: &str,
-    rule: Option<Rule>,
+    rule: Option<Demand<'_>>,
 ) -> Judgement {
     match end {
         TransactionEnd::Answered(replies) => judge_replies(recipients, replies, host),
@@ -117,7 +120,7 @@ fn reply_failure(reply: &Reply, host: &str, scope: Scope, permanence: Permanence
 }
 
 /// What the end of a session before any transaction means: always the host's failure.
-pub fn session_failure(end: &SessionEnd, host: &str, rule: Option<Rule>) -> Failure {
+pub fn session_failure(end: &SessionEnd, host: &str, rule: Option<Demand<'_>>) -> Failure {
     match end {
         SessionEnd::Refused { phase, reply } => {
             // RFC 7504 §4, RFC 5321 §3.1: a refusal to talk at all is permanent for this host only.
@@ -135,13 +138,44 @@ pub fn session_failure(end: &SessionEnd, host: &str, rule: Option<Rule>) -> Fail
             lost_failure(&format!("offers CHUNKING and does not understand BDAT: {reply}"), host)
         }
         SessionEnd::Tls(failure) => tls_failure(failure, host, rule),
+        SessionEnd::Auth(failure) => auth_failure(failure, host),
         SessionEnd::Lost { text, .. } => lost_failure(text, host),
         SessionEnd::Quit => lost_failure("the session was closed", host),
     }
 }
 
+/// Our own login, so our operator's to mend: always transient, whatever the host says.
+fn auth_failure(failure: &AuthFailure, host: &str) -> Failure {
+    let text = match failure {
+        AuthFailure::NotOffered => {
+            "does not offer AUTH PLAIN or LOGIN, by which this relay is to log in there".to_owned()
+        }
+        AuthFailure::Refused(reply) => {
+            format!("refused the login of this relay, whose operator has to see to it: {reply}")
+        }
+        AuthFailure::Odd(code) => format!("answered {code} where this relay logs in"),
+    };
+    let text = header::sanitize(&format!("host {host} {text}"));
+    Failure { status: LOGIN, text, ..lost_failure("", host) }
+}
+
+/// What a configured next hop says when it wants a login that it was not given, or not the right one
+/// (RFC 4954 §6): our operator's to mend, so nobody is told that the mail cannot go.
+pub fn without_login(judgement: Judgement) -> Judgement {
+    let outcomes = judgement.outcomes.into_iter().map(|(index, outcome)| match outcome {
+        Outcome::Failed(failure)
+            if failure.reply.as_ref().is_some_and(|reply| matches!(reply.code, 530 | 534 | 535 | 538)) =>
+        {
+            let text = format!("{}; the operator of this relay has to see to its login there", failure.text);
+            (index, Outcome::Deferred(transient(Failure { text, status: LOGIN, ..failure })))
+        }
+        other => (index, other),
+    });
+    Judgement { outcomes: outcomes.collect(), ..judgement }
+}
+
 /// A TLS failure. Under a policy it is the policy's (named by its rule), always transient: RFC 8461 §5.
-fn tls_failure(failure: &TlsFailure, host: &str, rule: Option<Rule>) -> Failure {
+fn tls_failure(failure: &TlsFailure, host: &str, rule: Option<Demand<'_>>) -> Failure {
     // RFC 3463 X.7.10: encryption needed; X.7.5: cryptographic failure.
     let status = match failure {
         TlsFailure::NotOffered(_) | TlsFailure::Refused(_) => EnhancedStatus::new(4, 7, 10),
@@ -149,7 +183,7 @@ fn tls_failure(failure: &TlsFailure, host: &str, rule: Option<Rule>) -> Failure 
     };
     let text = if let Some(rule) = rule {
         // The cause first: listings cut what does not fit.
-        format!("host {host}: {failure}; the rule \"{rule}\" forbids delivery over such a connection")
+        format!("host {host}: {failure}; {rule} forbids delivery over such a connection")
     } else {
         format!("host {host}: {failure}")
     };
@@ -160,7 +194,7 @@ fn tls_failure(failure: &TlsFailure, host: &str, rule: Option<Rule>) -> Failure 
         text: header::sanitize(&text),
         host: Some(host.to_owned()),
         reply: None,
-        rule: rule.map(|rule| rule.to_string()),
+        rule: rule.map(|demand| demand.rule.to_string()),
     }
 }
 
@@ -205,22 +239,6 @@ pub fn skip_failure(reason: &SkipReason, host: &str) -> Failure {
         host: Some(host.to_owned()),
         reply: None,
         rule: Some(reason.rule.to_string()),
-    }
-}
-
-/// RFC 8689 §4.2.1: a host that nothing vouches for, and whose name no certificate can be held to; no
-/// later attempt can change that.
-pub fn literal_failure(literal: &str) -> Failure {
-    Failure {
-        scope: Scope::Message,
-        permanence: Permanence::Permanent,
-        status: EnhancedStatus::new(5, 7, 30),
-        text: format!(
-            "the message requires TLS (REQUIRETLS), and the address literal {literal} names no host that could be authenticated"
-        ),
-        host: Some(literal.to_owned()),
-        reply: None,
-        rule: Some(Rule::RequireTls.to_string()),
     }
 }
 
@@ -328,7 +346,7 @@ mod tests {
 
     fn answered(replies: Vec<Reply>) -> Judgement {
         let recipients: Vec<usize> = (0..replies.len()).collect();
-        judge(&TransactionEnd::Answered(replies), None, &recipients, HOST, Some(Rule::StsEnforce))
+        judge(&TransactionEnd::Answered(replies), None, &recipients, HOST, Some(Rule::StsEnforce.into()))
     }
 
     #[test]
@@ -381,20 +399,23 @@ mod tests {
     #[test]
     fn a_policy_failure_is_transient_and_names_its_rule() {
         let end = SessionEnd::Tls(TlsFailure::Certificate(CertificateFailure::Expired("2020-01-01".into())));
-        let failure = session_failure(&end, HOST, Some(Rule::StsEnforce));
+        let failure = session_failure(&end, HOST, Some(Rule::StsEnforce.into()));
         assert_eq!(failure.permanence, Permanence::Transient);
         assert_eq!(failure.status.to_string(), "4.7.5");
         assert_eq!(failure.rule.as_deref(), Some("mta-sts enforce"));
         assert!(failure.text.contains(HOST) && failure.text.contains("expired"), "{}", failure.text);
         let stripped = SessionEnd::Tls(TlsFailure::NotOffered("EHLO lacks it".into()));
-        assert_eq!(session_failure(&stripped, HOST, Some(Rule::StsEnforce)).status.to_string(), "4.7.10");
+        assert_eq!(
+            session_failure(&stripped, HOST, Some(Rule::StsEnforce.into())).status.to_string(),
+            "4.7.10"
+        );
     }
 
     #[test]
     fn what_a_host_lacks_for_requiretls_is_final_and_trouble_is_not() {
         let under = |failure: TlsFailure, rule: Rule| {
             let end = SessionEnd::Tls(failure);
-            under_requiretls(session_failure(&end, HOST, Some(rule)), &end)
+            under_requiretls(session_failure(&end, HOST, Some(rule.into())), &end)
         };
         let lacking = || TlsFailure::NotOffered("the EHLO reply does not list it".into());
         let expired = || TlsFailure::Certificate(CertificateFailure::Expired("2020-01-01".into()));
@@ -435,8 +456,28 @@ mod tests {
         assert_eq!(permanence(refused(Phase::Greeting, 554)), Permanence::Permanent);
         assert_eq!(permanence(refused(Phase::Greeting, 421)), Permanence::Transient);
         assert_eq!(permanence(refused(Phase::Mail, 421)), Permanence::Transient);
-        let enforced = session_failure(&refused(Phase::Greeting, 554), HOST, Some(Rule::StsEnforce));
+        let enforced = session_failure(&refused(Phase::Greeting, 554), HOST, Some(Rule::StsEnforce.into()));
         assert_eq!(enforced.permanence, Permanence::Transient, "spoken by nobody we know");
+    }
+
+    #[test]
+    fn a_login_that_is_refused_or_missing_never_bounces() {
+        for failure in [
+            AuthFailure::NotOffered,
+            AuthFailure::Refused(reply(535, Some((7, 8)))),
+            AuthFailure::Refused(reply(454, None)),
+            AuthFailure::Odd(334),
+        ] {
+            let failure = session_failure(&SessionEnd::Auth(failure), HOST, Some(Rule::LocalOverride.into()));
+            assert_eq!(failure.permanence, Permanence::Transient, "{failure:?}");
+            assert_eq!(failure.status, LOGIN);
+            assert!(failure.text.contains(HOST), "{}", failure.text);
+        }
+        let judgement = without_login(answered(vec![reply(530, Some((7, 0))), reply(550, None)]));
+        let [(0, Outcome::Deferred(wants)), (1, Outcome::Failed(_))] = &judgement.outcomes[..] else {
+            panic!("{judgement:?}");
+        };
+        assert_eq!(wants.status, LOGIN);
     }
 
     #[test]
@@ -452,7 +493,8 @@ mod tests {
     fn one_transient_host_is_enough_to_try_again_and_a_policys_words_win() {
         let permanent = missing_failure(Missing::SmtpUtf8, HOST);
         let down = dial_failure("connection refused", HOST);
-        let policy = session_failure(&SessionEnd::Tls(TlsFailure::TlsaMismatch), HOST, Some(Rule::Dane));
+        let policy =
+            session_failure(&SessionEnd::Tls(TlsFailure::TlsaMismatch), HOST, Some(Rule::Dane.into()));
         assert!(matches!(exhausted(std::slice::from_ref(&permanent)), Outcome::Failed(_)));
         assert!(matches!(exhausted(&[down.clone(), permanent.clone()]), Outcome::Deferred(_)));
         assert!(matches!(exhausted(&[policy, down]), Outcome::Deferred(f) if f.rule.is_some()));

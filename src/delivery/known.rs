@@ -5,13 +5,19 @@ use jiff::Timestamp;
 
 use super::Options;
 use super::gather::{HostAnswers, StsState};
+use super::static_route::Hop;
 use crate::dane::TlsaAnswer;
-use crate::mail::{Domain, Failure, TlsRequest};
+use crate::mail::{Destination, Domain, Failure, TlsRequest};
 use crate::route::{DnssecStatus, MxHost, Route};
-use crate::tlspolicy::{DaneInsecureMx, HostFacts, Override, local_rule};
+use crate::tlspolicy::{Course, DaneInsecureMx, HostFacts, Override, local_rule_on};
 
 /// See the file's header.
 pub(super) struct Known<'a> {
+    /// Whom the mail is for.
+    pub(super) recipient: &'a Destination,
+    /// Where it is handed over.
+    pub(super) hop: &'a Hop,
+    /// Whose policies count: of the hop.
     pub(super) domain: &'a Domain,
     pub(super) route: &'a Route,
     pub(super) sts: &'a StsState,
@@ -20,6 +26,11 @@ pub(super) struct Known<'a> {
     pub(super) overrides: &'a [Override],
     pub(super) options: &'a Options,
     pub(super) now: Timestamp,
+}
+
+/// What local rules are asked about.
+pub(super) fn course<'a>(recipient: &'a Destination, hop: &'a Hop, host: Option<&'a Domain>) -> Course<'a> {
+    Course { recipient: recipient.domain(), next_hop: hop.policy_domain(), host, route: hop.rule() }
 }
 
 impl Known<'_> {
@@ -35,7 +46,8 @@ impl Known<'_> {
         let ignored = self.options.dane_insecure_mx == DaneInsecureMx::Ignore && !safely_named;
         let (tlsa, tlsa_base) =
             if ignored { (TlsaAnswer::Absent, host.name.clone()) } else { (tlsa, tlsa_base) };
-        let local = local_rule(self.overrides, self.domain, Some(&host.name), self.now);
+        let course = course(self.recipient, self.hop, Some(&host.name));
+        let local = local_rule_on(self.overrides, &course, self.now);
         HostFacts {
             mx: host.name.clone(),
             policy_domain: self.domain.clone(),

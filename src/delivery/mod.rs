@@ -20,8 +20,10 @@ mod notice;
 pub mod pace;
 mod plain;
 pub mod pool;
+mod reported;
 mod run;
 mod settle;
+pub mod static_route;
 mod suppression;
 pub mod tally;
 mod throttle;
@@ -47,6 +49,7 @@ use crate::net::World;
 use crate::queue::RetryOptions;
 use crate::smtp::client::Timeouts;
 use crate::store::suppressions::SuppressionOptions;
+use crate::store::targets::Targets;
 use crate::store::{Queue, Results, Suppressions};
 use crate::tlspolicy::{DaneInsecureMx, DaneUse, DaneWithSts, Override};
 use crate::tlsrpt::SessionResult;
@@ -56,8 +59,6 @@ use crate::tlsrpt::SessionResult;
 pub struct Options {
     /// Our name in EHLO and in notices.
     pub hostname: Domain,
-    /// `delivery.smtp_port`; 25 but for tests.
-    pub smtp_port: u16,
     /// Attempts at a time. Default 500.
     pub concurrency: usize,
     /// Attempts at a time to one recipient domain at most. Default 20.
@@ -101,6 +102,7 @@ pub struct Delivery {
     options: watch::Receiver<Arc<Options>>,
     traffic: Traffic,
     suppressions: Option<Suppressions>,
+    report_targets: Option<Targets>,
     closing: TaskTracker,
 }
 
@@ -123,6 +125,7 @@ impl Delivery {
             options,
             traffic: Traffic::default(),
             suppressions: None,
+            report_targets: None,
             closing: TaskTracker::new(),
         }
     }

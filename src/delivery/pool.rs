@@ -1,6 +1,6 @@
 //! Open, idle connections, kept for the next message to the same host.
 //!
-//! Keyed by MX host name; whether a connection may carry a message is asked of what was verified on
+//! Keyed by host name, port and login; whether a connection may carry a message is asked of what was verified on
 //! it ([`Conversation::meets`], invariant I10), never of what some other message needed. Bounded in
 //! number, age, idle time and messages. Called by `delivery::attempt`.
 
@@ -11,7 +11,9 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use super::conversation::Conversation;
+use super::static_route::{HopTls, StaticRoute};
 use crate::mail::Domain;
+use crate::smtp::client::Credentials;
 use crate::tlspolicy::TlsPlan;
 
 /// How long open connections are kept (`[delivery.pool]`).
@@ -43,6 +45,27 @@ impl Default for Options {
     }
 }
 
+/// Where a connection leads, and as whom we are there.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Key {
+    host: Domain,
+    port: u16,
+    tls: HopTls,
+    credentials: Option<Credentials>,
+}
+
+impl Key {
+    /// For a host at a port, reached by a static route or by none.
+    pub fn new(host: Domain, port: u16, via: Option<&StaticRoute>) -> Self {
+        Self {
+            host,
+            port,
+            tls: via.map(StaticRoute::tls).unwrap_or_default(),
+            credentials: via.and_then(StaticRoute::credentials).cloned(),
+        }
+    }
+}
+
 /// The pool.
 #[derive(Default)]
 pub struct Pool {
@@ -52,7 +75,7 @@ pub struct Pool {
 #[derive(Default)]
 struct Hosts {
     /// In order, so that equal runs close them in equal order.
-    idle: BTreeMap<Domain, Vec<Idle>>,
+    idle: BTreeMap<Key, Vec<Idle>>,
     total: usize,
 }
 
@@ -75,31 +98,31 @@ impl Pool {
         self.hosts.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// A connection to `mx` that meets the plan, the most recently used first.
-    pub fn take(&self, mx: &Domain, plan: &TlsPlan, options: &Options) -> Option<Conversation> {
+    /// A connection of this key that meets the plan, the most recently used first.
+    pub fn take(&self, key: &Key, plan: &TlsPlan, options: &Options) -> Option<Conversation> {
         let now = Instant::now();
         let mut hosts = self.lock();
-        let idle = hosts.idle.get_mut(mx)?;
+        let idle = hosts.idle.get_mut(key)?;
         let position =
             idle.iter().rposition(|idle| idle.is_usable(now, options) && idle.conversation.meets(plan))?;
         let taken = idle.remove(position);
         if idle.is_empty() {
-            hosts.idle.remove(mx);
+            hosts.idle.remove(key);
         }
         hosts.total -= 1;
         Some(taken.conversation)
     }
 
     /// Keeps an idle connection, or gives it back when there is no room or it is too old.
-    pub fn keep(&self, mx: &Domain, conversation: Conversation, options: &Options) -> Option<Conversation> {
+    pub fn keep(&self, key: &Key, conversation: Conversation, options: &Options) -> Option<Conversation> {
         let idle = Idle { conversation, since: Instant::now() };
         let mut hosts = self.lock();
-        let kept_here = hosts.idle.get(mx).map_or(0, Vec::len);
+        let kept_here = hosts.idle.get(key).map_or(0, Vec::len);
         let room = hosts.total < options.connections && kept_here < options.connections_per_host;
         if !room || !idle.conversation.is_open() || !idle.is_usable(idle.since, options) {
             return Some(idle.conversation);
         }
-        hosts.idle.entry(mx.clone()).or_default().push(idle);
+        hosts.idle.entry(key.clone()).or_default().push(idle);
         hosts.total += 1;
         None
     }

@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 use tokio::sync::mpsc;
-use tokio::time::{MissedTickBehavior, interval, sleep};
+use tokio::time::{Instant, MissedTickBehavior, interval, sleep};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tracing::{Instrument, debug, error, info, info_span, warn};
@@ -34,6 +34,8 @@ const PAUSE_MIN: Duration = Duration::from_millis(10);
 const LOOK_EVERY: Duration = Duration::from_secs(60);
 /// The shortest wait for a rate: several messages of a fast one go together.
 const RATE_PAUSE_MIN: Duration = Duration::from_millis(5);
+/// A clock that is further ahead than it should be was set; less is NTP at work.
+const CLOCK_SET: Duration = Duration::from_secs(1);
 /// How often idle connections are looked through, when there are any.
 const SWEEP_EVERY: Duration = Duration::from_secs(5);
 
@@ -49,6 +51,7 @@ pub async fn run(delivery: Delivery, shutdown: CancellationToken) {
         tracker: TaskTracker::new(),
         events,
         shutdown: shutdown.clone(),
+        looked: (delivery.now(), Instant::now()),
     };
     let mut sweep = interval(SWEEP_EVERY);
     sweep.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -103,9 +106,25 @@ struct Engine {
     tracker: TaskTracker,
     events: mpsc::UnboundedSender<Event>,
     shutdown: CancellationToken,
+    /// When the clock was looked at last, and what time it really was.
+    looked: (Timestamp, Instant),
 }
 
 impl Engine {
+    /// The time, at which items are claimed. What is in an attempt stays in it though the clock was set
+    /// forward: claimed again it would be delivered twice.
+    fn now(&mut self) -> Timestamp {
+        let (now, real) = (self.delivery.now(), Instant::now());
+        let passed = Duration::try_from(now.duration_since(self.looked.0)).unwrap_or_default();
+        let ahead = passed.saturating_sub(real.duration_since(self.looked.1));
+        if ahead > CLOCK_SET {
+            info!(seconds = ahead.as_secs(), "the clock was set forward");
+            self.delivery.queue.lengthen(ahead);
+        }
+        self.looked = (now, real);
+        now
+    }
+
     /// Takes up what a reload has changed.
     fn adopt(&mut self) {
         let options = self.delivery.options.borrow();
@@ -150,9 +169,10 @@ impl Engine {
         (!self.is_urgent(claim, now)).then_some(held)
     }
 
-    /// Whether a claim is to be settled now, whatever its hosts wait for.
+    /// Whether a claim is to be settled now, whatever its hosts wait for: its sender is to hear of it, or
+    /// some of its recipients need no host.
     fn is_urgent(&self, claim: &Claim, now: Timestamp) -> bool {
-        now >= claim.item.settled_by(&self.options.retry)
+        now >= claim.item.settled_by(&self.options.retry) || !self.delivery.suppressed(&claim.item).is_empty()
     }
 
     async fn set_aside(&mut self, claim: Claim, held: &Held) {
@@ -217,7 +237,7 @@ impl Engine {
             if room == 0 {
                 return Ok(None);
             }
-            let now = self.delivery.now();
+            let now = self.now();
             let claims = self.delivery.queue.claim_due(now, room, LEASE).await?;
             if claims.is_empty() {
                 let next = self.delivery.queue.next_due();
@@ -238,7 +258,7 @@ impl Engine {
         let mut pause: Option<Duration> = None;
         let mut sooner = |wait: Duration| pause = Some(pause.map_or(wait, |pause| pause.min(wait)));
         for _ in 0..FILL_ROUNDS {
-            let now = self.delivery.now();
+            let now = self.now();
             // Of all of them in one go: what waits is read from the disk.
             let mut room = self.turns.room().min(CLAIM_BATCH);
             let (mut wanted, mut set_aside) = (Vec::new(), Vec::new());

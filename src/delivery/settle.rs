@@ -16,7 +16,7 @@ use super::frozen::Frozen;
 use super::run::Turn;
 use super::traffic::Held;
 use super::{Delivery, attempt};
-use crate::queue::retry::after;
+use crate::mail::Outcome;
 use crate::queue::{QueueItem, RetryOptions, Settled, Settlement};
 use crate::store::{Claim, QueueError, Tried};
 
@@ -32,10 +32,10 @@ impl Delivery {
     /// that is possible again, so that nobody gets a message twice because a disk was full; only when
     /// `shutdown` comes first, the item is tried again.
     pub(super) async fn deliver(&self, mut claim: Claim, turn: &Turn, shutdown: &CancellationToken) {
-        // It may have waited long for its destination's turn.
-        let now = self.now();
-        if claim.leased_until < after(now, LEASE.saturating_sub(EXTEND_EVERY))
-            && let Err(error) = self.queue.extend(&mut claim, now, LEASE).await
+        // It may have waited long for its destination's turn; so long that it is not ours any more, which a
+        // clock that was set back must not hide.
+        if claim.leased_at.elapsed() > EXTEND_EVERY
+            && let Err(error) = self.queue.extend(&mut claim, self.now(), LEASE).await
         {
             debug!(%error, "claim lost while waiting");
             return;
@@ -54,7 +54,7 @@ impl Delivery {
             Some(Frozen::Told(failure)) => {
                 let options = Arc::clone(&self.options.borrow());
                 let trail = Trail::of(&self.queue, &item, &options.evidence).await;
-                let mut told = attempt::not_tried(&item, started, failure, trail);
+                let mut told = attempt::not_tried(&item, Vec::new(), started, failure, trail);
                 "frozen".clone_into(&mut told.record.rule);
                 told
             }
@@ -63,19 +63,27 @@ impl Delivery {
         let now = self.now();
         turn.hears(attempted.signal);
         let options = self.options.borrow().clone();
-        if let Some(held) = &attempted.held {
+        if let Some(held) = attempted.held.clone() {
             info!(reason = %held.text, "not tried now");
             self.traffic.hold(&item.destination, held.clone(), now);
             if now < item.settled_by(&options.retry) {
-                if held.brief {
-                    turn.parks();
+                // Who was decided without a host does not wait for one.
+                attempted.outcomes.retain(|(_, outcome)| matches!(outcome, Outcome::Failed(_)));
+                if attempted.outcomes.is_empty() {
+                    if held.brief {
+                        turn.parks();
+                    }
+                    return self.give_back(claim, &held).await;
                 }
-                return self.give_back(claim, held).await;
             }
         }
         let judged_at = judged_at(&item, started, now, &options.retry);
         let mut settlement =
             item.settle(&attempted.outcomes, judged_at, &options.retry, self.world.random.fraction());
+        if let (Some(held), Settled::Again(at)) = (&attempted.held, &mut settlement.settled) {
+            // The others were not tried, so they wait for their hosts and not by their schedule.
+            *at = held.until.max(now).min(*at);
+        }
         if let Some(cause) = &attempted.throttled {
             let jitter = self.world.random.fraction();
             let until = self.traffic.throttled(&item.destination, cause, (started, now), jitter);
@@ -97,6 +105,7 @@ impl Delivery {
                         info!("attempt recorded after all");
                     }
                     self.learn(&item, &settlement).await;
+                    self.reported(&item, &settlement, &tried.record.result);
                 }
                 Err(error @ QueueError::Fenced(_)) => {
                     warn!(%error, "attempt came too late; its result is dropped");
@@ -198,7 +207,8 @@ fn log_settled(settlement: &Settlement, attempted: &attempt::Attempted, notices:
                 "deferred",
                 failed = failed,
                 notices = notices,
-                next_attempt = tracing::field::display(at)
+                // To the second, as elsewhere.
+                next_attempt = tracing::field::display(format_args!("{at:.0}"))
             );
         }
     }
@@ -206,36 +216,14 @@ fn log_settled(settlement: &Settlement, attempted: &attempt::Attempted, notices:
 
 #[cfg(test)]
 mod tests {
-    use std::sync::Arc;
-
     use super::*;
-    use crate::mail::{BodyType, Destination, Domain, Envelope, ReversePath, TlsRequest};
+    use crate::queue::fixture::item;
 
     #[test]
     fn only_an_attempt_that_began_after_the_lifetime_is_judged_as_the_last() {
         let retry = RetryOptions::default();
         let received_at = Timestamp::from_second(1_800_000_000).unwrap();
-        let item = QueueItem {
-            id: "1-00000001.0".parse().unwrap(),
-            destination: Destination::Domain(Domain::parse("example.org").unwrap()),
-            envelope: Arc::new(Envelope {
-                reverse_path: ReversePath::parse("<>").unwrap(),
-                recipients: Vec::new(),
-                body: BodyType::SevenBit,
-                smtputf8: false,
-                ret: None,
-                envid: None,
-                tls: TlsRequest::None,
-            }),
-            recipients: Vec::new(),
-            received_at,
-            size: 0,
-            attempts: 0,
-            delay_warned: false,
-            is_report: false,
-            expires_at: None,
-            history: Vec::new(),
-        };
+        let item = item("<>", 0, received_at);
         let end = item.expires_at(&retry);
         let minute = SignedDuration::from_mins(1);
         let late = judged_at(&item, end - minute, end + minute, &retry);

@@ -55,7 +55,8 @@ impl Delivery {
         for (address, reason) in hard_bounces(item, settlement) {
             match list.bounced(address, &reason, now, options).await {
                 Ok(Some(entry)) => {
-                    info!(%address, until = %entry.until, bounces = entry.bounces, "recipient suppressed");
+                    let until = format_args!("{:.0}", entry.until);
+                    info!(%address, %until, bounces = entry.bounces, "recipient suppressed");
                 }
                 Ok(None) => {}
                 Err(error) => error!(%error, "the suppression list was not written"),

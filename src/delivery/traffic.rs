@@ -6,7 +6,7 @@
 //! clears).
 
 use std::collections::HashMap;
-use std::net::IpAddr;
+use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -31,7 +31,7 @@ const BRIEF: Duration = Duration::from_secs(60);
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Held {
     /// The hosts waited for; none for a pause.
-    pub addresses: Vec<IpAddr>,
+    pub addresses: Vec<SocketAddr>,
     /// When one of them may be tried, or the pause is over.
     pub until: Timestamp,
     /// It will be over, or known, soon: its messages wait where they are.
@@ -73,7 +73,7 @@ struct State {
 
 impl State {
     /// Those who wait for this host look again.
-    fn release(&mut self, address: IpAddr) -> bool {
+    fn release(&mut self, address: SocketAddr) -> bool {
         let before = self.holds.len();
         self.holds.retain(|_, (_, held)| !held.addresses.contains(&address));
         self.holds.len() != before
@@ -87,7 +87,7 @@ impl Traffic {
     }
 
     /// Whether a host may be tried; see [`Hosts::ask`].
-    pub(super) fn ask(&self, address: IpAddr, now: Timestamp) -> Result<(), Held> {
+    pub(super) fn ask(&self, address: SocketAddr, now: Timestamp) -> Result<(), Held> {
         let held = |until, brief, text| Held { addresses: vec![address], until, brief, text };
         match self.lock().hosts.ask(address, now) {
             Standing::Open => Ok(()),
@@ -97,7 +97,7 @@ impl Traffic {
     }
 
     /// A host answered.
-    pub(super) fn reached(&self, address: IpAddr, name: &str) {
+    pub(super) fn reached(&self, address: SocketAddr, name: &str) {
         let released = {
             let mut state = self.lock();
             if !state.hosts.reached(address) {
@@ -112,7 +112,7 @@ impl Traffic {
     }
 
     /// A host could not be talked to; see [`Hosts::failed`].
-    pub(super) fn failed(&self, address: IpAddr, name: &str, cause: &str, now: Timestamp, jitter: f64) {
+    pub(super) fn failed(&self, address: SocketAddr, name: &str, cause: &str, now: Timestamp, jitter: f64) {
         let until = {
             let mut state = self.lock();
             let until = state.hosts.failed(address, name, cause, now, jitter);
@@ -128,7 +128,7 @@ impl Traffic {
     }
 
     /// The attempt that was to see has not; another one may.
-    pub(super) fn unseen(&self, address: IpAddr) {
+    pub(super) fn unseen(&self, address: SocketAddr) {
         let mut state = self.lock();
         state.hosts.unseen(address);
         if state.release(address) {
@@ -220,7 +220,8 @@ mod tests {
     fn who_waits_for_a_host_looks_again_when_it_is_back_or_stays_away() {
         let traffic = Traffic::default();
         let at = |seconds: i64| Timestamp::from_second(1_800_000_000 + seconds).unwrap();
-        let (dead, other): (IpAddr, IpAddr) = ("192.0.2.1".parse().unwrap(), "192.0.2.2".parse().unwrap());
+        let (dead, other): (SocketAddr, SocketAddr) =
+            ("192.0.2.1:25".parse().unwrap(), "192.0.2.1:587".parse().unwrap());
         let to = |name| Destination::Domain(Domain::parse(name).unwrap());
         let (one, two) = (to("one.example"), to("two.example"));
         for address in [dead, other] {
@@ -249,7 +250,7 @@ mod tests {
     fn a_clock_that_steps_back_does_not_lengthen_the_wait_of_a_destination() {
         let traffic = Traffic::default();
         let at = |seconds: i64| Timestamp::from_second(1_800_000_000 + seconds).unwrap();
-        let dead: IpAddr = "192.0.2.1".parse().unwrap();
+        let dead: SocketAddr = "192.0.2.1:25".parse().unwrap();
         let to = |name| Destination::Domain(Domain::parse(name).unwrap());
         let (one, two) = (to("one.example"), to("two.example"));
         traffic.failed(dead, "mx.example", "it does not answer", at(0), 0.5);

@@ -35,6 +35,11 @@ impl Failure {
                 "The message asks to be protected on its whole way, which the recipient's mail system does \
                  not promise. If it needs no such protection, send it without that request."
             }
+            // RFC 4954 §6: ours at the next hop.
+            (7, 8) if self.status.class == 4 || self.reply.is_none() => {
+                "Nothing is wrong with your message: your own mail system cannot log in where it hands mail \
+                 over. Show this message to your helpdesk."
+            }
             (7, _) if self.rule.is_some() => {
                 "Nothing is wrong with your message: it waits for a safe way to the recipient, and there is \
                  none. Whoever runs the recipient's mail system can mend that: let them see this message."
@@ -89,6 +94,7 @@ mod tests {
             (failure(3, 4), "smaller"),
             (failure(4, 7), "could not be reached"),
             (failure(7, 30), "without that request"),
+            (failure(7, 8), "cannot log in"),
             (forbidden, "let them see this message"),
             (failure(7, 1), "rules of its own"),
             (answered, "its answer says why"),

@@ -10,12 +10,12 @@ pub(crate) mod reader;
 use base64::Engine;
 use base64::prelude::BASE64_STANDARD;
 
-use super::header::sanitize;
-
 /// Octets of a header line we aim at, CRLF not counted (RFC 5322 §2.1.1).
 const HEADER_LINE_BYTES: usize = 76;
 /// A word beyond this is cut in pieces, so that no line can pass 998 octets.
 const WORD_BYTES_MAX: usize = 900;
+/// Blanks in a row kept in a header field: more than a local part can have (RFC 5321 §4.5.3.1.1).
+const BLANKS_MAX: usize = 64;
 /// Octets of an encoded body line at most (RFC 2045 §6.7, §6.8).
 const ENCODED_LINE_BYTES_MAX: usize = 76;
 /// Octets of any line at most, CRLF not counted (RFC 5322 §2.1.1).
@@ -34,24 +34,23 @@ impl Header {
     }
 
     /// Adds a field, folded at blanks where it is long. Control characters and line breaks in `value`
-    /// become blanks; a word longer than a line stays whole
-    /// up to 900 octets.
+    /// become one blank; blanks stay as many as they are, since a quoted local part may have several;
+    /// a word longer than a line stays whole up to 900 octets.
     #[must_use]
     pub fn field(mut self, name: &str, value: &str) -> Self {
-        let value = sanitize(value);
         self.text.push_str(name);
         self.text.push(':');
         let mut column = name.len() + 1;
-        let words = value.split_ascii_whitespace().flat_map(|word| pieces(word, WORD_BYTES_MAX));
-        for (nth, word) in words.enumerate() {
+        for (nth, (blanks, word)) in words(value).enumerate() {
+            let blanks = if nth == 0 { 1 } else { blanks };
             // Never folded right after the colon: a first line without content is easily misread.
-            if nth > 0 && column + 1 + word.len() > HEADER_LINE_BYTES {
+            if nth > 0 && column + blanks + word.len() > HEADER_LINE_BYTES {
                 self.text.push_str("\r\n");
                 column = 0;
             }
-            self.text.push(' ');
+            self.text.extend(std::iter::repeat_n(' ', blanks));
             self.text.push_str(word);
-            column += 1 + word.len();
+            column += blanks + word.len();
         }
         self.text.push_str("\r\n");
         self
@@ -70,6 +69,24 @@ impl Header {
     pub fn into_bytes(self) -> Vec<u8> {
         self.text.into_bytes()
     }
+}
+
+/// The words of a value, each cut where it is too long, with the number of blanks before it.
+fn words(value: &str) -> impl Iterator<Item = (usize, &str)> {
+    let mut rest = value;
+    let gap = std::iter::from_fn(move || {
+        let start = rest.find(|c: char| c != ' ' && !c.is_control())?;
+        let blanks = rest[..start].bytes().filter(|b| *b == b' ').count().clamp(1, BLANKS_MAX);
+        let word = &rest[start..];
+        let end = word.find(|c: char| c == ' ' || c.is_control()).unwrap_or(word.len());
+        rest = &word[end..];
+        Some((blanks, &word[..end]))
+    });
+    gap.flat_map(|(blanks, word)| {
+        pieces(word, WORD_BYTES_MAX)
+            .enumerate()
+            .map(move |(nth, piece)| (if nth == 0 { blanks } else { 1 }, piece))
+    })
 }
 
 /// `word` in pieces of at most `max` octets.
@@ -280,6 +297,12 @@ mod tests {
         assert!(text.lines().all(|line| line.len() <= 76), "{text}");
         assert!(text.ends_with("X: a Bcc: b c\r\n"), "{text}");
         assert_eq!(text.matches("word").count(), 40);
+        let quoted = Header::new().field("To", "<\"a  b\"@example.org>").field("X", "  a \t b ").into_bytes();
+        assert_eq!(quoted, b"To: <\"a  b\"@example.org>\r\nX: a  b\r\n");
+        let wide = format!("{} {}{}", "x".repeat(60), " ".repeat(40), "y".repeat(60));
+        let wide = String::from_utf8(Header::new().field("X", &wide).into_bytes()).unwrap();
+        assert!(wide.lines().all(|line| !line.trim().is_empty()), "{wide:?}");
+        assert_eq!(wide.replace("\r\n", "").matches(' ').count(), 42);
         let endless = Header::new().field("X", &"ä".repeat(4000)).into_bytes();
         assert!(has_short_lines(&endless));
         let long = "x".repeat(300);

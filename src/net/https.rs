@@ -74,6 +74,8 @@ pub struct Options {
     pub https_port: u16,
     /// `mta_sts.fetch_timeout`: the whole GET, name lookup included.
     pub fetch_timeout: Duration,
+    /// `mta_sts.require_text_plain`: a body of another media type is no policy.
+    pub require_text_plain: bool,
     /// `User-Agent`.
     pub user_agent: String,
 }
@@ -83,6 +85,7 @@ impl Default for Options {
         Self {
             https_port: 443,
             fetch_timeout: Duration::from_secs(60),
+            require_text_plain: true,
             user_agent: concat!("stsrelay/", env!("CARGO_PKG_VERSION")).into(),
         }
     }
@@ -163,7 +166,7 @@ impl ReqwestHttps {
         }
         // RFC 8461 §3.2: the media type guards against pages that answer every path.
         let media_type = response.headers().get(CONTENT_TYPE).map(HeaderValue::as_bytes).unwrap_or_default();
-        if !is_text_plain(media_type) {
+        if self.options.require_text_plain && !is_text_plain(media_type) {
             let shown = String::from_utf8_lossy(&media_type[..media_type.len().min(100)]).into_owned();
             return Err(failed(
                 FetchFault::ContentType,

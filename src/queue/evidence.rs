@@ -102,7 +102,10 @@ pub struct HostEvidence {
     /// The MX host's name, or an address literal; absent when no host was reached at all.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub mx: Option<String>,
-    /// What DNSSEC says of the MX records.
+    /// The static route that led here: whose it is, and the next hop it names.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub route: Option<String>,
+    /// What DNSSEC says of the MX records; absent where none were asked for.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub mx_dnssec: Option<String>,
     /// The address connected to.

@@ -289,3 +289,6 @@ fn expire(failure: &Failure) -> Failure {
         ..failure.clone()
     }
 }
+
+#[cfg(test)]
+mod tests;

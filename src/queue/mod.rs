@@ -3,6 +3,8 @@
 //! Pure. `store` keeps items, `delivery` produces outcomes; the rules between them are here.
 
 pub mod evidence;
+#[cfg(test)]
+pub(crate) mod fixture;
 pub mod item;
 pub mod retry;
 

@@ -96,12 +96,11 @@ impl Unstuffer {
                 }
                 Reading::Text => match memchr3(b'\r', b'\n', 0, &input[i..]) {
                     None => {
-                        self.line += input.len() - i;
-                        note_long(&mut self.violation, self.line);
+                        self.run(input.len() - i);
                         i = input.len();
                     }
                     Some(run) => {
-                        self.line += run;
+                        self.run(run);
                         i += run;
                         match input[i] {
                             b'\r' => self.at = Reading::Cr,
@@ -112,7 +111,6 @@ impl Unstuffer {
                     }
                 },
                 Reading::Cr if octet == b'\n' => {
-                    note_long(&mut self.violation, self.line);
                     self.line = 0;
                     i += 1;
                     self.at = Reading::LineStart;
@@ -125,6 +123,13 @@ impl Unstuffer {
         }
         out.extend_from_slice(&input[kept..]);
         (input.len(), false)
+    }
+
+    /// So many octets of a line more. A line that is too long is noticed before its end, whatever
+    /// pieces it comes in.
+    fn run(&mut self, octets: usize) {
+        self.line += octets;
+        note_long(&mut self.violation, self.line);
     }
 
     fn stray(&mut self, violation: Violation) {

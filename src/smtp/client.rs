@@ -4,16 +4,18 @@
 //! happened by a `handle_*` method. Called by `delivery::conversation` and by the probe.
 //!
 //! The life of a session: greeting; EHLO, or HELO where EHLO is unknown; STARTTLS and, inside it,
-//! EHLO again with everything heard before forgotten; then [`Action::Idle`]. From there any number
+//! EHLO again with everything heard before forgotten; AUTH, where [`Session::logging_in`] was said; then
+//! [`Action::Idle`]. With [`TlsUse::Implicit`] the handshake comes before all of it. From there any number
 //! of transactions, each MAIL, RCPT.., DATA, content, final dot, back to idle, or BDAT in place of
 //! DATA where the server offers it and [`Session::use_chunking`] was said; RSET goes ahead of the
 //! next one when the last was cut short. QUIT ends it. Whatever else happens ends it at once.
 //!
-//! Never: MAIL before the handshake where TLS is required; a reply counted for a command that was
+//! Never: MAIL before the handshake where TLS is required; AUTH outside TLS; a reply counted for a command that was
 //! not sent yet; a panic, whatever the server says and in whatever order the driver calls.
 //! See also: [`super::decoder`] (octets to replies), [`super::extensions`] (EHLO), `delivery::judge`
 //! (what an ending means for the recipients).
 
+mod auth;
 mod exchange;
 mod options;
 mod phases;
@@ -26,6 +28,7 @@ mod tests;
 
 use std::time::Duration;
 
+pub use auth::{AuthFailure, Credentials};
 pub use exchange::Chunk;
 pub use options::{Timeouts, TlsUse};
 pub use phases::Phase;

@@ -24,6 +24,10 @@ pub struct Extensions {
     pub enhanced_status_codes: bool,
     /// REQUIRETLS (RFC 8689)
     pub require_tls: bool,
+    /// AUTH with PLAIN among its mechanisms (RFC 4954 §3, RFC 4616)
+    pub auth_plain: bool,
+    /// AUTH with LOGIN
+    pub auth_login: bool,
     /// SIZE with its limit; `None` when not offered, `Some(0)` for no fixed limit (RFC 1870 §4).
     pub size: Option<u64>,
 }
@@ -46,11 +50,23 @@ impl Extensions {
                 "CHUNKING" => offers.chunking = true,
                 "ENHANCEDSTATUSCODES" => offers.enhanced_status_codes = true,
                 "REQUIRETLS" => offers.require_tls = true,
+                "AUTH" => offers.mechanisms(words),
+                // As some servers of old still write it.
+                old if old.starts_with("AUTH=") => offers.mechanisms(old[5..].split(' ').chain(words)),
                 "SIZE" => offers.size = Some(size_limit(words.next())),
                 _ => {}
             }
         }
         offers
+    }
+}
+
+impl Extensions {
+    fn mechanisms<'a>(&mut self, words: impl Iterator<Item = &'a str>) {
+        for word in words {
+            self.auth_plain |= word.eq_ignore_ascii_case("PLAIN");
+            self.auth_login |= word.eq_ignore_ascii_case("LOGIN");
+        }
     }
 }
 

@@ -3,6 +3,7 @@
 //! Kept in `queue/frozen.log`, which is made with the first freeze. Keeps what it is told; what
 //! becomes of a frozen destination's items is `delivery`'s business.
 
+use std::collections::BTreeSet;
 use std::fmt;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -91,12 +92,21 @@ impl Freezes {
         ledger.put(name, freeze).await
     }
 
-    /// Thaws; whether it was frozen.
-    pub(super) async fn remove(&self, destination: &Destination) -> Result<bool, QueueError> {
-        match self.ledger() {
-            Some(ledger) => ledger.remove(&destination.to_string()).await,
-            None => Ok(false),
-        }
+    /// Those that are over and not forgotten yet: their items may still wait for them.
+    pub(super) fn over(&self, now: Timestamp) -> BTreeSet<Destination> {
+        let mut all = self.ledger().map(|ledger| ledger.list()).unwrap_or_default();
+        all.retain(|freeze| !freeze.holds(now));
+        all.iter().map(|freeze| freeze.destination.clone()).collect()
+    }
+
+    /// Thaws; whether it was frozen. Remembered as over, so that a start right after it knows whose items
+    /// need not wait.
+    pub(super) async fn end(&self, destination: &Destination, now: Timestamp) -> Result<bool, QueueError> {
+        let (Some(ledger), Some(freeze)) = (self.ledger(), self.get(destination, now)) else {
+            return Ok(false);
+        };
+        ledger.put(destination.to_string(), Freeze { until: Some(now), ..(*freeze).clone() }).await?;
+        Ok(true)
     }
 
     async fn begin(self: &Arc<Self>) -> Result<Arc<Ledger<Freeze>>, QueueError> {

@@ -16,6 +16,7 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 use tokio::sync::mpsc::{UnboundedSender, unbounded_channel};
+use tokio::time::Instant;
 
 pub use super::body::{BODY_MEMORY_BYTES, Body, BodyReader, BodyWriter};
 pub use super::notions::{
@@ -111,7 +112,12 @@ impl Queue {
         let keeper = ground.loops.start("queue-keeper", keeper.run(asked))?;
         let running = Mutex::new(Some(Running { writer, keeper, ask, lock }));
         let (node, boot) = (options.node, ground.boot.clone());
-        Ok((Self { inner: Arc::new(Inner { shared, journal, freezes, node, boot, running }) }, repaired))
+        let queue = Self { inner: Arc::new(Inner { shared, journal, freezes, node, boot, running }) };
+        let over = queue.inner.freezes.over(now);
+        if !over.is_empty() {
+            queue.hurry(over, now);
+        }
+        Ok((queue, repaired))
     }
 
     /// A new queue id, never used before on this node.
@@ -204,17 +210,18 @@ impl Queue {
     ) -> Result<Vec<Claim>, QueueError> {
         let shared = &self.inner.shared;
         let leased_until = timestamp(micros(now).saturating_add(length(lease)));
+        let leased_at = Instant::now();
         let (fresh, stored): (Vec<_>, Vec<_>) = leased.into_iter().partition(|one| one.fresh.is_some());
         let mut claims: Vec<(i64, Claim)> = fresh
             .into_iter()
             .filter_map(|one| {
                 let item = one.fresh?.item(one.id.part, None)?;
-                Some((one.slot.due, Claim { item, fence: one.fence, leased_until }))
+                Some((one.slot.due, Claim { item, fence: one.fence, leased_until, leased_at }))
             })
             .collect();
         if !stored.is_empty() {
             let read = shared.reading(move |shared| Ok(read_claims(shared, stored, now))).await?;
-            let claim = |(due, item, fence)| (due, Claim { item, fence, leased_until });
+            let claim = |(due, item, fence)| (due, Claim { item, fence, leased_until, leased_at });
             claims.extend(read.into_iter().map(claim));
             claims.sort_by_key(|(due, claim)| (*due, claim.item.id));
         }
@@ -231,7 +238,14 @@ impl Queue {
             return Err(QueueError::Fenced(id));
         }
         claim.leased_until = timestamp(micros(now).saturating_add(length(lease)));
+        claim.leased_at = Instant::now();
         Ok(())
+    }
+
+    /// The clock was set forward by so much since leases were given: they end so much later. Setting it
+    /// back is noticed by itself.
+    pub fn lengthen(&self, by: Duration) {
+        self.inner.shared.table().lengthen(length(by));
     }
 
     /// Ends a claim: new recipient states, the attempt for the record with its evidence, and messages

@@ -22,6 +22,8 @@
 //! | dane, MX secure and TLSA usable | TLSA match |
 //! | dane, otherwise | nothing helps: skip, `dane-required` |
 //!
+//! What a static route demands (`[[route]] require`; `verify` with a password) is a local rule like these.
+//!
 //! The ways down: `ignore-sts` and `dane_audit_only` (the rows of an absent policy, of absent records;
 //! the second yields to the local rule `dane`), and `TLS-Required: No` (the last row), which yields to
 //! all local rules.
@@ -176,7 +178,15 @@ fn plan(facts: &HostFacts, require: Requirement, report_on: Vec<ReportOn>, rule:
         Requirement::Dane { .. } | Requirement::DaneAndPkix { .. } => &facts.tlsa_base,
         Requirement::Encrypt | Requirement::Pkix { .. } | Requirement::Opportunistic => &facts.mx,
     };
-    TlsPlan { sni: sni.clone(), name: facts.mx.clone(), mx_status: facts.mx_status, require, report_on, rule }
+    TlsPlan {
+        sni: sni.clone(),
+        name: facts.mx.clone(),
+        mx_status: facts.mx_status,
+        require,
+        report_on,
+        rule,
+        local_text: facts.local_text.clone().filter(|_| rule == Rule::LocalOverride),
+    }
 }
 
 /// `TLS-Required: No` and our own reports: TLS is tried, and nothing it shows stops the mail

@@ -2,7 +2,8 @@
 //!
 //! Pure. Of the rules in force that match, the strongest holds; of equally strong ones the most specific
 //! is named. Rules only add to what remote policies demand; `ignore-sts` alone takes away, and only
-//! MTA-STS, and only where no other rule that matches demands anything. Called by `delivery::known`
+//! MTA-STS, and only where no other rule that matches demands anything. A static route's own demand
+//! (`[[route]] require`) is one more such rule. Called by `delivery::known`
 //! (each host), `delivery::gather` (is MTA-STS asked for at all) and `delivery::explain`.
 
 use std::fmt;
@@ -61,6 +62,8 @@ pub enum Whom {
     Domain(Pattern),
     /// These MX hosts, whatever the recipient domain.
     Mx(Pattern),
+    /// Mail that goes by a static route, which this names.
+    Route(String),
 }
 
 impl fmt::Display for Whom {
@@ -68,6 +71,7 @@ impl fmt::Display for Whom {
         match self {
             Self::Domain(pattern) => write!(f, "{pattern}"),
             Self::Mx(pattern) => write!(f, "mx {pattern}"),
+            Self::Route(route) => f.write_str(route),
         }
     }
 }
@@ -92,13 +96,28 @@ impl Override {
     }
 
     /// What decides between rules that match: strength, then how closely they match; a host is closer
-    /// than a domain.
-    fn rank(&self) -> (u8, bool, (bool, usize)) {
-        let (of_host, pattern) = match &self.whom {
-            Whom::Domain(pattern) => (false, pattern),
-            Whom::Mx(pattern) => (true, pattern),
+    /// than a domain, and a domain closer than a route.
+    fn rank(&self) -> (u8, u8, (bool, usize)) {
+        let (closeness, specificity) = match &self.whom {
+            Whom::Route(_) => (0, (false, 0)),
+            Whom::Domain(pattern) => (1, pattern.specificity()),
+            Whom::Mx(pattern) => (2, pattern.specificity()),
         };
-        (self.require.strength(), of_host, pattern.specificity())
+        (self.require.strength(), closeness, specificity)
+    }
+
+    /// Whether it is about this mail.
+    fn matches(&self, course: &Course<'_>) -> bool {
+        match &self.whom {
+            Whom::Domain(pattern) => {
+                let next_hop = course.next_hop.is_some_and(|domain| pattern.matches(domain));
+                // It is the next hop's MTA-STS that is applied; that of the recipient domain is not asked for.
+                let recipient = course.recipient.filter(|_| self.require != LocalRule::IgnoreSts);
+                next_hop || recipient.is_some_and(|domain| pattern.matches(domain))
+            }
+            Whom::Mx(pattern) => course.host.is_some_and(|host| pattern.matches(host)),
+            Whom::Route(_) => false,
+        }
     }
 }
 
@@ -113,6 +132,20 @@ impl fmt::Display for Override {
     }
 }
 
+/// What of mail on its way rules are about.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Course<'a> {
+    /// The recipient domain; absent for an address literal.
+    pub recipient: Option<&'a Domain>,
+    /// Whose policies count: the recipient domain, or the next hop of a static route (RFC 8461 §3.4);
+    /// absent for an address.
+    pub next_hop: Option<&'a Domain>,
+    /// Absent before a host is known, when rules for hosts do not count yet.
+    pub host: Option<&'a Domain>,
+    /// What the static route itself demands.
+    pub route: Option<&'a Override>,
+}
+
 /// The rule that holds for mail to `domain` at `now`: at `host`, or before a host is known, when rules
 /// for hosts do not count yet.
 pub fn local_rule<'a>(
@@ -121,11 +154,23 @@ pub fn local_rule<'a>(
     host: Option<&Domain>,
     now: Timestamp,
 ) -> Option<&'a Override> {
-    let matches = |rule: &&Override| match &rule.whom {
-        Whom::Domain(pattern) => pattern.matches(domain),
-        Whom::Mx(pattern) => host.is_some_and(|host| pattern.matches(host)),
-    };
-    overrides.iter().filter(matches).filter(|rule| rule.is_in_force(now)).max_by_key(|rule| rule.rank())
+    let matching = overrides.iter().filter(|rule| {
+        rule.matches(&Course { recipient: Some(domain), next_hop: Some(domain), host, route: None })
+    });
+    strongest(matching, now)
+}
+
+/// [`local_rule`] for mail that may go by a static route.
+pub fn local_rule_on<'a>(
+    overrides: &'a [Override],
+    course: &Course<'a>,
+    now: Timestamp,
+) -> Option<&'a Override> {
+    strongest(overrides.iter().filter(|rule| rule.matches(course)).chain(course.route), now)
+}
+
+fn strongest<'a>(rules: impl Iterator<Item = &'a Override>, now: Timestamp) -> Option<&'a Override> {
+    rules.filter(|rule| rule.is_in_force(now)).max_by_key(|rule| rule.rank())
 }
 
 #[cfg(test)]
@@ -200,6 +245,48 @@ mod tests {
         }
         let expired = [rule(exact, Dane, Some(0)), rule(tree, IgnoreSts, None)];
         assert_eq!(holds(&expired).0, IgnoreSts);
+    }
+
+    #[test]
+    fn on_a_static_route_rules_for_the_recipient_and_for_the_next_hop_hold_beside_its_own() {
+        use LocalRule::{Dane, Encrypt, IgnoreSts, None as Nothing, Verify};
+        let (recipient, next_hop, host) =
+            (domain("a.example"), domain("smart.test"), domain("mx.smart.test"));
+        let now = Timestamp::from_second(NOW).unwrap();
+        let of_route = |require| Override {
+            whom: Whom::Route("the route for *".to_owned()),
+            require,
+            until: None,
+            reason: String::new(),
+        };
+        for (rules, own, expected) in [
+            (vec![], Nothing, Nothing),
+            (vec![], Verify, Verify),
+            (vec![("a.example", Verify)], Encrypt, Verify),
+            (vec![("a.example", Encrypt)], Verify, Verify),
+            (vec![("smart.test", Dane)], Verify, Dane),
+            (vec![("mx *.smart.test", Verify)], Nothing, Verify),
+            // The recipient domain's policy is not what is applied here.
+            (vec![("a.example", IgnoreSts)], Nothing, Nothing),
+            (vec![("smart.test", IgnoreSts)], Nothing, IgnoreSts),
+            (vec![("smart.test", IgnoreSts)], Verify, Verify),
+        ] {
+            let made: Vec<Override> = rules.iter().map(|(whom, of)| rule(whom, *of, None)).collect();
+            let own = of_route(own);
+            let course = Course {
+                recipient: Some(&recipient),
+                next_hop: Some(&next_hop),
+                host: Some(&host),
+                route: Some(&own),
+            };
+            let holds = local_rule_on(&made, &course, now).map(|rule| rule.require);
+            assert_eq!(holds, Some(expected), "{rules:?}");
+        }
+        let own = of_route(Verify);
+        let closer = rule("a.example", Verify, None);
+        let course = Course { recipient: Some(&recipient), route: Some(&own), ..Course::default() };
+        let named = local_rule_on(std::slice::from_ref(&closer), &course, now).unwrap();
+        assert_eq!(named.whom.to_string(), "a.example");
     }
 
     #[test]

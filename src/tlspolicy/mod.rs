@@ -4,8 +4,9 @@
 //! Total: every combination of facts has one row in the table of [`mod@decide`].
 //! Never downgrades: a failed TLSA lookup skips the host (RFC 7672 §2.1.2).
 //! See also: `delivery::gather` (the facts), `net::tls` (where proof is checked), [`failure`] (what to
-//! report of a failed proof), [`applied`] (how a policy stands in a report), [`local`] (rules of our own).
+//! report of a failed proof), [`address`] (next hops without a name), [`applied`] (how a policy stands in a report), [`local`] (rules of our own).
 
+pub mod address;
 pub mod applied;
 pub mod decide;
 pub mod failure;
@@ -22,9 +23,10 @@ use crate::route::DnssecStatus;
 use crate::sts::StsPolicy;
 use crate::tlsrpt::AppliedPolicy;
 
+pub use address::{AddressFacts, decide_address};
 pub use decide::decide;
 pub use failure::{CertificateFailure, TlsFailure};
-pub use local::{LocalRule, Override, Whom, local_rule};
+pub use local::{Course, LocalRule, Override, Whom, local_rule, local_rule_on};
 
 /// Everything known about one host when it is decided on.
 #[derive(Debug, Clone)]
@@ -120,13 +122,41 @@ pub struct TlsPlan {
     pub report_on: Vec<ReportOn>,
     /// The rule that decided.
     pub rule: Rule,
+    /// Where that is a local rule, which one.
+    pub local_text: Option<String>,
 }
 
 impl TlsPlan {
     /// The rule, where it demands something of the connection; a plan that allows clear (no policy,
     /// testing, `ignore-sts`, report mail) demands nothing, and no failure is that rule's doing.
-    pub fn demands(&self) -> Option<Rule> {
-        (!self.require.allows_cleartext()).then_some(self.rule)
+    pub fn demands(&self) -> Option<Demand<'_>> {
+        let demand = Demand { rule: self.rule, local: self.local_text.as_deref() };
+        (!self.require.allows_cleartext()).then_some(demand)
+    }
+}
+
+/// A rule that demands something of a connection, as texts name it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Demand<'a> {
+    /// The rule.
+    pub rule: Rule,
+    /// Which local rule it is.
+    pub local: Option<&'a str>,
+}
+
+impl From<Rule> for Demand<'_> {
+    fn from(rule: Rule) -> Self {
+        Self { rule, local: None }
+    }
+}
+
+/// `the rule "dane"`, `the local rule "verify" for example.net (ticket 4711)`
+impl fmt::Display for Demand<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.local {
+            Some(local) => write!(f, "the local rule {local}"),
+            None => write!(f, "the rule \"{}\"", self.rule),
+        }
     }
 }
 
@@ -192,6 +222,12 @@ impl Requirement {
     /// Whether a session in clear may carry the message.
     pub fn allows_cleartext(&self) -> bool {
         matches!(self, Self::Opportunistic)
+    }
+
+    /// Whether a session that meets it is one with the server that is meant: what a password may be
+    /// shown to.
+    pub fn authenticates(&self) -> bool {
+        matches!(self, Self::Dane { .. } | Self::DaneAndPkix { .. } | Self::Pkix { .. })
     }
 
     /// Whether the certificate must be for the MX host's name under PKIX.

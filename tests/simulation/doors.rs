@@ -17,7 +17,7 @@ use tokio::time::sleep;
 
 use crate::internet::{Answers, Manner, Told, Web};
 use crate::sim::{Net, Sim};
-use crate::{mx, verdict};
+use crate::{mx, tally};
 
 /// Octets on their way; more than any handshake or dialogue has, so that no timing hangs on them.
 const PIPE_BYTES: usize = 1 << 18;
@@ -196,7 +196,7 @@ impl Https for Doors {
             match manner {
                 Some(manner @ (Web::Fine | Web::Unheard)) => {
                     if !sim.is_dead() {
-                        verdict::report(sim, url, &body, manner == Web::Fine);
+                        tally::report(sim, url, &body, manner == Web::Fine);
                     }
                     if manner == Web::Fine {
                         return PostOutcome::Accepted(201);

@@ -38,6 +38,12 @@ pub enum Manner {
     DropsAtMail,
     /// One recipient at a time.
     OneRecipient,
+    /// 450 for every other recipient.
+    Choosy,
+    /// 550 for every other recipient.
+    Picky,
+    /// 421 at the second recipient, and away.
+    Leaves,
     NoStartTls,
     /// Says 220 to STARTTLS and then no TLS.
     BrokenTls,
@@ -74,6 +80,33 @@ pub struct Host {
     pub greylist: Vec<(String, u64)>,
     /// Wall seconds of each connection.
     pub sessions: Vec<i64>,
+    /// Offers REQUIRETLS within TLS.
+    pub requiretls: bool,
+    /// Connections open now.
+    pub open: u32,
+    /// What each connection came to that reached a decision about TLS.
+    pub seen: Vec<Seen>,
+}
+
+/// A connection as its host saw it, for the tallies.
+pub struct Seen {
+    /// Wall seconds.
+    pub wall: i64,
+    /// When (ms).
+    pub at: u64,
+    pub tls: SeenTls,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum SeenTls {
+    /// TLS with a PKIX-valid certificate.
+    Valid,
+    /// A handshake in which an invalid one was shown.
+    Invalid,
+    /// The handshake came to nothing.
+    Broken,
+    /// No STARTTLS was offered.
+    Clear,
 }
 
 /// How a name server answers.
@@ -132,19 +165,46 @@ pub struct Zone {
     pub told: Vec<Told>,
     /// Wall seconds of each (connection, this domain).
     pub uses: Vec<i64>,
+    /// When nothing stood against ordinary mail.
+    pub well: Spells,
+    /// When nothing stood against mail that asks for no TLS.
+    pub open: Spells,
+}
+
+/// Times (ms) in which something held and nothing about it changed.
+#[derive(Default)]
+pub struct Spells {
+    pub since: Option<u64>,
+    pub past: Vec<(u64, u64)>,
+}
+
+/// A local rule of the relay's configuration.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Rule {
+    /// Index of the zone.
+    pub zone: usize,
+    pub require: &'static str,
+    /// Wall milliseconds.
+    pub until: Option<i64>,
 }
 
 /// The sender's domain; its troubles are short, so that every bounce can arrive.
 pub const HOME: usize = 0;
 /// Never in trouble: mail for it is never late.
 pub const GOOD: usize = 1;
+/// The relay's own domain: nobody writes to it, so nothing ever arrives there.
+pub const TRAP: usize = 9;
+/// Has no policy, and the hosts of `big.example`, which has one.
+pub const LAX: usize = 7;
+/// The domains whose hosts serve nobody else.
+pub const ALONE: [usize; 3] = [GOOD, 5, 6];
 
 pub fn domain(name: &str) -> Domain {
     Domain::parse(name).unwrap()
 }
 
 /// Names of hosts, and whether their zones are signed.
-const NAMES: [(&str, bool); 10] = [
+const NAMES: [(&str, bool); 12] = [
     ("mx1.home.example", false),
     ("mx2.home.example", false),
     ("mx.good.example", false),
@@ -155,7 +215,11 @@ const NAMES: [(&str, bool); 10] = [
     ("mx2.signed.example", true),
     ("mx.small.example", false),
     ("mx.lonely.example", false),
+    ("mx.relay.example", false),
+    ("mx.aside.example", true),
 ];
+/// Those that offer REQUIRETLS.
+const REQUIRETLS: [usize; 5] = [1, 2, 4, 6, 9];
 
 /// The CA, and for each host certificates: good, good with another key, wrong name, expired,
 /// self-signed. Made once: nothing that happens depends on their octets.
@@ -176,6 +240,16 @@ static CERTIFICATES: LazyLock<(Pki, Vec<[Leaf; 5]>)> = LazyLock::new(|| {
 
 pub fn root_pem() -> String {
     CERTIFICATES.0.root_pem()
+}
+
+/// For the relay's own listener.
+pub fn own_leaf() -> Leaf {
+    CERTIFICATES.0.leaf(&["relay.example"], Kind::Good)
+}
+
+/// What the relay's clients trust.
+pub fn root_der() -> rustls::pki_types::CertificateDer<'static> {
+    CERTIFICATES.0.root_der()
 }
 
 pub fn hosts() -> Vec<Host> {
@@ -201,6 +275,9 @@ pub fn hosts() -> Vec<Host> {
             tlsa_answers: Answers::Fine,
             greylist: Vec::new(),
             sessions: Vec::new(),
+            requiretls: REQUIRETLS.contains(&at),
+            open: 0,
+            seen: Vec::new(),
         }
     };
     NAMES.iter().enumerate().map(host).collect()
@@ -223,6 +300,8 @@ pub fn zones() -> Vec<Zone> {
         changed: 0,
         told: Vec::new(),
         uses: Vec::new(),
+        well: Spells::default(),
+        open: Spells::default(),
     };
     let mut zones = vec![
         zone("home.example", &[(10, 0), (20, 1)], false, None),
@@ -232,9 +311,12 @@ pub fn zones() -> Vec<Zone> {
         zone("both.example", &[(10, 6), (10, 3)], true, enforce(&[6, 3])),
         zone("small.example", &[(10, 8)], false, None),
         zone("lonely.example", &[(10, 9)], false, enforce(&[9])),
+        zone("lax.example", &[(10, 3), (20, 4)], false, None),
+        zone("aside.example", &[(10, 11)], false, enforce(&[11])),
+        zone("relay.example", &[(10, 10)], false, None),
     ];
-    zones[5].rua = Some("mailto:tls@home.example".to_owned());
-    zones[HOME].rua = None;
+    zones[LAX].rua = Some("mailto:tls@home.example".to_owned());
+    (zones[HOME].rua, zones[TRAP].rua) = (None, None);
     zones
 }
 

@@ -1,11 +1,9 @@
 //! One life of the relay: the real stories over the simulated doors, from start to end.
 
-use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::FutureExt;
-use stsrelay::config::{Settings, Sources, settings};
 use stsrelay::delivery::gather::Gather;
 use stsrelay::delivery::{self, Delivery};
 use stsrelay::mail::Domain;
@@ -20,10 +18,13 @@ use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep, timeout};
 use tokio_util::sync::CancellationToken;
 
+use crate::bounds;
 use crate::doors::Doors;
+use crate::house::{Channels, House};
 use crate::scenario::trouble_for_ever;
 use crate::senders::send_for_ever;
 use crate::sim::{Chance, Sim, WallClock, epoch};
+use crate::spells::{self, Changed};
 
 /// Housekeeping of the queue; every half second would be most of the work of a simulation.
 const ROUND: Duration = Duration::from_secs(120);
@@ -33,9 +34,7 @@ const RESERVE_BYTES: u64 = 128 << 10;
 /// Senders of a busy life; a quiet one has one.
 const SENDERS: u64 = 3;
 /// Mean seconds between two sessions of one.
-const SENDING_EVERY: u64 = 2500;
-/// More than any message waits in the simulation, and less than two.
-const LIFETIME: Duration = Duration::from_secs(36 * 3600);
+const SENDING_EVERY: u64 = 1800;
 
 /// What a life is to be.
 pub struct Plan {
@@ -49,6 +48,8 @@ pub struct Plan {
     pub seed: u64,
     /// Differs between boots.
     pub boot: u64,
+    /// Whether a queue index is made where there is none.
+    pub index: bool,
 }
 
 /// How it ended.
@@ -64,44 +65,8 @@ pub enum Ended {
     Empty(usize),
 }
 
-pub struct House {
-    pub root: PathBuf,
-    roots: PathBuf,
-    config: PathBuf,
-}
-
-impl House {
-    /// Writes the relay's configuration.
-    pub fn new(root: &Path, root_pem: &str) -> Self {
-        let path = |name: &str| root.join(name);
-        std::fs::write(path("roots.pem"), root_pem).unwrap();
-        let data = path("data");
-        std::fs::create_dir_all(&data).unwrap();
-        let text = format!(
-            "[server]\nhostname = \"relay.example\"\ndata_dir = \"{}\"\n\
-             [tlsrpt]\norganization_name = \"Simulation\"\ncontact_info = \"postmaster@relay.example\"\n\
-             from = \"tlsrpt@relay.example\"\n",
-            data.display()
-        );
-        std::fs::write(path("stsrelay.toml"), text).unwrap();
-        Self { root: root.to_owned(), roots: path("roots.pem"), config: path("stsrelay.toml") }
-    }
-
-    pub fn data(&self) -> PathBuf {
-        self.root.join("data")
-    }
-
-    fn settings(&self) -> Settings {
-        let sources = Sources { file: Some(self.config.clone()), ..Sources::default() };
-        let loaded = sources.load().unwrap_or_else(|error| panic!("{error}"));
-        let mut settings = settings(&loaded).unwrap_or_else(|errors| panic!("{errors:?}"));
-        settings.delivery.retry.lifetime = LIFETIME;
-        settings
-    }
-}
-
 /// Runs one life to its end.
-pub fn live(sim: &Arc<Sim>, house: &House, plan: &Plan) -> Ended {
+pub fn live(sim: &Arc<Sim>, house: &Arc<House>, plan: &Plan) -> Ended {
     let runtime =
         tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build().unwrap();
     let ended = runtime.block_on(async {
@@ -123,7 +88,7 @@ pub fn live(sim: &Arc<Sim>, house: &House, plan: &Plan) -> Ended {
     ended
 }
 
-async fn within(sim: &Arc<Sim>, house: &House, plan: &Plan) -> Ended {
+async fn within(sim: &Arc<Sim>, house: &Arc<House>, plan: &Plan) -> Ended {
     let began = Instant::now();
     let settings = house.settings();
     let clock = Arc::new(WallClock(Arc::clone(sim)));
@@ -133,7 +98,7 @@ async fn within(sim: &Arc<Sim>, house: &House, plan: &Plan) -> Ended {
         loops: Loops::Tasks,
         boot: format!("boot {}", plan.boot),
         limits: Limits { segment_bytes: SEGMENT_BYTES, reserve_bytes: RESERVE_BYTES, round: ROUND },
-        index: false,
+        index: plan.index,
         nonce: [7; 16],
     };
     let data = house.data();
@@ -155,7 +120,8 @@ async fn within(sim: &Arc<Sim>, house: &House, plan: &Plan) -> Ended {
             return Ended::NotStarted;
         }
     };
-    for told in told {
+    for told in told.into_iter().filter(|_| !plan.index) {
+        // How far an index came hangs on the machine's own time.
         sim.note(format_args!("repaired: {}", told.replace(&house.root.display().to_string(), "")));
     }
     let options = ClientOptions { use_system_roots: false, extra_roots_file: Some(house.roots.clone()) };
@@ -168,12 +134,19 @@ async fn within(sim: &Arc<Sim>, house: &House, plan: &Plan) -> Ended {
         dial: doors,
         tls: ClientTls::with_clock(&options, clock.clone()).unwrap(),
     };
-    let (_submission, submission_now) = watch::channel(Arc::new(settings.submission));
-    let (_tls, tls) = watch::channel(None);
-    let (_delivery, delivery_now) = watch::channel(Arc::new(settings.delivery));
-    let (_gather, gather_now) = watch::channel(Arc::new(settings.gather));
-    let (_reporting, reporting_now) = watch::channel(Arc::new(settings.reporting));
-    let listener = submission_now.borrow().listeners[0].clone();
+    let (submission, submission_now) = watch::channel(Arc::new(settings.submission));
+    let (_tls, tls) = watch::channel(settings.server_tls.map(Arc::new));
+    let (delivery_sender, delivery_now) = watch::channel(Arc::new(settings.delivery));
+    let (gather_sender, gather_now) = watch::channel(Arc::new(settings.gather));
+    let (reporting_sender, reporting_now) = watch::channel(Arc::new(settings.reporting));
+    let listeners = submission_now.borrow().listeners.clone();
+    house.started(Channels {
+        submission,
+        delivery: delivery_sender,
+        gather: gather_sender,
+        reporting: reporting_sender,
+    });
+    spells::look(sim, Changed::All);
     let shutdown = CancellationToken::new();
     let gather = Gather::new(world.clone(), policies.clone(), results.clone(), gather_now);
     let reporter =
@@ -196,10 +169,10 @@ async fn within(sim: &Arc<Sim>, house: &House, plan: &Plan) -> Ended {
     stories.spawn(reporter.run(shutdown.clone()));
     let mut outside = JoinSet::new();
     if plan.troubled {
-        outside.spawn(trouble_for_ever(Arc::clone(sim), plan.busy));
+        outside.spawn(trouble_for_ever(Arc::clone(sim), Arc::clone(house), plan.busy));
         for _ in 0..if plan.busy { SENDERS } else { 1 } {
-            let (sim, sessions, listener) = (Arc::clone(sim), Arc::clone(&sessions), listener.clone());
-            outside.spawn(send_for_ever(sim, sessions, listener, SENDING_EVERY));
+            let (sim, sessions, listeners) = (Arc::clone(sim), Arc::clone(&sessions), listeners.clone());
+            outside.spawn(send_for_ever(sim, sessions, listeners, SENDING_EVERY));
         }
     }
     loop {
@@ -212,6 +185,7 @@ async fn within(sim: &Arc<Sim>, house: &House, plan: &Plan) -> Ended {
             }
             () = sleep(Duration::from_secs(600)) => {}
         }
+        bounds::look(sim, &queue, &policies, &results).await;
         let stats = queue.stats();
         let left = (stats.active + stats.deferred) as usize;
         if !plan.troubled && (left == 0 || began.elapsed() >= plan.length) {

@@ -7,9 +7,9 @@ use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, DuplexStream
 use tokio::time::sleep;
 use tokio_rustls::TlsAcceptor;
 
-use crate::internet::{Manner, Shown};
+use crate::internet::{Manner, Seen, SeenTls, Shown};
 use crate::sim::Sim;
-use crate::verdict;
+use crate::{bounds, held, verdict};
 
 /// A greylisted recipient is let in after this time (ms).
 const GREYLISTED: u64 = 300_000;
@@ -23,11 +23,23 @@ pub struct Peer {
     pub shown: Option<Arc<Shown>>,
     /// Domains this connection was used for.
     used: Vec<String>,
+    pub life: bounds::Connection,
+}
+
+/// What is known of a transaction.
+#[derive(Default)]
+struct Transaction {
+    from: Option<String>,
+    recipients: Vec<String>,
 }
 
 /// Holds a session; how it ends is the client's business.
 pub async fn serve(sim: Arc<Sim>, host: usize, stream: DuplexStream) {
-    let _ = Session { peer: Peer { host, shown: None, used: Vec::new() }, sim }.serve(stream).await;
+    let life = bounds::Connection::opened(&sim, host);
+    let peer = Peer { host, shown: None, used: Vec::new(), life };
+    let mut session = Session { peer, sim };
+    let _ = session.serve(stream).await;
+    session.peer.life.closed(&session.sim, host);
 }
 
 struct Session {
@@ -40,13 +52,20 @@ impl Session {
         self.sim.net().hosts[self.peer.host].manner
     }
 
-    async fn serve(mut self, mut stream: DuplexStream) -> std::io::Result<()> {
+    /// Writes down what was seen of TLS.
+    fn saw(&self, tls: SeenTls) {
+        let (wall, at) = (self.sim.time.wall() / 1000, self.sim.time.now());
+        self.sim.net().hosts[self.peer.host].seen.push(Seen { wall, at, tls });
+    }
+
+    async fn serve(&mut self, mut stream: DuplexStream) -> std::io::Result<()> {
         let wall = self.sim.time.wall() / 1000;
         self.sim.net().hosts[self.peer.host].sessions.push(wall);
         self.sim.book().counts.sessions += 1;
         match self.manner() {
             Manner::Silent => {
-                sleep(Duration::from_secs(3600)).await;
+                // Until the other side has had enough.
+                let _ = stream.read_u8().await;
                 return Ok(());
             }
             Manner::Busy => return self.say(&mut stream, "421 4.3.2 too busy").await,
@@ -59,6 +78,7 @@ impl Session {
         if self.manner() == Manner::BrokenTls {
             let mut first = [0u8; 1];
             stream.read_exact(&mut first).await?;
+            self.saw(SeenTls::Broken);
             return stream.write_all(b"this is not TLS at all\r\n").await;
         }
         let shown = {
@@ -66,6 +86,7 @@ impl Session {
             let host = &net.hosts[self.peer.host];
             Arc::clone(&host.certificates[host.certificate])
         };
+        self.saw(if shown.valid { SeenTls::Valid } else { SeenTls::Invalid });
         let mut stream = TlsAcceptor::from(Arc::clone(&shown.config)).accept(stream).await?;
         self.sim.book().counts.handshakes += 1;
         self.peer.shown = Some(shown);
@@ -85,7 +106,7 @@ impl Session {
     /// Talks until STARTTLS is to be done (`true`) or the session is over.
     async fn talk<S: AsyncRead + AsyncWrite + Unpin>(&mut self, stream: &mut S) -> std::io::Result<bool> {
         let mut buffer = Vec::new();
-        let (mut from, mut recipients) = (None::<String>, Vec::new());
+        let mut transaction = Transaction::default();
         loop {
             let line = until(stream, &mut buffer, b"\r\n").await?;
             let line = String::from_utf8_lossy(&line).trim_end().to_owned();
@@ -93,8 +114,15 @@ impl Session {
             let manner = self.manner();
             let reply = match upper.split([' ', ':']).next().unwrap_or_default() {
                 "EHLO" if self.peer.shown.is_some() || manner == Manner::NoStartTls => {
-                    "250-mx\r\n250-PIPELINING\r\n250-8BITMIME\r\n250-ENHANCEDSTATUSCODES\r\n250 DSN"
-                        .to_owned()
+                    let within = self.peer.shown.is_some();
+                    if !within {
+                        self.saw(SeenTls::Clear);
+                    }
+                    let more = within && self.sim.net().hosts[self.peer.host].requiretls;
+                    let more = if more { "250-REQUIRETLS\r\n" } else { "" };
+                    format!(
+                        "250-mx\r\n250-PIPELINING\r\n250-8BITMIME\r\n250-ENHANCEDSTATUSCODES\r\n{more}250 DSN"
+                    )
                 }
                 "EHLO" => "250-mx\r\n250-PIPELINING\r\n250-8BITMIME\r\n250-STARTTLS\r\n250 DSN".to_owned(),
                 "STARTTLS" if manner == Manner::NoStartTls => "502 5.5.1 no".to_owned(),
@@ -102,20 +130,30 @@ impl Session {
                 "MAIL" if manner == Manner::DropsAtMail => return Ok(false),
                 "MAIL" => {
                     let path = path(&line);
-                    verdict::mail_from(&self.sim, &self.peer, &path);
-                    from = Some(path);
-                    recipients.clear();
+                    self.peer.life.begun(&self.sim);
+                    held::mail(&self.sim, &self.peer, &path, upper.ends_with(" REQUIRETLS"));
+                    transaction = Transaction { from: Some(path), recipients: Vec::new() };
                     "250 2.1.0 ok".to_owned()
                 }
-                "RCPT" => self.recipient(manner, path(&line), &mut recipients),
-                "DATA" if recipients.is_empty() => "554 5.5.1 nobody".to_owned(),
+                "RCPT" => {
+                    let (from, path) = (transaction.from.clone().unwrap_or_default(), path(&line));
+                    held::rcpt(&self.sim, &self.peer, &from, &path);
+                    if transaction.recipients.is_empty() {
+                        self.peer.life.used(&self.sim, self.peer.host, &path);
+                    } else if manner == Manner::Leaves {
+                        self.say(stream, "421 4.3.2 enough for today").await?;
+                        return Ok(false);
+                    }
+                    self.recipient(manner, path, &mut transaction.recipients)
+                }
+                "DATA" if transaction.recipients.is_empty() => "554 5.5.1 nobody".to_owned(),
                 "DATA" => {
                     self.say(stream, "354 go").await?;
                     buffer.splice(0..0, *b"\r\n");
                     let mut content = until(stream, &mut buffer, b"\r\n.\r\n").await?;
                     content.drain(..2);
-                    let from = from.take().unwrap_or_default();
-                    match self.take(&from, std::mem::take(&mut recipients), &content).await {
+                    let Transaction { from, recipients } = std::mem::take(&mut transaction);
+                    match self.take(&from.unwrap_or_default(), recipients, &content).await {
                         Some(reply) => reply,
                         None => return Ok(false),
                     }
@@ -128,6 +166,7 @@ impl Session {
                 _ => "500 5.5.2 what".to_owned(),
             };
             self.say(stream, &reply).await?;
+            self.peer.life.answered(&self.sim);
         }
     }
 
@@ -153,6 +192,8 @@ impl Session {
             }
             Manner::Deferring => "450 4.2.1 not now".to_owned(),
             Manner::Refusing => "550 5.1.1 unknown user".to_owned(),
+            Manner::Choosy if is_odd(&path) => "450 4.2.2 over quota".to_owned(),
+            Manner::Picky if is_odd(&path) => "550 5.1.1 unknown user".to_owned(),
             Manner::OneRecipient if !recipients.is_empty() => "452 4.5.3 too many recipients".to_owned(),
             _ => {
                 recipients.push(path);
@@ -180,6 +221,11 @@ impl Session {
         }
         Some("250 2.0.0 taken".to_owned())
     }
+}
+
+/// Every other of a message's recipients: `u0.7@`, `u1.7@`, ...
+fn is_odd(path: &str) -> bool {
+    path.as_bytes().get(1).is_some_and(|digit| digit % 2 == 1)
 }
 
 /// What stands between the angle brackets.

@@ -5,10 +5,16 @@ use std::time::Duration;
 
 use tokio::time::sleep;
 
-use crate::internet::{Answers, GOOD, HOME, Manner, Policy, Web, Zone};
+use crate::house::{House, Variant};
+use crate::internet::{Answers, GOOD, HOME, Manner, Policy, Rule, TRAP, Web, Zone};
 use crate::sim::Sim;
+use crate::spells::{self, Changed};
 
-const MANNERS: [Manner; 16] = [
+const MANNERS: [Manner; 20] = [
+    Manner::Choosy,
+    Manner::Choosy,
+    Manner::Picky,
+    Manner::Leaves,
     Manner::Slow,
     Manner::Silent,
     Manner::Greylisting,
@@ -30,10 +36,20 @@ const MANNERS: [Manner; 16] = [
 const HOME_HEALS: u64 = 6 * 3_600_000;
 /// Policies live this long (s).
 const AGES: [u64; 3] = [7200, 86_400, 604_800];
+/// Domains that local rules are made for, and what these demand.
+const RULES: [(usize, &str); 7] = [
+    (8, "ignore-sts"),
+    (8, "dane"),
+    (8, "encrypt"),
+    (5, "verify"),
+    (5, "encrypt"),
+    (3, "dane"),
+    (7, "verify"),
+];
 
 /// Changes the world now and then, until dropped.
-pub async fn trouble_for_ever(sim: Arc<Sim>, busy: bool) {
-    let longest = if busy { 2400 } else { 12_000 };
+pub async fn trouble_for_ever(sim: Arc<Sim>, house: Arc<House>, busy: bool) {
+    let longest = if busy { 2400 } else { 7000 };
     let mut healed = sim.time.now();
     loop {
         sleep(sim.seconds(60, longest)).await;
@@ -45,9 +61,41 @@ pub async fn trouble_for_ever(sim: Arc<Sim>, busy: bool) {
                 net.hosts[host.1].certificate = 0;
             }
             net.zones[HOME].answers = Answers::Fine;
+            drop(net);
+            spells::look(&sim, Changed::Zone(HOME));
         }
-        change(&sim).await;
+        spells::look(&sim, Changed::Nothing);
+        let changed = match sim.roll(60) {
+            0..42 => change(&sim).await,
+            42..46 => {
+                reload(&sim, &house);
+                Changed::All
+            }
+            46 => {
+                // Long enough that all which waited must have gone.
+                heal(&sim);
+                sleep(sim.seconds(7 * 3600, 14 * 3600)).await;
+                Changed::Nothing
+            }
+            _ => change_hosts(&sim),
+        };
+        spells::look(&sim, changed);
     }
+}
+
+/// Somebody edits the configuration and has it read.
+fn reload(sim: &Sim, house: &House) {
+    let wall = sim.time.wall();
+    let rules = (0..sim.roll(4))
+        .map(|_| {
+            let (zone, require) = sim.pick(&RULES);
+            let hours = sim.pick(&[1, 5, 30]);
+            Rule { zone, require, until: (!sim.once_in(3)).then_some(wall + hours * 3_600_000) }
+        })
+        .collect();
+    let variant = Variant { rules, concurrency: sim.pick(&[1, 2, 6]), broken: sim.once_in(8) };
+    sim.note(format_args!("the configuration is read again: {variant:?}"));
+    house.reload(sim, &variant);
 }
 
 /// Whether a host is one of a zone's.
@@ -55,55 +103,64 @@ fn is_host_of(zone: &Zone, host: usize) -> bool {
     zone.mx.iter().any(|(_, of)| *of == host)
 }
 
-async fn change(sim: &Sim) {
+/// What hosts do, and what they are published to have.
+fn change_hosts(sim: &Sim) -> Changed {
     let now = sim.time.now();
-    match sim.roll(20) {
+    let host = sim.roll(sim.net().hosts.len() as u64) as usize;
+    match sim.roll(11) {
         0..=6 => {
             let manner = if sim.once_in(2) { Manner::Good } else { sim.pick(&MANNERS) };
             let mut net = sim.net();
-            let host = sim.roll(net.hosts.len() as u64) as usize;
             // A bounce that the sender's own host refuses for good is nobody's any more.
-            let final_no =
-                matches!(manner, Manner::Refusing | Manner::Full) && is_host_of(&net.zones[HOME], host);
-            if !is_host_of(&net.zones[GOOD], host) && !final_no {
-                net.hosts[host].manner = manner;
-                let name = net.hosts[host].name.clone();
-                drop(net);
-                sim.note(format_args!("{name} becomes {manner:?}"));
+            let final_no = matches!(manner, Manner::Refusing | Manner::Full | Manner::Picky)
+                && is_host_of(&net.zones[HOME], host);
+            if is_host_of(&net.zones[GOOD], host) || final_no {
+                return Changed::Nothing;
             }
+            net.hosts[host].manner = manner;
+            let name = net.hosts[host].name.clone();
+            drop(net);
+            sim.note(format_args!("{name} becomes {manner:?}"));
+            Changed::Host(host)
         }
         7 | 8 => {
             let certificate = if sim.once_in(2) { 0 } else { sim.roll(5) as usize };
             let mut net = sim.net();
-            let host = sim.roll(net.hosts.len() as u64) as usize;
-            if !is_host_of(&net.zones[GOOD], host) {
-                net.hosts[host].certificate = certificate;
-                let name = net.hosts[host].name.clone();
-                drop(net);
-                sim.note(format_args!("{name} shows certificate {certificate}"));
+            if is_host_of(&net.zones[GOOD], host) {
+                return Changed::Nothing;
             }
-        }
-        9 => {
-            let keys = sim.pick(&[&[0][..], &[0, 1], &[1], &[]]).to_vec();
-            let mut net = sim.net();
-            let signed: Vec<usize> = (0..net.hosts.len()).filter(|host| net.hosts[*host].signed).collect();
-            let host = sim.pick(&signed);
-            net.hosts[host].tlsa.push((now, keys.clone()));
+            net.hosts[host].certificate = certificate;
             let name = net.hosts[host].name.clone();
             drop(net);
-            sim.note(format_args!("{name} publishes TLSA records of keys {keys:?}"));
+            sim.note(format_args!("{name} shows certificate {certificate}"));
+            Changed::Host(host)
         }
-        10 => {
+        kind => {
+            let keys = sim.pick(&[&[0][..], &[0, 1], &[1], &[]]).to_vec();
             let answers = some_answers(sim);
             let mut net = sim.net();
             let signed: Vec<usize> = (0..net.hosts.len()).filter(|host| net.hosts[*host].signed).collect();
             let host = sim.pick(&signed);
-            net.hosts[host].tlsa_answers = answers;
             let name = net.hosts[host].name.clone();
+            let what = if kind == 9 {
+                net.hosts[host].tlsa.push((now, keys.clone()));
+                format!("publishes TLSA records of keys {keys:?}")
+            } else {
+                net.hosts[host].tlsa_answers = answers;
+                format!("has its TLSA records answered {answers:?}")
+            };
             drop(net);
-            sim.note(format_args!("the TLSA records of {name}: {answers:?}"));
+            sim.note(format_args!("{name} {what}"));
+            Changed::Host(host)
         }
-        11..=14 => change_zone(sim, now),
+    }
+}
+
+async fn change(sim: &Sim) -> Changed {
+    let now = sim.time.now();
+    match sim.roll(20) {
+        0..=10 => return change_hosts(sim),
+        11..=14 => return change_zone(sim, now),
         15 => {
             let seconds = 30 + sim.roll(900);
             sim.note(format_args!("no DNS for {seconds} s"));
@@ -115,8 +172,10 @@ async fn change(sim: &Sim) {
                 ends.push((now, now + seconds * 1000));
             }
             sim.book().dns_troubles.extend(ends);
+            spells::look(sim, Changed::All);
             sleep(Duration::from_secs(seconds)).await;
             sim.net().dns_down = false;
+            return Changed::All;
         }
         16 => {
             let minutes = sim.pick(&[-70, -20, -1, 1, 10, 90]);
@@ -130,7 +189,11 @@ async fn change(sim: &Sim) {
                     .for_each(|told| told.jumped += ahead);
             }
             sim.book().jumps.push(now);
+            if minutes < 0 {
+                sim.book().set_back.push(now);
+            }
             sim.note(format_args!("the clock is set by {minutes} minutes"));
+            return Changed::All;
         }
         17 => {
             let room = sim.roll(200_000);
@@ -161,6 +224,7 @@ async fn change(sim: &Sim) {
             sim.disk.stop_after(steps);
         }
     }
+    Changed::Nothing
 }
 
 fn some_answers(sim: &Sim) -> Answers {
@@ -179,9 +243,9 @@ fn some_web(sim: &Sim) -> Web {
     }
 }
 
-fn change_zone(sim: &Sim, now: u64) {
+fn change_zone(sim: &Sim, now: u64) -> Changed {
     let mut net = sim.net();
-    let at = 2 + sim.roll(net.zones.len() as u64 - 2) as usize;
+    let at = 2 + sim.roll(TRAP as u64 - 2) as usize;
     let hosts: Vec<usize> = net.zones[at].mx.iter().map(|(_, host)| *host).collect();
     let zone = &mut net.zones[at];
     let what = match sim.roll(6) {
@@ -219,6 +283,7 @@ fn change_zone(sim: &Sim, now: u64) {
     let name = zone.name.clone();
     drop(net);
     sim.note(format_args!("{name}: {what}"));
+    Changed::Zone(at)
 }
 
 /// Everything is well again.
@@ -241,4 +306,5 @@ pub fn heal(sim: &Sim) {
     }
     drop(net);
     sim.note("the world is well again");
+    spells::look(sim, Changed::All);
 }

@@ -1,53 +1,149 @@
 //! Clients that hand mail to the relay over its real SMTP sessions, and sometimes break off.
 
 use std::net::SocketAddr;
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 use std::time::Duration;
 
 use stsrelay::submission::{ListenerOptions, Sessions};
-use tokio::io::{AsyncBufReadExt, AsyncRead, AsyncWrite, AsyncWriteExt, BufReader, DuplexStream};
+use tokio::io::{AsyncBufReadExt, AsyncRead, AsyncWrite, AsyncWriteExt, BufReader};
 use tokio::time::sleep;
+use tokio_rustls::TlsConnector;
 
-use crate::internet::{GOOD, HOME};
-use crate::sim::{Message, Sim};
+use crate::internet::{GOOD, HOME, LAX, TRAP, root_der};
+use crate::sim::{Ask, Message, Sim};
 
 const PIPE_BYTES: usize = 1 << 18;
 /// Larger than what the queue keeps in its journal.
 const LARGE_BYTES: usize = (1 << 20) + 100_000;
+/// A line of every message.
+pub const CONTENT: &str = "words between two people";
+
+/// Trusts whoever the relay's certificate is from.
+static CONNECTOR: LazyLock<TlsConnector> = LazyLock::new(|| {
+    let mut roots = rustls::RootCertStore::empty();
+    roots.add(root_der()).unwrap();
+    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+    let config = rustls::ClientConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .unwrap()
+        .with_root_certificates(roots)
+        .with_no_client_auth();
+    TlsConnector::from(Arc::new(config))
+});
+
+/// What a session is made of.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Kind {
+    /// Messages of every kind, as fast as they are taken.
+    Mixed,
+    /// Within TLS, so that REQUIRETLS may be said.
+    Secure,
+    /// Messages with little demands before strict ones to the same hosts, seconds apart, so that the
+    /// strict ones find their connections open.
+    Lax,
+}
+
+/// Who is to be written to, and how.
+struct Letter {
+    ask: Ask,
+    recipients: Vec<String>,
+    from_null: bool,
+    quiet: bool,
+    large: bool,
+}
 
 /// Sends now and then, until dropped. `often`: mean seconds between two sessions.
-pub async fn send_for_ever(sim: Arc<Sim>, sessions: Arc<Sessions>, listener: ListenerOptions, often: u64) {
+pub async fn send_for_ever(
+    sim: Arc<Sim>,
+    sessions: Arc<Sessions>,
+    listeners: Vec<ListenerOptions>,
+    often: u64,
+) {
     loop {
         sleep(sim.seconds(1, 2 * often)).await;
+        let kind = match sim.roll(6) {
+            0 => Kind::Secure,
+            1 | 2 => Kind::Lax,
+            _ => Kind::Mixed,
+        };
         let (near, far) = tokio::io::duplex(PIPE_BYTES);
-        let (held, listener) = (Arc::clone(&sessions), listener.clone());
+        let name = if kind == Kind::Secure { "secure" } else { "plain" };
+        let listener = listeners.iter().find(|listener| listener.name == name).unwrap().clone();
+        let held = Arc::clone(&sessions);
         let peer = SocketAddr::from(([127, 0, 0, 1], 40_000));
         tokio::spawn(async move { held.hold(&listener, Box::new(far), peer).await });
-        let burst = if sim.once_in(25) { 1 + sim.roll(15) } else { 1 + sim.roll(2) };
+        let burst = match kind {
+            Kind::Lax => 2 + sim.roll(3),
+            _ if sim.once_in(25) => 1 + sim.roll(15),
+            _ => 1 + sim.roll(2),
+        };
         // How a session ends early is known by what was not acknowledged.
-        let _ = session(&sim, near, burst).await;
+        if kind == Kind::Secure {
+            let name = "relay.example".try_into().unwrap();
+            if let Ok(stream) = CONNECTOR.connect(name, near).await {
+                let _ = session(&sim, stream, burst, kind).await;
+            }
+        } else {
+            let _ = session(&sim, near, burst, kind).await;
+        }
     }
 }
 
-async fn session(sim: &Sim, stream: DuplexStream, messages: u64) -> Option<()> {
+async fn session<S: AsyncRead + AsyncWrite + Unpin>(
+    sim: &Sim,
+    stream: S,
+    messages: u64,
+    kind: Kind,
+) -> Option<()> {
     let mut client = Client(BufReader::new(stream));
     client.reply().await?;
     client.ask("EHLO client.example").await?;
-    for _ in 0..messages {
-        message(sim, &mut client).await?;
+    // Two domains with one host, or one domain.
+    let pair = sim.pick(&[[LAX, 2], [3, 4], [4, 2], [2, 2], [6, 6], [8, 8], [4, 4]]);
+    for nth in 0..messages {
+        let id = sim.book().messages.len();
+        let letter = match kind {
+            Kind::Lax => lax_letter(sim, id, pair[nth as usize % 2], nth),
+            _ => letter(sim, id, kind),
+        };
+        message(sim, &mut client, id, letter).await?;
+        if kind == Kind::Lax {
+            sleep(sim.seconds(1, 12)).await;
+        }
     }
     client.ask("QUIT").await.map(drop)
 }
 
-/// One message; `None` ends the session.
-async fn message(sim: &Sim, client: &mut Client<DuplexStream>) -> Option<()> {
-    let id = sim.book().messages.len();
+/// The first, third, ... ask for no TLS where their domain is strict.
+fn lax_letter(sim: &Sim, id: usize, zone: usize, nth: u64) -> Letter {
+    let ask = if nth.is_multiple_of(2) && zone != LAX { Ask::NotRequired } else { Ask::Nothing };
+    let name = sim.net().zones[zone].name.clone();
+    Letter { ask, recipients: vec![format!("u0.{id}@{name}")], from_null: false, quiet: false, large: false }
+}
+
+fn letter(sim: &Sim, id: usize, kind: Kind) -> Letter {
     let recipients = recipients(sim, id);
     let from_null = sim.once_in(25);
-    let quiet = !from_null && sim.once_in(30);
-    let large = sim.once_in(150);
+    let ask = match kind {
+        _ if from_null => Ask::Nothing,
+        Kind::Secure if !sim.once_in(3) => Ask::Required,
+        _ if sim.once_in(20) => Ask::NotRequired,
+        _ => Ask::Nothing,
+    };
+    Letter { ask, recipients, from_null, quiet: !from_null && sim.once_in(30), large: sim.once_in(150) }
+}
+
+/// One message; `None` ends the session.
+async fn message<S: AsyncRead + AsyncWrite + Unpin>(
+    sim: &Sim,
+    client: &mut Client<S>,
+    id: usize,
+    letter: Letter,
+) -> Option<()> {
+    let Letter { ask, recipients, from_null, quiet, large } = letter;
     sim.book().messages.push(Message {
         from_null,
+        ask,
         recipients: recipients.clone(),
         quiet,
         acknowledged: None,
@@ -56,8 +152,9 @@ async fn message(sim: &Sim, client: &mut Client<DuplexStream>) -> Option<()> {
         warned: 0,
     });
     let home = sim.net().zones[HOME].name.clone();
-    let from = if from_null { String::new() } else { format!("sender@{home}") };
-    if !client.ask(&format!("MAIL FROM:<{from}>")).await?.starts_with("250") {
+    let from = if from_null { String::new() } else { format!("s.{id}@{home}") };
+    let require = if ask == Ask::Required { " REQUIRETLS" } else { "" };
+    if !client.ask(&format!("MAIL FROM:<{from}>{require}")).await?.starts_with("250") {
         sim.book().counts.refused += 1;
         return Some(());
     }
@@ -73,8 +170,10 @@ async fn message(sim: &Sim, client: &mut Client<DuplexStream>) -> Option<()> {
         sim.book().counts.refused += 1;
         return Some(());
     }
-    let mut content =
-        format!("From: <sender@{home}>\r\nX-Sim-Id: {id}\r\nSubject: simulated\r\n\r\nline\r\n");
+    let lenient = if ask == Ask::NotRequired { "TLS-Required: No\r\n" } else { "" };
+    let mut content = format!(
+        "From: <s.{id}@{home}>\r\n{lenient}X-Sim-Id: {id}\r\nSubject: simulated\r\n\r\n{CONTENT}\r\n"
+    );
     if large {
         while content.len() < LARGE_BYTES {
             content
@@ -96,21 +195,30 @@ async fn message(sim: &Sim, client: &mut Client<DuplexStream>) -> Option<()> {
         let mut book = sim.book();
         if taken {
             book.messages[id].acknowledged = Some(now);
+            book.unsettled.insert(id);
             book.counts.acknowledged += 1;
+            match ask {
+                Ask::Nothing => {}
+                Ask::Required => book.counts.required += recipients.len() as u64,
+                Ask::NotRequired => book.counts.not_required += recipients.len() as u64,
+            }
         } else {
             book.counts.refused += 1;
         }
     }
-    sim.note(format_args!("message {id} for {recipients:?}: {}", &reply[..reply.len().min(3)]));
+    sim.note(format_args!("message {id} ({ask:?}) for {recipients:?}: {}", &reply[..reply.len().min(3)]));
     Some(())
 }
 
 fn recipients(sim: &Sim, id: usize) -> Vec<String> {
-    let count = if sim.once_in(10) { 2 + sim.roll(6) } else { 1 };
+    let count = if sim.once_in(5) { 2 + sim.roll(6) } else { 1 };
+    let one_domain = sim.once_in(2);
     let net = sim.net();
+    let zone = || 1 + sim.roll(TRAP as u64 - 1) as usize;
+    let same = zone();
     let mut recipients: Vec<String> = (0..count)
         .map(|n| {
-            let zone = 1 + sim.roll(net.zones.len() as u64 - 1) as usize;
+            let zone = if one_domain { same } else { zone() };
             format!("u{n}.{id}@{}", net.zones[zone].name)
         })
         .collect();

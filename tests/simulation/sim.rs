@@ -1,7 +1,7 @@
 //! What all parts of a simulation share: its time, its dice, the Internet, and the book of what
 //! happened.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
@@ -13,10 +13,12 @@ use stsrelay::net::{Clock, Randomness};
 use tokio::time::Instant;
 
 use crate::disk::SimDisk;
-use crate::internet::{Host, Zone};
+use crate::internet::{Host, Rule, Zone};
 
 /// Events told of a failure.
 const LAST: usize = 80;
+/// Violations after which a simulation ends.
+const ENOUGH: usize = 20;
 
 pub struct Sim {
     pub disk: SimDisk,
@@ -33,6 +35,8 @@ pub struct Net {
     pub zones: Vec<Zone>,
     /// The resolver itself does not answer.
     pub dns_down: bool,
+    /// The relay's local rules, and since when (ms); newest last.
+    pub rules: Vec<(u64, Vec<Rule>)>,
 }
 
 /// Milliseconds of the simulation; the wall clock beside them may be set.
@@ -115,6 +119,7 @@ impl Randomness for Chance {
 /// A message that a sender tried to hand over.
 pub struct Message {
     pub from_null: bool,
+    pub ask: Ask,
     pub recipients: Vec<String>,
     /// Asked for no notices (NOTIFY=NEVER).
     pub quiet: bool,
@@ -124,6 +129,16 @@ pub struct Message {
     /// Recipients in bounces that arrived.
     pub bounced: Vec<String>,
     pub warned: u32,
+}
+
+/// What a message asks of TLS (RFC 8689).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Ask {
+    Nothing,
+    /// REQUIRETLS
+    Required,
+    /// `TLS-Required: No`
+    NotRequired,
 }
 
 pub struct Delivery {
@@ -137,6 +152,8 @@ pub struct Delivery {
 #[derive(Default)]
 pub struct Book {
     pub messages: Vec<Message>,
+    /// Acknowledged, and not known to be settled.
+    pub unsettled: BTreeSet<usize>,
     pub violations: Vec<String>,
     /// When (ms) the process ended without being asked.
     pub crashes: Vec<u64>,
@@ -144,6 +161,8 @@ pub struct Book {
     pub troubles: Vec<(u64, u64)>,
     /// Times (ms) at which the wall clock was set.
     pub jumps: Vec<u64>,
+    /// Those at which it was set back.
+    pub set_back: Vec<u64>,
     /// Times (ms) of name servers in trouble.
     pub dns_troubles: Vec<(u64, u64)>,
     /// Per (endpoint, start of day): when a report was taken, and whether that was heard.
@@ -169,6 +188,16 @@ pub struct Counts {
     pub failed_starts: u64,
     pub reports: u64,
     pub report_mails: u64,
+    /// Sessions that reports told of and hosts knew of.
+    pub tallied: u64,
+    pub reloads: u64,
+    /// Queue indexes that were lost or cut short.
+    pub indexes_harmed: u64,
+    /// Recipients held to the time at which their mail could go.
+    pub timed: u64,
+    /// Recipients by what their message asked.
+    pub required: u64,
+    pub not_required: u64,
 }
 
 impl std::ops::AddAssign for Counts {
@@ -186,6 +215,12 @@ impl std::ops::AddAssign for Counts {
         self.failed_starts += other.failed_starts;
         self.reports += other.reports;
         self.report_mails += other.report_mails;
+        self.tallied += other.tallied;
+        self.reloads += other.reloads;
+        self.indexes_harmed += other.indexes_harmed;
+        self.timed += other.timed;
+        self.required += other.required;
+        self.not_required += other.not_required;
     }
 }
 
@@ -216,6 +251,12 @@ impl Sim {
 
     pub fn set_dead(&self, dead: bool) {
         self.dead.store(dead, Ordering::SeqCst);
+    }
+
+    /// From now on these local rules hold.
+    pub fn holds(&self, rules: &[Rule]) {
+        let now = self.time.now();
+        self.net().rules.push((now, rules.to_vec()));
     }
 
     /// A number below `end`.
@@ -267,11 +308,38 @@ impl Sim {
     pub fn violation(&self, text: impl std::fmt::Display) {
         let text = format!("VIOLATION: {text}");
         self.note(&text);
-        self.book().violations.push(text);
+        let many = {
+            let mut book = self.book();
+            book.violations.push(text);
+            book.violations.len() >= ENOUGH
+        };
+        if many {
+            // What went wrong may go on for ever.
+            self.disk.stop();
+            self.disk.died.notify_one();
+        }
+    }
+
+    /// Whether nothing more needs to be seen.
+    pub fn is_over(&self) -> bool {
+        self.book().violations.len() >= ENOUGH
+    }
+}
+
+impl Net {
+    /// The domain of a mailbox, if it is one of the simulation's.
+    pub fn zone_of(&self, mailbox: &str) -> Option<usize> {
+        let domain = mailbox.rsplit('@').next().unwrap_or_default();
+        self.zones.iter().position(|zone| zone.name.as_str() == domain)
     }
 }
 
 impl Book {
+    /// Whether the clock was set between these times.
+    pub fn jumped(&self, from: u64, to: u64) -> bool {
+        self.jumps.iter().any(|at| (from..=to).contains(at))
+    }
+
     /// Whether the process ended or the disk was in trouble between these times.
     pub fn disturbed(&self, from: u64, to: u64) -> bool {
         self.crashes.iter().any(|at| (from..=to).contains(at))

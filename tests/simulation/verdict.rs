@@ -1,51 +1,23 @@
-//! What must hold, judged by those outside: MX hosts, report endpoints, senders.
+//! What must hold of messages and notices, judged by MX hosts and senders; `held` judges what policies
+//! forbid, `tally` the reports, `prompt` what was late, `bounds` what is kept.
 
-use std::io::Read;
-
-use crate::internet::{GOOD, Policy};
+use crate::internet::TRAP;
 use crate::mx::Peer;
-use crate::sim::{Delivery, Sim, epoch};
+use crate::senders::CONTENT;
+use crate::sim::{Ask, Delivery, Sim};
+use crate::{prompt, tally};
 
 /// The reverse-path of the relay's own reports.
 pub const REPORTER: &str = "tlsrpt@relay.example";
 
-/// How long before a message arrives its plan may have been made (ms): one walk over all hosts with
-/// all their time limits, and the life of a DNS answer.
-const PLAN_AGE: u64 = 5_400_000;
 /// What is being written down this long before a crash may be lost (ms).
 const WRITING: u64 = 10_000;
 /// An attempt is settled as a whole: its first recipient may have been delivered so long before (ms).
 const ATTEMPT: u64 = 3_600_000;
-/// Mail for the domain without trouble arrives within this time (ms).
-const PROMPT: u64 = 90_000;
-/// A session is counted at most so long before or after it was seen here (s): the clock may be set.
-const COUNTED: i64 = 3 * 3600;
-
-/// The reverse-path of a message on a connection: nothing can be said yet of the recipients' policies,
-/// but of the host's TLSA records it can.
-pub fn mail_from(sim: &Sim, peer: &Peer, from: &str) {
-    if from == REPORTER || sim.is_dead() {
-        return;
-    }
-    let now = sim.time.now();
-    let net = sim.net();
-    let host = &net.hosts[peer.host];
-    if !host.signed {
-        return;
-    }
-    // Every set of records that may have been the one known.
-    let before = host.tlsa.iter().rposition(|(at, _)| *at + PLAN_AGE <= now).unwrap_or(0);
-    let sets = &host.tlsa[before..];
-    let forbids = |keys: &[usize]| {
-        !keys.is_empty() && peer.shown.as_ref().is_none_or(|shown| !keys.contains(&shown.key))
-    };
-    if sets.iter().all(|(_, keys)| forbids(keys)) {
-        let (name, shown) = (host.name.clone(), peer.shown.as_ref().map(|shown| shown.key));
-        drop(net);
-        sim.violation(format_args!(
-            "I4: MAIL FROM:<{from}> reached {name} against its TLSA records (shown key {shown:?})"
-        ));
-    }
+/// The number of the message that a mailbox was made for: of a recipient (`u0.7@`), or the sender
+/// (`s.7@`).
+pub fn id_of(mailbox: &str) -> Option<usize> {
+    mailbox.split('@').next()?.rsplit_once('.')?.1.parse().ok()
 }
 
 /// A message has arrived at a host.
@@ -56,8 +28,8 @@ pub fn arrived(sim: &Sim, peer: &Peer, from: &str, recipients: &[String], conten
         sim.book().counts.report_mails += 1;
         return sim.note(format_args!("{host} takes a report for {recipients:?}"));
     }
-    for recipient in recipients {
-        held_to_policy(sim, peer, recipient);
+    if recipients.iter().any(|recipient| sim.net().zone_of(recipient) == Some(TRAP)) {
+        sim.violation(format_args!("mail from <{from}> for {recipients:?}, to whom nobody writes:\n{text}"));
     }
     let id = text.lines().find_map(|line| line.strip_prefix("X-Sim-Id: ")?.parse::<usize>().ok());
     if from.is_empty() && text.contains("multipart/report") {
@@ -126,6 +98,9 @@ fn notice(sim: &Sim, text: &str, id: Option<usize>, recipients: &[String]) {
         if message.from_null {
             wrong.push(format!("I3: the null reverse-path of message {id} got a notice"));
         }
+        if message.ask == Ask::Required && text.contains(CONTENT) {
+            wrong.push(format!("a notice gives away what message {id} says, which requires TLS"));
+        }
         if message.quiet {
             wrong.push(format!("NOTIFY=NEVER, but message {id} got a notice"));
         }
@@ -140,45 +115,6 @@ fn notice(sim: &Sim, text: &str, id: Option<usize>, recipients: &[String]) {
         }
     }
     wrong.into_iter().for_each(|text| sim.violation(text));
-}
-
-/// I4, I7, I10: whether every policy the relay may have gone by forbids what has just happened.
-fn held_to_policy(sim: &Sim, peer: &Peer, recipient: &str) {
-    let now = sim.time.now();
-    let net = sim.net();
-    let domain = recipient.rsplit('@').next().unwrap_or_default();
-    let Some(zone) = net.zones.iter().find(|zone| zone.name.as_str() == domain) else { return };
-    let forbids = |policy: &Policy| {
-        policy.enforce
-            && (!policy.mx.contains(&peer.host) || peer.shown.as_ref().is_none_or(|shown| !shown.valid))
-    };
-    let since = now.saturating_sub(PLAN_AGE);
-    // Published and there for the asking all the time.
-    let published = zone.policy.as_ref().filter(|_| zone.changed + PLAN_AGE <= now && reachable(zone));
-    let published = published.is_some_and(forbids);
-    // Told to the relay, and in force all the time.
-    let before = zone.told.iter().rposition(|told| told.at <= since);
-    let held = before.is_some_and(|before| {
-        let told = &zone.told[before..];
-        told.iter().enumerate().all(|(at, one)| {
-            let end = told.get(at + 1).map_or(now, |next| next.at);
-            one.policy
-                .as_ref()
-                .is_some_and(|policy| forbids(policy) && end - one.at + one.jumped <= policy.max_age * 1000)
-        })
-    });
-    if published || held {
-        let (host, shown) = (net.hosts[peer.host].name.clone(), peer.shown.as_ref().map(|shown| shown.valid));
-        drop(net);
-        sim.violation(format_args!(
-            "I4: mail for {recipient} reached {host} against MTA-STS (published {published}, held {held}, certificate valid {shown:?})"
-        ));
-    }
-}
-
-fn reachable(zone: &crate::internet::Zone) -> bool {
-    use crate::internet::{Answers, Web};
-    zone.answers == Answers::Fine && !zone.txt_lost && zone.web == Web::Fine
 }
 
 /// The process has ended at this time without being asked: what it was just writing may be lost, and
@@ -198,60 +134,11 @@ pub fn forget_untold(sim: &Sim) {
     }
 }
 
-/// A report has been posted.
-pub fn report(sim: &Sim, url: &str, body: &[u8], heard: bool) {
-    let mut json = Vec::new();
-    if flate2::read::GzDecoder::new(body).read_to_end(&mut json).is_err() {
-        return sim.violation(format_args!("a report to {url} is not gzip"));
-    }
-    let Ok(report) = serde_json::from_slice::<serde_json::Value>(&json) else {
-        return sim.violation(format_args!("a report to {url} is not JSON"));
-    };
-    let day = report["date-range"]["start-datetime"].as_str().unwrap_or_default().to_owned();
-    sim.note(format_args!("report of {day} taken at {url}, heard={heard}"));
-    let now = sim.time.now();
-    let twice = {
-        let mut book = sim.book();
-        book.counts.reports += 1;
-        let taken = book.reports.entry((url.to_owned(), day.clone())).or_default();
-        taken.push((now, heard));
-        let earlier = taken.len().checked_sub(2).map(|at| taken[at]);
-        earlier.is_some_and(|(at, heard)| heard && !book.disturbed(at, now))
-    };
-    if twice {
-        sim.violation(format_args!("the report of {day} went to {url} twice"));
-    }
-    let Ok(start) = day.parse::<jiff::Timestamp>() else {
-        return sim.violation(format_args!("a report begins at {day:?}"));
-    };
-    let start = start.as_second() - epoch().as_second();
-    let within = |seen: &i64| (start - COUNTED..start + 86_400 + COUNTED).contains(seen);
-    let mut over = Vec::new();
-    {
-        let net = sim.net();
-        let Some(zone) = net.zones.iter().find(|zone| zone.rua.as_deref() == Some(url)) else { return };
-        let hosts =
-            zone.mx.iter().map(|(_, host)| net.hosts[*host].sessions.iter().filter(|at| within(at)).count());
-        let most = hosts.sum::<usize>() + zone.uses.iter().filter(|at| within(at)).count();
-        for policy in report["policies"].as_array().into_iter().flatten() {
-            let counted = policy["summary"]["total-successful-session-count"].as_u64().unwrap_or(u64::MAX);
-            if counted > most as u64 {
-                over.push(format!(
-                    "the report of {day} for {} counts {counted} sessions; its hosts saw {most}",
-                    zone.name
-                ));
-            }
-        }
-    }
-    over.into_iter().for_each(|text| sim.violation(text));
-}
-
 /// When everything is over: nothing that was acknowledged is missing, and nothing was late.
 pub fn final_judgement(sim: &Sim, left: usize) {
     let mut wrong = Vec::new();
     {
-        let (book, net) = (sim.book(), sim.net());
-        let good = net.zones[GOOD].name.as_str().to_owned();
+        let book = sim.book();
         for (id, message) in book.messages.iter().enumerate() {
             let Some(acknowledged) = message.acknowledged else { continue };
             for recipient in &message.recipients {
@@ -261,23 +148,12 @@ pub fn final_judgement(sim: &Sim, left: usize) {
                 if first.is_none() && !told && !silent {
                     wrong.push(format!("I1: message {id} for {recipient} was acknowledged at {acknowledged} ms and is lost ({left} items left)"));
                 }
-                if recipient.ends_with(&good) {
-                    let late = first.is_none_or(|first| first.at > acknowledged + PROMPT);
-                    let (from, to) = (acknowledged.saturating_sub(3_600_000), acknowledged + PROMPT);
-                    let excused = || {
-                        book.disturbed(from, to)
-                            || book.jumps.iter().any(|at| (from..=to).contains(at))
-                            || book
-                                .dns_troubles
-                                .iter()
-                                .any(|(begin, end)| *begin <= to && *end + 900_000 >= from)
-                    };
-                    if late && !excused() {
-                        wrong.push(format!("message {id} for {recipient}, where nothing was wrong, was late: acknowledged at {acknowledged} ms, delivered at {:?}", first.map(|first| first.at)));
-                    }
-                }
             }
         }
     }
+    let (late, timed) = prompt::late(sim);
+    sim.book().counts.timed += timed;
+    wrong.extend(late);
+    wrong.extend(tally::missing(sim));
     wrong.into_iter().for_each(|text| sim.violation(text));
 }

@@ -18,6 +18,8 @@ pub enum StartTls {
     Absent,
     /// Offered and done with this certificate.
     With(Arc<ServerConfig>),
+    /// Done with this certificate before a word is said.
+    Implicit(Arc<ServerConfig>),
     /// Offered and refused with 454.
     Refused,
     /// Offered; plaintext follows the 220 in the same segment.
@@ -98,6 +100,8 @@ pub struct Arrival {
     pub content: Vec<u8>,
     /// Inside TLS.
     pub tls: bool,
+    /// Where the configuration is that was shown in the handshake.
+    pub shown: Option<usize>,
     /// Answered 250.
     pub accepted: bool,
 }

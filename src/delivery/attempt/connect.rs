@@ -6,10 +6,10 @@
 
 use std::net::{IpAddr, SocketAddr};
 
-use tracing::debug;
+use tracing::{debug, warn};
 
 use super::super::Delivery;
-use super::super::conversation::{Conversation, Counted, TlsSeen};
+use super::super::conversation::{Conversation, Counted, Manner, TlsSeen};
 use super::super::judge;
 use super::super::tally::{self, Ends};
 use super::walk::Walk;
@@ -17,7 +17,7 @@ use super::{ADDRESSES_MAX, Used};
 use crate::mail::{Domain, TlsRequest};
 use crate::net::tcp::Connection;
 use crate::net::tcp::eyeballs::{Race, interleave};
-use crate::smtp::client::{SessionEnd, TlsUse};
+use crate::smtp::client::{Credentials, SessionEnd, TlsUse};
 use crate::tlspolicy::{SkipReason, TlsPlan};
 
 /// Why a connection could not be used.
@@ -39,20 +39,20 @@ impl Delivery {
         plan: &TlsPlan,
         addresses: &[IpAddr],
     ) {
-        let port = walk.options.smtp_port;
+        let port = walk.hop.port;
         let addresses: Vec<SocketAddr> = interleave(addresses)
             .into_iter()
-            .filter(|ip| !self.leaves_alone(walk, host, *ip))
-            .take(ADDRESSES_MAX)
             .map(|ip| SocketAddr::new(ip, port))
+            .filter(|address| !self.leaves_alone(walk, host, *address))
+            .take(ADDRESSES_MAX)
             .collect();
         let Some(first) = addresses.first() else { return };
         walk.tried = true;
         walk.turn.goes_to(first.ip(), host);
-        let mut unseen: Vec<IpAddr> = addresses.iter().map(SocketAddr::ip).collect();
+        let mut unseen = addresses.clone();
         self.race(walk, host, plan, addresses, &mut unseen).await;
-        for ip in unseen {
-            self.traffic.unseen(ip);
+        for address in unseen {
+            self.traffic.unseen(address);
         }
     }
 
@@ -63,18 +63,18 @@ impl Delivery {
         host: &str,
         plan: &TlsPlan,
         addresses: Vec<SocketAddr>,
-        unseen: &mut Vec<IpAddr>,
+        unseen: &mut Vec<SocketAddr>,
     ) {
         let mut race = Race::new(&*self.world.dial, host, addresses, walk.options.timeouts.connect);
         while !walk.is_over() {
             let raced = race.next().await;
             for (address, error) in raced.failed {
-                unseen.retain(|ip| *ip != address.ip());
-                self.remember_dial(walk, host, address.ip(), &error);
+                unseen.retain(|unseen| *unseen != address);
+                self.remember_dial(walk, host, address, &error);
                 not_connected(walk, host, plan, address, &error);
             }
             let Some(connection) = raced.won else { return };
-            unseen.retain(|ip| *ip != connection.remote.ip());
+            unseen.retain(|unseen| *unseen != connection.remote);
             if self.try_connection(walk, host, plan, connection).await {
                 return;
             }
@@ -90,7 +90,7 @@ impl Delivery {
         connection: Connection,
     ) -> bool {
         let address = connection.remote;
-        let tls_use = if plan.require.allows_cleartext() { TlsUse::IfOffered } else { TlsUse::Required };
+        let tls_use = walk.hop.tls_use(plan);
         let mut opened = self.open(walk, host, plan, connection, tls_use).await;
         if matches!(opened, Err(Opening::Resumption)) {
             // What was kept for this plan is forgotten by now, so this happens once.
@@ -133,7 +133,7 @@ impl Delivery {
         match self.world.dial.dial(address, host, walk.options.timeouts.connect).await {
             Ok(connection) => self.open(walk, host, plan, connection, tls_use).await,
             Err(error) => {
-                self.remember_dial(walk, host, address.ip(), &error);
+                self.remember_dial(walk, host, address, &error);
                 not_connected(walk, host, plan, address, &error);
                 Err(Opening::Host)
             }
@@ -155,8 +155,7 @@ impl Delivery {
             connection,
             self.world.tls.clone(),
             plan,
-            tls_use,
-            &walk.options.hostname,
+            &Manner { tls: tls_use, credentials: walk.hop.credentials(), ehlo_name: &walk.options.hostname },
             walk.options.timeouts.clone(),
         )
         .await;
@@ -165,11 +164,15 @@ impl Delivery {
             return Err(Opening::Resumption);
         }
         self.count(walk, plan, &mut conversation);
-        self.remember_opening(walk, host, address.ip(), plan, opened.as_ref().err());
+        self.remember_opening(walk, host, address, plan, opened.as_ref().err());
         let Err(end) = opened else { return Ok(conversation) };
         debug!(mx = host, %address, end = ?end, "session failed");
         walk.record.tls = conversation.tls_text();
-        let failure = judge::session_failure(&end, host, plan.demands());
+        if let (SessionEnd::Auth(failure), Some(route)) = (&end, &walk.hop.via) {
+            let username = walk.hop.credentials().map(Credentials::username);
+            warn!(host, %address, username, %route, ?failure, "login at the next hop of a route failed");
+        }
+        let failure = walk.hop.failing(judge::session_failure(&end, host, plan.demands()));
         let failure = match walk.request {
             TlsRequest::Required => judge::under_requiretls(failure, &end),
             TlsRequest::None | TlsRequest::NotRequired => failure,

@@ -1,10 +1,11 @@
 //! What an attempt does with the memory of hosts: asks before it connects, tells how it went.
 //!
-//! What is told concerns the connection alone: it was not made, or ended before mail could be said. A
+//! What is told concerns the connection alone: it was not made, or ended before mail could be said, or our
+//! login was refused. A
 //! TLS or policy failure says that the host answers. Decides nothing: `hosts` does.
 
 use std::io;
-use std::net::IpAddr;
+use std::net::SocketAddr;
 
 use super::super::pace::Signal;
 use super::super::{Delivery, judge, throttle};
@@ -37,7 +38,7 @@ impl Delivery {
     }
 
     /// Whether a host is left alone by this walk; why is noted in it then.
-    pub(super) fn leaves_alone(&self, walk: &mut Walk<'_>, host: &str, address: IpAddr) -> bool {
+    pub(super) fn leaves_alone(&self, walk: &mut Walk<'_>, host: &str, address: SocketAddr) -> bool {
         // RFC 8461 §5.1, RFC 5321 §4.5.4.1: the last attempt before giving up is really made.
         if walk.last {
             return false;
@@ -53,7 +54,13 @@ impl Delivery {
     }
 
     /// A connection was not made.
-    pub(super) fn remember_dial(&self, walk: &mut Walk<'_>, host: &str, address: IpAddr, error: &io::Error) {
+    pub(super) fn remember_dial(
+        &self,
+        walk: &mut Walk<'_>,
+        host: &str,
+        address: SocketAddr,
+        error: &io::Error,
+    ) {
         if is_theirs(error) {
             walk.signal = walk.signal.or(Signal::Trouble);
             let cause = format!("it could not be connected to ({error})");
@@ -68,12 +75,14 @@ impl Delivery {
         &self,
         walk: &mut Walk<'_>,
         host: &str,
-        address: IpAddr,
+        address: SocketAddr,
         plan: &TlsPlan,
         end: Option<&SessionEnd>,
     ) {
         let cause = match end {
-            Some(end) if is_host_trouble(end) => judge::session_failure(end, host, plan.demands()),
+            Some(end) if is_host_trouble(end) => {
+                walk.hop.failing(judge::session_failure(end, host, plan.demands()))
+            }
             _ => return self.traffic.reached(address, host),
         };
         // A refusal for good is every message's own to hear: it bounces with the host's words.
@@ -105,8 +114,10 @@ fn is_theirs(error: &io::Error) -> bool {
 fn is_host_trouble(end: &SessionEnd) -> bool {
     matches!(
         end,
-        SessionEnd::Refused { phase: Phase::Greeting | Phase::Hello, .. }
-            | SessionEnd::Lost { phase: Phase::Greeting | Phase::Hello, .. }
+        SessionEnd::Refused { phase: Phase::Greeting | Phase::Hello | Phase::Auth, .. }
+            | SessionEnd::Lost { phase: Phase::Greeting | Phase::Hello | Phase::Auth, .. }
+            // A host that counts failed logins locks accounts, or us out.
+            | SessionEnd::Auth(_)
     )
 }
 
@@ -114,6 +125,7 @@ fn is_host_trouble(end: &SessionEnd) -> bool {
 mod tests {
     use super::*;
     use crate::mail::Reply;
+    use crate::smtp::client::AuthFailure;
     use crate::tlspolicy::TlsFailure;
 
     #[test]
@@ -127,6 +139,8 @@ mod tests {
             (SessionEnd::Lost { phase: Phase::Dot, text: "closed".into() }, false),
             (SessionEnd::Tls(TlsFailure::NotOffered("EHLO lacks it".into())), false),
             (SessionEnd::Tls(TlsFailure::Lost("closed".into())), false),
+            (SessionEnd::Auth(AuthFailure::Refused(reply(535))), true),
+            (SessionEnd::Refused { phase: Phase::Auth, reply: reply(421) }, true),
             (SessionEnd::Quit, false),
         ] {
             assert_eq!(is_host_trouble(&end), held, "{end:?}");

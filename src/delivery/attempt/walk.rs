@@ -14,7 +14,9 @@ use super::super::conversation::Conversation;
 use super::super::evidence::Trail;
 use super::super::judge::{self, Judgement};
 use super::super::pace::Signal;
+use super::super::pool;
 use super::super::run::Turn;
+use super::super::static_route::Hop;
 use super::super::traffic::Held;
 use crate::mail::{Domain, EnhancedStatus, Failure, Outcome, Permanence, Scope, TlsRequest};
 use crate::queue::{AttemptRecord, QueueItem};
@@ -53,7 +55,9 @@ pub(super) struct Walk<'a> {
     /// What the message asks of TLS, as far as this walk goes along with it (RFC 8689 §5).
     pub(super) request: TlsRequest,
     pub(super) options: Arc<Options>,
-    /// Whose `_smtp._tls` record hears of these sessions; nobody for report mail and literals.
+    /// Where the mail is handed over.
+    pub(super) hop: Hop,
+    /// Whose `_smtp._tls` record hears of these sessions: the hop's; nobody for report mail and addresses.
     pub(super) report_domain: Option<Domain>,
     /// Hosts passed over and counted so: an attempt that begins anew with other demands counts them once.
     pub(super) passed_over: Vec<Domain>,
@@ -161,9 +165,11 @@ impl Walk<'_> {
                 || matches!(self.exhausted(), Outcome::Failed(_)))
     }
 
-    /// Connections to address literals are not pooled: they have no host name to be keyed by.
-    pub(super) fn pool_name(&self, host: &str) -> Option<Domain> {
-        self.item.destination.domain().and_then(|_| Domain::parse_a_label(host).ok())
+    /// Connections to addresses are not pooled: they have no host name to be keyed by.
+    pub(super) fn pool_key(&self, host: &str) -> Option<pool::Key> {
+        self.hop.policy_domain()?;
+        let host = Domain::parse_a_label(host).ok()?;
+        Some(pool::Key::new(host, self.hop.port, self.hop.via.as_deref()))
     }
 
     pub(super) fn finish(mut self, now: Timestamp) -> Attempted {
@@ -222,9 +228,11 @@ pub(super) fn empty_record(at: Timestamp) -> AttemptRecord {
     }
 }
 
-/// An attempt that ended before any host was reached: routing or policy lookup failed.
+/// An attempt that ended before any host was reached: routing or policy lookup failed. Who is `decided`
+/// needed no host.
 pub(in crate::delivery) fn not_tried(
     item: &QueueItem,
+    decided: Vec<(usize, Outcome)>,
     now: Timestamp,
     failure: Failure,
     trail: Trail,
@@ -233,8 +241,13 @@ pub(in crate::delivery) fn not_tried(
         Permanence::Transient => Outcome::Deferred(failure.clone()),
         Permanence::Permanent => Outcome::Failed(failure.clone()),
     };
-    let outcomes: Vec<(usize, Outcome)> =
-        item.pending().map(|(index, _)| (index, outcome(&failure))).collect();
+    let mut outcomes = decided;
+    let known = outcomes.len();
+    for (index, _) in item.pending() {
+        if !outcomes[..known].iter().any(|(decided, _)| *decided == index) {
+            outcomes.push((index, outcome(&failure)));
+        }
+    }
     untried(outcomes, now, failure.rule.as_deref().unwrap_or("routing"), trail)
 }
 

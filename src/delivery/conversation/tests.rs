@@ -24,6 +24,7 @@ fn plan() -> TlsPlan {
         mx_status: DnssecStatus::Insecure,
         report_on: Vec::new(),
         rule: Rule::Opportunistic,
+        local_text: None,
     }
 }
 
@@ -64,8 +65,8 @@ where
     };
     let tls = ClientTls::new(&ClientOptions::default()).unwrap();
     let ours = Domain::parse("relay.example.net").unwrap();
-    let opened =
-        Conversation::open(connection, tls, &plan(), TlsUse::IfOffered, &ours, Timeouts::default()).await;
+    let manner = Manner { tls: TlsUse::IfOffered, credentials: None, ehlo_name: &ours };
+    let opened = Conversation::open(connection, tls, &plan(), &manner, Timeouts::default()).await;
     assert!(opened.1.is_ok());
     opened.0
 }

@@ -6,11 +6,11 @@ use std::time::Duration;
 use tokio::time::{Instant, timeout_at};
 
 use super::facts::{ReportFacts, TlsShown, Trouble, Try};
-use super::{Explained, Explainer};
+use super::{Asking, Explained, Explainer};
 use crate::delivery::attempt::ADDRESSES_MAX;
-use crate::delivery::conversation::{Conversation, TlsSeen};
+use crate::delivery::conversation::{Conversation, Manner, TlsSeen};
+use crate::delivery::judge;
 use crate::delivery::tally::{self, Ends};
-use crate::delivery::{Options, judge};
 use crate::mail::{Domain, Failure};
 use crate::net::tls::TlsFacts;
 use crate::smtp::client::{SessionEnd, Timeouts, TlsUse};
@@ -29,19 +29,19 @@ impl Explainer {
         name: &str,
         plan: &TlsPlan,
         report_domain: Option<&Domain>,
-        options: &Options,
+        asking: &Asking<'_>,
     ) {
         let deadline = Instant::now() + HOST_WITHIN;
-        let wanted = if plan.require.allows_cleartext() { TlsUse::IfOffered } else { TlsUse::Required };
+        let wanted = asking.hop.tls_use(plan);
         if explained.host.address_trouble.is_none() {
             explained.failures.clear();
         }
         let ips: Vec<IpAddr> = explained.host.addresses.iter().take(ADDRESSES_MAX).map(|a| a.ip).collect();
         for ip in ips {
-            let address = SocketAddr::new(ip, options.smtp_port);
+            let address = SocketAddr::new(ip, asking.hop.port);
             let mut tls_use = wanted;
             loop {
-                let tried = self.try_once(name, plan, report_domain, address, tls_use, options);
+                let tried = self.try_once(name, plan, report_domain, address, tls_use, asking);
                 let Ok((tried, failed)) = timeout_at(deadline, tried).await else {
                     let text = format!(
                         "connection to {address} given up: looking at {name} takes more than {} s",
@@ -82,8 +82,9 @@ impl Explainer {
         report_domain: Option<&Domain>,
         address: SocketAddr,
         tls_use: TlsUse,
-        options: &Options,
+        asking: &Asking<'_>,
     ) -> (Try, Option<(Failure, bool)>) {
+        let Asking { hop, options, .. } = *asking;
         let timeouts = short(&options.timeouts);
         let mut tried = empty_try(address, tls_use);
         let connection = match self.world.dial.dial(address, name, timeouts.connect).await {
@@ -100,14 +101,14 @@ impl Explainer {
             // What the host shows now, not what it showed some time ago.
             self.world.tls.resuming(Duration::ZERO),
             plan,
-            tls_use,
-            &options.hostname,
+            &Manner { tls: tls_use, credentials: hop.credentials(), ehlo_name: &options.hostname },
             timeouts,
         )
         .await;
         tried.host_says = conversation.server_name().map(str::to_owned);
         if let TlsSeen::Established(facts) = &conversation.seen {
             tried.tls = Some(TlsShown { tlsa_matches: tlsa_matches(facts, plan), ..facts.into() });
+            tried.offers_requiretls = opened.is_ok().then(|| conversation.offers_requiretls());
         }
         if let Some(domain) = report_domain {
             let ends = Ends {
@@ -127,7 +128,8 @@ impl Explainer {
         let by_tls =
             matches!(end, Some(SessionEnd::Tls(_))) || matches!(conversation.seen, TlsSeen::Failed(_));
         conversation.quit().await;
-        let failure = end.map(|end| (judge::session_failure(&end, name, plan.demands()), by_tls));
+        let failure =
+            end.map(|end| (hop.failing(judge::session_failure(&end, name, plan.demands())), by_tls));
         tried.trouble = failure.as_ref().map(|(failure, _)| Trouble::from(failure));
         (tried, failure)
     }
@@ -150,6 +152,7 @@ pub(super) fn empty_try(address: SocketAddr, tls_use: TlsUse) -> Try {
         in_clear: tls_use == TlsUse::Never,
         host_says: None,
         tls: None,
+        offers_requiretls: None,
         trouble: None,
         tls_rpt: Vec::new(),
     }

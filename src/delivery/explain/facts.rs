@@ -8,7 +8,8 @@ mod host;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
-use crate::mail::{Destination, Failure, Permanence};
+use crate::delivery::static_route::{Hop, HopTls};
+use crate::mail::{Destination, Domain, Failure, Permanence};
 use crate::net::dns::{Answer, Lookup};
 use crate::route::DnssecStatus;
 use crate::sts::{FetchTrouble, Mode, StsPolicy, freshness};
@@ -29,10 +30,15 @@ pub struct Explanation {
     pub destination: Destination,
     /// What follows: the first thing to read.
     pub conclusion: Conclusion,
+    /// Why queued mail is not tried at present, whatever is found below.
+    #[serde(default)]
+    pub pause: Option<Pause>,
     /// What is the matter with the relay's own DNSSEC validation, if anything.
     #[serde(default)]
     pub validator: Option<String>,
-    /// The MX answer; absent for an address literal.
+    /// The static route that mail goes by.
+    pub route: Option<RouteFacts>,
+    /// The MX answer; absent where none is asked for: for an address, and for a host that a route names.
     pub mx: Option<Asked>,
     /// There are no MX records: the domain itself is the host (RFC 5321 §5.1).
     pub implicit_mx: bool,
@@ -48,6 +54,46 @@ pub struct Explanation {
     pub hosts: Vec<HostExplained>,
     /// Whether the hosts were connected to.
     pub connected: bool,
+}
+
+/// A time without attempts: the operator's, or one that its hosts asked for or made necessary.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Pause {
+    /// Its end; absent for the operator's word.
+    pub until: Option<Timestamp>,
+    /// Why, one sentence.
+    pub text: String,
+}
+
+/// A static route (`[[route]]`).
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RouteFacts {
+    /// Whose mail goes by it, as configured: `*`, `*.example.net`.
+    pub whom: String,
+    /// Where, as configured: `[smart.example.org]:587`.
+    pub next_hop: String,
+    /// Whose policies count; absent for an address.
+    pub policy_domain: Option<Domain>,
+    /// The port connected to.
+    pub port: u16,
+    /// How TLS begins.
+    pub tls: HopTls,
+    /// As whom we log in.
+    pub username: Option<String>,
+}
+
+impl RouteFacts {
+    /// Of a hop that a route leads to.
+    pub fn of(hop: &Hop) -> Option<Self> {
+        hop.via.as_ref().map(|route| Self {
+            whom: route.whom().to_string(),
+            next_hop: route.next_hop().to_string(),
+            policy_domain: hop.policy_domain().cloned(),
+            port: hop.port,
+            tls: route.tls(),
+            username: route.credentials().map(|credentials| credentials.username().to_owned()),
+        })
+    }
 }
 
 /// What would become of mail now.
@@ -261,7 +307,6 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
-    use crate::mail::Domain;
     use crate::net::dns::LookupFailure;
 
     #[test]

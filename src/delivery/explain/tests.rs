@@ -6,7 +6,7 @@ use super::*;
 use crate::mail::Permanence;
 use crate::route::DnssecStatus;
 use crate::smtp::client::TlsUse;
-use crate::tlspolicy::{LocalRule, SkipReason};
+use crate::tlspolicy::{Rule, SkipReason};
 
 fn plan(rule: Rule) -> TlsPlan {
     let name = Domain::parse("mx.a.example").unwrap();
@@ -21,6 +21,7 @@ fn plan(rule: Rule) -> TlsPlan {
         mx_status: DnssecStatus::Insecure,
         report_on: Vec::new(),
         rule,
+        local_text: None,
     }
 }
 
@@ -35,6 +36,7 @@ fn usable(name: &str, rule: Rule) -> Explained {
             tlsa: None,
             local: None,
             verdict: VerdictFacts::of_plan(&plan(rule)),
+            requiretls: None,
             out_of_reach: false,
             tls_rpt: Vec::new(),
             tries: Vec::new(),
@@ -124,9 +126,10 @@ fn the_strongest_local_rule_is_told_with_its_reason() {
     };
     let now = Timestamp::UNIX_EPOCH;
     let rules = [rule(LocalRule::Encrypt, "e"), rule(LocalRule::Verify, "v")];
-    let facts = local_facts(&rules, &domain, None, now);
+    let course = Course { recipient: Some(&domain), next_hop: Some(&domain), ..Course::default() };
+    let facts = local_facts(&rules, &course, now);
     assert_eq!((facts.rule, facts.reason.as_deref()), (LocalRule::Verify, Some("v")));
-    assert_eq!(local_facts(&[], &domain, None, now), LocalFacts::default());
+    assert_eq!(local_facts(&[], &course, now), LocalFacts::default());
     let ended = [Override { until: Some(now), ..rule(LocalRule::Verify, "v") }];
-    assert_eq!(local_facts(&ended, &domain, None, now), LocalFacts::default());
+    assert_eq!(local_facts(&ended, &course, now), LocalFacts::default());
 }

@@ -10,7 +10,7 @@ use jiff::Timestamp;
 use super::fetch::{FIRST_FETCH_WAIT_MAX, Fetched, NEWER_FETCH_WAIT_MAX, trouble_result};
 use super::routes::{check_status, failure};
 use super::{Gather, Inner, Refreshed, StsState};
-use crate::mail::{Domain, EnhancedStatus, Failure, Permanence, Scope};
+use crate::mail::{Destination, Domain, EnhancedStatus, Failure, Permanence, Scope};
 use crate::net::dns::Lookup;
 use crate::route::DnssecStatus;
 use crate::store::queue::QueueError;
@@ -90,10 +90,12 @@ impl Gather {
         })
     }
 
-    /// Starts resolving the policy of `domain` in the background, so that the first attempt finds
-    /// it. Returns at once; does nothing when the answer is known, under way, or too many are.
-    /// To be called within the runtime.
-    pub fn prefetch(&self, domain: &Domain) {
+    /// Starts resolving the policy that mail for a recipient domain will need in the background, so that
+    /// the first attempt finds it. Returns at once; does nothing when the answer is known, under way, or
+    /// too many are. To be called within the runtime.
+    pub fn prefetch(&self, recipient: &Domain) {
+        let hop = self.hop(&Destination::Domain(recipient.clone()));
+        let Some(domain) = hop.policy_domain() else { return };
         if self.inner.txts.is_known(domain) || !self.inner.applies_sts(domain) {
             return;
         }

@@ -4,8 +4,9 @@
 
 use std::net::IpAddr;
 
+use super::super::static_route::{Hop, Target};
 use super::{Gather, Heed, HostAnswers, Inner, NextHop};
-use crate::dane::TlsaAnswer;
+use crate::dane::{self, TlsaAnswer};
 use crate::mail::{Destination, Domain, EnhancedStatus, Failure, Permanence, Scope};
 use crate::net::dns::{Lookup, LookupFailure};
 use crate::route::{DnssecStatus, MxFacts, MxHost, Route};
@@ -14,19 +15,34 @@ use crate::route::{DnssecStatus, MxFacts, MxHost, Route};
 pub(super) const ADDRESSES_MAX: usize = 16;
 
 impl Gather {
-    /// Where mail for `destination` goes (RFC 5321 §5.1).
+    /// Where mail goes that takes this hop (RFC 5321 §5.1).
     ///
     /// # Errors
     /// A failure of scope `Domain`: transient 4.4.3 when DNS does not answer; permanent 5.1.2 when
     /// the domain does not exist, 5.1.10 for a null MX, 5.4.4 when no MX names a host, 5.4.6 when
-    /// all that is left is ourselves.
-    pub async fn route(&self, destination: &Destination) -> Result<NextHop, Failure> {
-        let domain = match destination {
-            Destination::Domain(domain) => domain,
-            Destination::Literal(ip) if self.inner.options().own_addresses.contains(ip) => {
-                return Err(loops_back(format!("{destination} is an address of this relay")));
+    /// all that is left is ourselves. On a static route all of them are transient.
+    pub async fn route(&self, hop: &Hop) -> Result<NextHop, Failure> {
+        self.routed(hop).await.map_err(|failure| hop.failing(failure))
+    }
+
+    async fn routed(&self, hop: &Hop) -> Result<NextHop, Failure> {
+        let options = self.inner.options();
+        let domain = match &hop.target {
+            Target::Address(ip) if options.is_own(*ip, hop.port) => {
+                let literal = Destination::Literal(*ip);
+                return Err(loops_back(format!("{literal} is an address of this relay")));
             }
-            Destination::Literal(ip) => return Ok(NextHop::Literal(*ip)),
+            Target::Address(ip) => return Ok(NextHop::Literal(*ip)),
+            Target::Host(host) if options.is_own_name(host, hop.port) => {
+                return Err(loops_back(format!("{host} is this relay")));
+            }
+            // RFC 7672 §2.2.2: a host that no MX record names. The operator does, which needs no DNSSEC.
+            Target::Host(host) => {
+                let hosts = vec![MxHost { name: host.clone(), preference: 0 }];
+                let status = DnssecStatus::Secure;
+                return Ok(NextHop::Route(Route { hosts, status, expanded: None, implicit: true }));
+            }
+            Target::MxOf(domain) => domain,
         };
         let inner = &self.inner;
         let known = match inner.options().dane {
@@ -48,7 +64,7 @@ impl Gather {
         };
         check_status(|| domain.to_string(), "MX", status)
             .map_err(|failure| dns_failure(Scope::Domain, &failure))?;
-        Route::build(domain, facts, status, &inner.options().own_names, &mut inner.random.generator())
+        Route::build(domain, facts, status, &options.own_names, &mut inner.random.generator())
             .map(|route| NextHop::Route(Route { expanded, ..route }))
             .map_err(|error| error.failure(domain))
     }
@@ -60,24 +76,29 @@ impl Gather {
     /// A failure of scope `Host`: transient 4.4.3 when DNS does not answer, permanent 5.4.4 when the
     /// host has no address (whether that is final depends on the other hosts: the caller decides).
     /// Of scope `Domain`, permanent 5.4.6, when the host is ourselves: hosts of the same or a worse
-    /// preference must not be tried either.
-    pub async fn host(&self, host: &MxHost, heed: Heed) -> Result<HostAnswers, Failure> {
-        let inner = &self.inner;
-        let mut found = inner.host(&host.name, heed).await?;
+    /// preference must not be tried either. On a static route all of them are transient.
+    pub async fn host(&self, host: &MxHost, hop: &Hop, heed: Heed) -> Result<HostAnswers, Failure> {
+        self.answers(&host.name, hop, heed).await.map_err(|failure| hop.failing(failure))
+    }
+
+    async fn answers(&self, host: &Domain, hop: &Hop, heed: Heed) -> Result<HostAnswers, Failure> {
+        let (inner, port) = (&self.inner, hop.port);
+        let mut found = inner.host(host, port, heed).await?;
         if !inner.heeds(heed) {
             return Ok(found.answers);
         }
-        if inner.is_less_than_known(&host.name, &found.answers.tlsa) {
-            match inner.doubt(&host.name).await {
+        let watched = inner.watched_name(host, port);
+        if inner.is_less_than_known(&watched, &found.answers.tlsa) {
+            match inner.doubt(host).await {
                 Some(doubt) => found.answers.tlsa = TlsaAnswer::Failed(doubt),
                 None => {
                     // What was asked for before validation was seen to work is no proof.
-                    inner.forget_host(&host.name, &found.end);
-                    found = inner.host(&host.name, heed).await?;
+                    inner.forget_host(host, &found.end, port);
+                    found = inner.host(host, port, heed).await?;
                 }
             }
         }
-        inner.watch_tlsa(&host.name, &found.answers.tlsa, found.status);
+        inner.watch_tlsa(&watched, hop.policy_domain(), &found.answers.tlsa, found.status);
         Ok(found.answers)
     }
 }
@@ -96,7 +117,15 @@ impl Inner {
         matches!(heed, Heed::Dane | Heed::DaneAfresh) && self.options().dane
     }
 
-    async fn host(&self, name: &Domain, heed: Heed) -> Result<Found, Failure> {
+    /// By which TLSA records are watched: each port has its own, and what one has is nothing the other lost.
+    fn watched_name(&self, host: &Domain, port: u16) -> Domain {
+        match port == self.options().smtp_port {
+            true => host.clone(),
+            false => dane::tlsa_name(host, port).unwrap_or_else(|| host.clone()),
+        }
+    }
+
+    async fn host(&self, name: &Domain, port: u16, heed: Heed) -> Result<Found, Failure> {
         let inner = self;
         let known = inner.hosts.ask(name, || inner.dns.addresses(name)).await;
         let answer = match &known.lookup {
@@ -109,9 +138,9 @@ impl Inner {
         };
         check_status(|| name.to_string(), "A and AAAA", answer.status)
             .map_err(|failure| at_host(name, dns_failure(Scope::Host, &failure)))?;
-        let own = &inner.options().own_addresses;
+        let options = inner.options();
         // RFC 5321 §5.1: the relay finds itself in the list by address.
-        if let Some(ip) = answer.records.iter().find(|ip| own.contains(ip)) {
+        if let Some(ip) = answer.records.iter().find(|ip| options.is_own(**ip, port)) {
             let what = format!("mx host {name} has the address {ip} of this relay");
             return Err(at_host(name, loops_back(what)));
         }
@@ -123,7 +152,7 @@ impl Inner {
         }
         // RFC 7672 §2.2.2: addresses before TLSA, and TLSA only where they are secure.
         let (tlsa, tlsa_base) = match inner.heeds(heed) {
-            true => inner.tlsa(name, answer, heed).await,
+            true => inner.tlsa(name, port, answer, heed).await,
             false => (TlsaAnswer::Absent, name.clone()),
         };
         let tlsa = inner.blamed_tlsa(tlsa).await;

@@ -15,10 +15,11 @@ use crate::net::dns::{Answer, Lookup};
 use crate::route::DnssecStatus;
 
 impl Inner {
-    /// What the TLSA records of a host say, given its addresses, and their base domain.
+    /// What the TLSA records of a host say for a port, given its addresses, and their base domain.
     pub(super) async fn tlsa(
         &self,
         host: &Domain,
+        port: u16,
         addresses: &Answer<IpAddr>,
         heed: Heed,
     ) -> (TlsaAnswer, Domain) {
@@ -29,7 +30,7 @@ impl Inner {
         // RFC 7672 §2.2.3: the first base domain with secure records is the one.
         let mut seen = TlsaAnswer::Absent;
         for base in bases {
-            match self.tlsa_at(&base, heed).await {
+            match self.tlsa_at(&base, port, heed).await {
                 TlsaAnswer::Absent => {}
                 TlsaAnswer::Insecure => seen = TlsaAnswer::Insecure,
                 answer => return (answer, base),
@@ -65,8 +66,9 @@ impl Inner {
         Ok(if status == DnssecStatus::Secure { vec![host.clone()] } else { Vec::new() })
     }
 
-    async fn tlsa_at(&self, base: &Domain, heed: Heed) -> TlsaAnswer {
-        let Some(owner) = dane::tlsa_name(base, self.options().smtp_port) else { return TlsaAnswer::Absent };
+    async fn tlsa_at(&self, base: &Domain, port: u16, heed: Heed) -> TlsaAnswer {
+        // RFC 7672 §2.2.3: at the port that is really connected to.
+        let Some(owner) = dane::tlsa_name(base, port) else { return TlsaAnswer::Absent };
         let known = match heed {
             Heed::DaneAfresh => {
                 // Answers of their own: a young one among the others may come from a cache below.

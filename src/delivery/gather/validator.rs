@@ -183,13 +183,11 @@ impl Inner {
     }
 
     /// Makes the next questions about a host new ones, past every cache.
-    pub(super) fn forget_host(&self, host: &Domain, end: &Domain) {
+    pub(super) fn forget_host(&self, host: &Domain, end: &Domain, port: u16) {
         self.hosts.forget(host);
         self.aliases.forget(host);
         self.dns.forget(host);
-        for owner in
-            [host, end].into_iter().filter_map(|base| dane::tlsa_name(base, self.options().smtp_port))
-        {
+        for owner in [host, end].into_iter().filter_map(|base| dane::tlsa_name(base, port)) {
             self.tlsas.forget(&owner);
             self.tlsas_afresh.forget(&owner);
             self.dns.forget(&owner);

@@ -263,6 +263,10 @@ async fn the_media_type_must_be_text_plain_with_any_parameters() {
         assert!(error.text.contains("not text/plain"), "{error}");
     }
     assert!(fetch(&ca, &leaf, Reply::new("200 OK", "", POLICY)).await.0.is_err(), "no media type");
+    let server = Server::start(&leaf, Reply::policy("text/html")).await;
+    let mut door = door(&ca, server.port, &[(HOST, "127.0.0.1")]);
+    door.options.require_text_plain = false;
+    assert_eq!(door.fetch_policy(&example()).await.unwrap(), POLICY.as_bytes());
 }
 
 #[tokio::test]

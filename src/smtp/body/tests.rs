@@ -103,6 +103,14 @@ fn the_line_limit_is_998_octets_and_a_stray_outranks_it() {
     let line = |n: usize| [&b"x".repeat(n)[..], b"\r\n.\r\n"].concat();
     assert_eq!(unstuff(&line(998), 64).3, None);
     assert_eq!(unstuff(&line(999), 64).3, Some(Violation::LineTooLong));
+    // Before its end too, in whatever pieces.
+    for size in [7, 1000] {
+        let mut unstuffer = Unstuffer::default();
+        for piece in line(999)[..1000].chunks(size) {
+            unstuffer.feed(piece, &mut Vec::new());
+        }
+        assert_eq!(unstuffer.violation(), Some(Violation::LineTooLong));
+    }
     let both = [&b"x".repeat(2000)[..], b"\n\r\n.\r\n"].concat();
     assert_eq!(unstuff(&both, 64).3, Some(Violation::BareLf));
     let split = [&b"x".repeat(900)[..], b"\r\n", &b"x".repeat(900)[..], b"\r\n.\r\n"].concat();

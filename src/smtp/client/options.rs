@@ -12,13 +12,15 @@ pub(super) const RCPT_WINDOW: usize = 100;
 /// Octets of commands in one group, about; what small servers buffer (RFC 2920 §3.1).
 pub(super) const GROUP_BYTES_MAX: usize = 16 * 1024;
 
-/// How STARTTLS is to be used on this connection.
+/// How TLS is to be used on this connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum TlsUse {
     /// No MAIL before a verified handshake.
     Required,
     /// Used when offered; a session without it goes on in clear.
     IfOffered,
+    /// From the first octet (RFC 8314 §3.3): a next hop that is configured so.
+    Implicit,
     /// Not even asked for: the second, clear candidate after a failed opportunistic handshake.
     Never,
 }

@@ -13,6 +13,8 @@ pub enum Phase {
     Hello,
     /// STARTTLS and the handshake.
     StartTls,
+    /// AUTH.
+    Auth,
     /// MAIL FROM.
     Mail,
     /// RCPT TO.
@@ -48,6 +50,7 @@ impl Phase {
             Self::Greeting => row("receiving the server greeting",             "the connection",     |t| t.greeting),
             Self::Hello    => row("sending EHLO",                              "EHLO",               |t| t.command),
             Self::StartTls => row("starting TLS",                              "STARTTLS",           |t| t.command),
+            Self::Auth     => row("logging in",                                "AUTH",               |t| t.command),
             Self::Mail     => row("sending MAIL FROM",                         "MAIL FROM",          |t| t.command),
             Self::Rcpt     => row("sending RCPT TO",                           "RCPT TO",            |t| t.rcpt),
             Self::Data     => row("sending DATA",                              "DATA",               |t| t.data),

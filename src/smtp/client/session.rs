@@ -4,9 +4,11 @@
 //! server or the driver caused it, ends the session; it never panics and never goes on guessing.
 //! Called by `delivery::conversation`.
 
+use std::fmt;
 use std::mem;
 
 use super::Action;
+use super::auth::{AuthFailure, Credentials};
 use super::exchange::{Chunk, Exchange};
 use super::options::{Timeouts, TlsUse};
 use super::phases::Phase;
@@ -34,6 +36,8 @@ pub enum SessionEnd {
     BdatUnknown(Reply),
     /// TLS was needed or tried and failed.
     Tls(TlsFailure),
+    /// Our login was not taken.
+    Auth(AuthFailure),
     /// Closed, reset, timed out, or not SMTP.
     Lost {
         /// While doing what.
@@ -59,11 +63,14 @@ pub struct Session {
     replies_read: u64,
 }
 
+/// Where a session begins to be talked.
+const GREETING: State = State::Reading(Expect::Greeting(ExpectGreeting));
+
 #[derive(Debug)]
 enum State {
     /// To be handed to the driver.
     Outgoing {
-        bytes: Vec<u8>,
+        bytes: Outgoing,
         then: Expect,
     },
     /// With the driver.
@@ -79,6 +86,15 @@ enum State {
     Closed,
 }
 
+/// Octets that may hold a password: shown by their number alone.
+struct Outgoing(Vec<u8>);
+
+impl fmt::Debug for Outgoing {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} octets", self.0.len())
+    }
+}
+
 impl Session {
     /// A session on a fresh connection. `ehlo_name` is our host name or address literal.
     pub fn new(ehlo_name: &str, tls: TlsUse, timeouts: Timeouts) -> Self {
@@ -88,6 +104,7 @@ impl Session {
             facts: Facts {
                 ehlo_name,
                 tls,
+                credentials: None,
                 is_tls: false,
                 extensions: Extensions::default(),
                 server_name: None,
@@ -95,13 +112,23 @@ impl Session {
             },
             timeouts,
             decoder: Decoder::default(),
-            state: State::Reading(Expect::Greeting(ExpectGreeting)),
+            state: match tls {
+                TlsUse::Implicit => State::HandshakeDue,
+                TlsUse::Required | TlsUse::IfOffered | TlsUse::Never => GREETING,
+            },
             chunking: false,
             reset_due: false,
             result: None,
             end: None,
             replies_read: 0,
         }
+    }
+
+    /// The same with a login, which follows the handshake. Only for a driver that has the server
+    /// authenticated in it: the password is shown to whoever answers.
+    pub fn logging_in(mut self, credentials: Option<Credentials>) -> Self {
+        self.facts.credentials = credentials;
+        self
     }
 
     /// What to do next.
@@ -111,7 +138,9 @@ impl Session {
         }
         let within = self.phase().limit(&self.timeouts);
         let (action, state) = match mem::replace(&mut self.state, State::Closed) {
-            State::Outgoing { bytes, then } => (Action::Send { bytes, within }, State::Sending(then)),
+            State::Outgoing { bytes, then } => {
+                (Action::Send { bytes: bytes.0, within }, State::Sending(then))
+            }
             State::Reading(expect) => (Action::Read { within }, State::Reading(expect)),
             State::HandshakeDue => (Action::StartTls { within }, State::Handshaking),
             State::Idle => (Action::Idle, State::Idle),
@@ -241,7 +270,11 @@ impl Session {
                 self.facts.server_name = None;
                 self.facts.is_tls = true;
                 self.decoder = Decoder::default();
-                self.apply(ExpectHello::ask(&self.facts));
+                if self.facts.tls == TlsUse::Implicit {
+                    self.state = GREETING;
+                } else {
+                    self.apply(ExpectHello::ask(&self.facts));
+                }
             }
             // RFC 3207 §4: no way back into clear on this connection.
             (State::Handshaking, Err(failure)) => self.fail(SessionEnd::Tls(failure)),
@@ -277,7 +310,7 @@ impl Session {
             let mut offers = self.facts.extensions.clone();
             offers.chunking &= self.chunking;
             let (bytes, exchange) = Exchange::begin(transaction, offers, reset);
-            self.state = State::Outgoing { bytes, then: Expect::Transaction(exchange) };
+            self.state = State::Outgoing { bytes: Outgoing(bytes), then: Expect::Transaction(exchange) };
         }
     }
 
@@ -345,7 +378,7 @@ impl Session {
 
     fn apply(&mut self, next: Next) {
         match next {
-            Next::Send(bytes, then) => self.state = State::Outgoing { bytes, then },
+            Next::Send(bytes, then) => self.state = State::Outgoing { bytes: Outgoing(bytes), then },
             Next::Read(expect) => self.state = State::Reading(expect),
             Next::Handshake => self.state = State::HandshakeDue,
             Next::SendBody(exchange) => self.state = State::BodyDue(exchange),
@@ -358,7 +391,8 @@ impl Session {
             }
             Next::Leave(end) => {
                 self.end.get_or_insert(end);
-                self.state = State::Outgoing { bytes: b"QUIT\r\n".to_vec(), then: Expect::Farewell };
+                let bytes = Outgoing(b"QUIT\r\n".to_vec());
+                self.state = State::Outgoing { bytes, then: Expect::Farewell };
             }
             Next::Close(end) => {
                 self.end.get_or_insert(end);

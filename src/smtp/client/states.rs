@@ -1,7 +1,8 @@
 //! The states of a session, each named by the reply it waits for; a reply consumes it.
 //!
-//! Greeting -> Hello -> (StartTls -> handshake -> Hello) -> idle <-> Transaction; Farewell last.
+//! Greeting -> Hello -> (StartTls -> handshake -> Hello) -> (Auth) -> idle <-> Transaction; Farewell last.
 
+use super::auth::{Credentials, ExpectAuth};
 use super::exchange::Exchange;
 use super::options::TlsUse;
 use super::phases::Phase;
@@ -20,6 +21,8 @@ pub(super) struct Facts {
     /// Ours, for EHLO.
     pub(super) ehlo_name: String,
     pub(super) tls: TlsUse,
+    /// Used inside TLS only.
+    pub(super) credentials: Option<Credentials>,
     pub(super) is_tls: bool,
     pub(super) extensions: Extensions,
     pub(super) server_name: Option<String>,
@@ -32,6 +35,7 @@ pub(super) enum Expect {
     Greeting(ExpectGreeting),
     Hello(ExpectHello),
     StartTls(ExpectStartTls),
+    Auth(ExpectAuth),
     Transaction(Box<Exchange>),
     /// The answer to QUIT; nothing depends on it.
     Farewell,
@@ -70,6 +74,7 @@ impl Expect {
             Self::Greeting(_) => Phase::Greeting,
             Self::Hello(_) => Phase::Hello,
             Self::StartTls(_) => Phase::StartTls,
+            Self::Auth(state) => state.phase(),
             Self::Transaction(exchange) => exchange.phase(),
             Self::Farewell => Phase::Quit,
         }
@@ -88,6 +93,7 @@ impl Expect {
             Self::Greeting(state) => state.handle(reply, facts),
             Self::Hello(state) => state.handle(reply, facts),
             Self::StartTls(state) => state.handle(reply, facts),
+            Self::Auth(state) => state.handle(reply),
             Self::Transaction(exchange) => exchange.handle(reply),
         }
     }
@@ -143,7 +149,7 @@ impl ExpectHello {
             self.secure(facts)
         } else if reply.is_intermediate() {
             Next::Close(unexpected(phase, &reply))
-        } else if ehlo_unknown && facts.tls == TlsUse::Required && !facts.is_tls {
+        } else if ehlo_unknown && matches!(facts.tls, TlsUse::Required | TlsUse::Implicit) && !facts.is_tls {
             // HELO has no STARTTLS, and whoever strips STARTTLS could as well refuse EHLO.
             Next::Leave(SessionEnd::Tls(TlsFailure::NotOffered(format!(
                 "EHLO was refused: {}",
@@ -158,15 +164,16 @@ impl ExpectHello {
         }
     }
 
-    /// The one way to idle, and so to MAIL: inside TLS, or where clear is allowed.
+    /// The one way to idle, and so to MAIL: inside TLS (logged in, where that is wanted), or where clear is
+    /// allowed.
     fn secure(self, facts: &Facts) -> Next {
         match facts.tls {
             // RFC 3207 §4.2: what is offered inside TLS is final; STARTTLS is not asked twice.
-            _ if facts.is_tls => Next::Idle,
+            _ if facts.is_tls => ExpectAuth::begin(facts),
             TlsUse::Required | TlsUse::IfOffered if facts.extensions.starttls => {
                 Next::Send(b"STARTTLS\r\n".to_vec(), Expect::StartTls(ExpectStartTls))
             }
-            TlsUse::Required => Next::Leave(SessionEnd::Tls(TlsFailure::NotOffered(
+            TlsUse::Required | TlsUse::Implicit => Next::Leave(SessionEnd::Tls(TlsFailure::NotOffered(
                 "the EHLO reply does not list it".to_owned(),
             ))),
             TlsUse::IfOffered | TlsUse::Never => Next::Idle,

@@ -1,17 +1,20 @@
 //! The queue by destination and state, and what operators have frozen.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use jiff::Timestamp;
 
 use super::super::freezes::Freeze;
-use super::super::notions::{DestinationTotal, QueueError, Survey};
+use super::super::notions::{DestinationTotal, Filter, QueueError, Survey};
 use super::super::shared::blocking;
-use super::super::table::timestamp;
+use super::super::table::{micros, timestamp};
 use super::Queue;
 use super::operate::LOOK_MAX;
 use crate::mail::Destination;
+
+/// Items made due under one lock: some milliseconds.
+const HURRY_STEP: usize = 5_000;
 
 impl Queue {
     /// Totals by destination, most items first, and the freezes in force. Looks at every item, some
@@ -54,16 +57,49 @@ impl Queue {
     /// # Errors
     /// [`QueueError`], also when too many destinations are frozen.
     pub async fn freeze(&self, freeze: Freeze, now: Timestamp) -> Result<(), QueueError> {
-        self.inner.freezes.put(freeze, now).await
+        let destination = freeze.destination.clone();
+        let before = self.inner.freezes.get(&destination, now);
+        self.inner.freezes.put(freeze, now).await?;
+        if before.is_some() {
+            // They wait for the end it had.
+            self.hurry([destination].into(), now);
+        }
+        Ok(())
     }
 
-    /// Ends a freeze; whether there was one. Its items are looked at when they are due next; to have
-    /// them tried at once use [`Queue::admin`].
+    /// Ends a freeze; whether there was one. Its items are due then; a restart in between makes no
+    /// difference.
     ///
     /// # Errors
     /// [`QueueError`].
-    pub async fn thaw(&self, destination: &Destination) -> Result<bool, QueueError> {
-        self.inner.freezes.remove(destination).await
+    pub async fn thaw(&self, destination: &Destination, now: Timestamp) -> Result<bool, QueueError> {
+        let thawed = self.inner.freezes.end(destination, now).await?;
+        if thawed {
+            self.hurry([destination.clone()].into(), now);
+        }
+        Ok(thawed)
+    }
+
+    /// What waits for these destinations is due now: it was told to wait for a freeze, and nothing else
+    /// looks at it before that is over. In memory: after a restart `Queue::open_over` does the same.
+    pub(super) fn hurry(&self, destinations: BTreeSet<Destination>, now: Timestamp) {
+        let filter = Filter { among: Some(Arc::new(destinations)), ..Filter::default() };
+        let (shared, now) = (&self.inner.shared, micros(now));
+        let (mut cursor, mut some) = (None, false);
+        loop {
+            let mut table = shared.table();
+            let (found, next) = table.find(&filter, cursor, HURRY_STEP, LOOK_MAX);
+            for (id, _) in found {
+                some |= table.hurry(id, now);
+            }
+            cursor = next;
+            if cursor.is_none() {
+                break;
+            }
+        }
+        if some {
+            shared.wake.notify_one();
+        }
     }
 
     /// The freeze of a destination that is in force.

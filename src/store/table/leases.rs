@@ -7,7 +7,7 @@ use std::sync::Arc;
 use super::super::dense::Dense;
 use super::super::record::Message;
 use super::Table;
-use super::slot::{DOOMED, Slot, TRIED};
+use super::slot::{DOOMED, HELD, Slot, TRIED};
 use crate::mail::Destination;
 use crate::queue::ItemId;
 
@@ -85,7 +85,8 @@ impl Table {
 
     /// Leases an item whether it is due or not; not while it is leased or only waits for its removal.
     pub(in crate::store) fn claim_item(&mut self, id: ItemId, now: i64, length: i64) -> Option<Leased> {
-        self.end_leases(now);
+        // Leases run out where due items are claimed: whoever does that knows whether the clock was set.
+        self.notice(now);
         let slot = self.slot(id)?;
         let free = !slot.is(DOOMED) && !self.is_leased(id);
         free.then(|| self.lease(id, now, length, false)).flatten()
@@ -146,6 +147,18 @@ impl Table {
         ours
     }
 
+    /// The clock was set forward by so much: attempts go on as long as they would have.
+    pub(in crate::store) fn lengthen(&mut self, by: i64) {
+        let leased: Vec<ItemId> = self.leases.keys().copied().collect();
+        for id in leased {
+            self.update(id, |_, lease| {
+                if let Some(lease) = lease {
+                    lease.until = lease.until.saturating_add(by);
+                }
+            });
+        }
+    }
+
     /// Whether this lease may end its item; if so nothing else can until that is written.
     pub(in crate::store) fn begin_settle(&mut self, id: ItemId, fence: u64) -> Option<Slot> {
         self.leases.get(&id).filter(|lease| lease.fence == fence && !lease.settling)?;
@@ -180,6 +193,14 @@ impl Table {
             });
         }
         ours
+    }
+
+    /// Makes an item due that waits for its time; whether it did.
+    pub(in crate::store) fn hurry(&mut self, id: ItemId, now: i64) -> bool {
+        let waits = self.slot(id).is_some_and(|slot| slot.due > now && !slot.is(DOOMED | HELD));
+        waits
+            && !self.leases.contains_key(&id)
+            && self.update(id, |slot, _| (slot.due, slot.since) = (now, now))
     }
 
     /// Looks at the clock: when it stepped back, appointments keep their distance instead of their

@@ -132,6 +132,19 @@ async fn a_lease_that_ran_out_still_settles_until_the_item_is_claimed_anew() {
 }
 
 #[tokio::test]
+async fn a_clock_set_forward_takes_no_item_from_its_attempt() {
+    let dir = tempfile::tempdir().unwrap();
+    let (queue, _) = open(dir.path());
+    queue.enqueue(message(&queue, &["a@one.example"], b"x")).await.unwrap();
+    let claim = claim_one(&queue, at(0)).await;
+    let hour = 3600;
+    queue.lengthen(Duration::from_secs(3600));
+    assert!(queue.claim_items(&[claim.item.id], at(hour + 5), LEASE).await.unwrap().is_empty());
+    assert!(queue.claim_due(at(hour + 599), 1, LEASE).await.unwrap().is_empty());
+    deliver(&queue, claim, at(hour + 599)).await.unwrap();
+}
+
+#[tokio::test]
 async fn extending_and_giving_back_a_claim() {
     let dir = tempfile::tempdir().unwrap();
     let (queue, _) = open(dir.path());

@@ -159,11 +159,11 @@ async fn freezes_end_in_their_time_and_survive_a_restart() {
     {
         let (queue, _) = open(dir.path());
         assert!(names(&queue, at(0)).is_empty() && !dir.path().join("queue/frozen.log").exists());
-        assert_eq!(queue.thaw(&domain("a.example")).await, Ok(false));
+        assert_eq!(queue.thaw(&domain("a.example"), at(0)).await, Ok(false));
         queue.freeze(freeze("a.example", None), at(0)).await.unwrap();
         queue.freeze(freeze("b.example", Some(at(60))), at(0)).await.unwrap();
         queue.freeze(freeze("c.example", None), at(0)).await.unwrap();
-        assert_eq!(queue.thaw(&domain("c.example")).await, Ok(true));
+        assert_eq!(queue.thaw(&domain("c.example"), at(0)).await, Ok(true));
         assert_eq!(names(&queue, at(59)), ["a.example", "b.example"]);
     }
     let (queue, repaired) = open(dir.path());
@@ -175,4 +175,44 @@ async fn freezes_end_in_their_time_and_survive_a_restart() {
     // Mail for it is accepted, and claimed: delivery decides what becomes of it.
     queue.enqueue(message(&queue, &["x@a.example"], b"waits")).await.unwrap();
     assert_eq!(claim_one(&queue, at(0)).await.item.destination, domain("a.example"));
+}
+
+#[tokio::test]
+async fn what_waits_for_a_freeze_is_due_when_that_is_over_also_after_a_restart() {
+    let dir = tempfile::tempdir().unwrap();
+    let (name, day) = (domain("a.example"), 86_400);
+    let freeze = |until| Freeze { destination: name.clone(), reason: None, since: at(0), until };
+    {
+        let (queue, _) = open(dir.path());
+        queue.freeze(freeze(None), at(0)).await.unwrap();
+        for to in ["x@a.example", "y@a.example", "z@b.example"] {
+            queue.enqueue(message(&queue, &[to], b"waits")).await.unwrap();
+        }
+        for claim in queue.claim_due(at(0), 9, LEASE).await.unwrap() {
+            queue.unclaim(claim, at(day)).await.unwrap();
+        }
+        assert_eq!(queue.next_due(), Some(at(day)), "nobody looks at them before");
+        // Another end: they have to learn of it.
+        queue.freeze(freeze(Some(at(3600))), at(1)).await.unwrap();
+        let claims = queue.claim_due(at(1), 9, LEASE).await.unwrap();
+        assert_eq!(claims.len(), 2);
+        for claim in claims {
+            queue.unclaim(claim, at(day)).await.unwrap();
+        }
+        assert_eq!(queue.thaw(&name, at(2)).await, Ok(true));
+        assert_eq!(queue.thaw(&name, at(2)).await, Ok(false));
+        assert_eq!(queue.claim_due(at(2), 9, LEASE).await.unwrap().len(), 2);
+        queue.freeze(freeze(None), at(3)).await.unwrap();
+    }
+    // As an index may have it: they wait for the freeze, which ends before anybody makes them due.
+    let (queue, _) = open(dir.path());
+    for claim in queue.claim_due(at(3), 9, LEASE).await.unwrap() {
+        queue.unclaim(claim, at(day)).await.unwrap();
+    }
+    queue.thaw(&name, at(4)).await.unwrap();
+    queue.close().await;
+    drop(queue);
+    let (queue, _) = open(dir.path());
+    assert!(queue.freezes(at(5)).is_empty());
+    assert!(queue.claim_due(at(5), 9, LEASE).await.unwrap().len() >= 2);
 }

@@ -10,7 +10,9 @@ pub mod dns_reply;
 pub mod dsn;
 pub mod input;
 pub mod journal;
+pub mod policy_store;
 pub mod receivers;
+pub mod report_read;
 pub mod smtp_command;
 pub mod smtp_content;
 pub mod smtp_reply;
@@ -29,6 +31,8 @@ pub const TARGETS: &[(&str, Target)] = &[
     ("dns_reply", dns_reply::run),
     ("dsn", dsn::run),
     ("journal", journal::run),
+    ("policy_store", policy_store::run),
+    ("report_read", report_read::run),
     ("smtp_command", smtp_command::run),
     ("smtp_content", smtp_content::run),
     ("smtp_reply", smtp_reply::run),

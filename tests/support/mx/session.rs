@@ -2,10 +2,11 @@
 
 use std::sync::{Arc, Mutex};
 
-use rustls::HandshakeKind;
+use rustls::{HandshakeKind, ServerConfig};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio_rustls::TlsAcceptor;
+use tokio_rustls::server::TlsStream;
 
 use super::{Arrival, Behaviour, Log, StartTls};
 
@@ -15,13 +16,14 @@ pub(super) async fn serve(
     behaviour: Arc<Mutex<Behaviour>>,
     log: Arc<Mutex<Log>>,
 ) -> std::io::Result<()> {
-    Session { behaviour, log, tls: false }.serve(stream).await
+    Session { behaviour, log, tls: false, shown: None }.serve(stream).await
 }
 
 struct Session {
     behaviour: Arc<Mutex<Behaviour>>,
     log: Arc<Mutex<Log>>,
     tls: bool,
+    shown: Option<usize>,
 }
 
 impl Session {
@@ -33,6 +35,12 @@ impl Session {
         stream.set_nodelay(true)?;
         let behaviour = self.behaviour();
         if behaviour.drop_at.as_deref() == Some("connect") {
+            return Ok(());
+        }
+        if let StartTls::Implicit(config) = behaviour.starttls {
+            let mut stream = self.shake(config, stream).await?;
+            stream.write_all(format!("{}\r\n", behaviour.greeting).as_bytes()).await?;
+            self.talk(&mut stream).await?;
             return Ok(());
         }
         let greeting = format!("{}\r\n", behaviour.greeting);
@@ -56,17 +64,25 @@ impl Session {
                 stream.read_exact(&mut first).await?;
                 return stream.write_all(b"this is not TLS at all\r\n").await;
             }
-            StartTls::Absent | StartTls::Refused => return Ok(()),
+            StartTls::Absent | StartTls::Refused | StartTls::Implicit(_) => return Ok(()),
         };
-        let mut stream = TlsAcceptor::from(config).accept(stream).await?;
-        {
-            let mut log = self.log.lock().expect("no panic");
-            log.handshakes += 1;
-            log.resumed += usize::from(stream.get_ref().1.handshake_kind() == Some(HandshakeKind::Resumed));
-        }
-        self.tls = true;
+        let mut stream = self.shake(config, stream).await?;
         self.talk(&mut stream).await?;
         Ok(())
+    }
+
+    async fn shake(
+        &mut self,
+        config: Arc<ServerConfig>,
+        stream: TcpStream,
+    ) -> std::io::Result<TlsStream<TcpStream>> {
+        self.shown = Some(Arc::as_ptr(&config) as usize);
+        let stream = TlsAcceptor::from(config).accept(stream).await?;
+        let mut log = self.log.lock().expect("no panic");
+        log.handshakes += 1;
+        log.resumed += usize::from(stream.get_ref().1.handshake_kind() == Some(HandshakeKind::Resumed));
+        self.tls = true;
+        Ok(stream)
     }
 
     /// Talks until STARTTLS is to be done (`true`) or the session is over.
@@ -139,6 +155,7 @@ impl Session {
                         rcpts: std::mem::take(&mut rcpts),
                         content: unstuff(&content),
                         tls: self.tls,
+                        shown: self.shown,
                         accepted,
                     });
                     if !dot {
@@ -172,6 +189,7 @@ impl Session {
                             rcpts: std::mem::take(&mut rcpts),
                             content: std::mem::take(&mut chunks),
                             tls: self.tls,
+                            shown: self.shown,
                             accepted: behaviour.dot.starts_with('2'),
                         });
                         behaviour.dot

@@ -121,10 +121,13 @@ async fn tlsa_records_and_signatures_that_go_are_told_and_failures_are_not() {
         world.dns.tlsas.lock().unwrap().insert(domain("_25._tcp.mx.example.org"), lookup);
         pass(60).await;
         let host = MxHost { name: mx.clone(), preference: 10 };
-        world.gather.host(&host, Heed::Dane).await.unwrap();
+        let hop = world.gather.hop(&Destination::Domain(domain("example.org")));
+        world.gather.host(&host, &hop, Heed::Dane).await.unwrap();
     }
     assert_eq!(words(&world), ["tlsa-vanished", "tlsa-insecure"]);
     assert!(world.changes().iter().all(|(name, _)| name == "mx.example.org"));
+    let told = world.memory.changes.lock().unwrap()[0].1.to_string();
+    assert!(told.ends_with("mail for example.org goes there"), "{told}");
 }
 
 #[tokio::test(start_paused = true)]
@@ -138,7 +141,7 @@ async fn mx_records_that_lose_their_signature_are_told() {
         let Lookup::Found(answer) = found(&name, records()) else { unreachable!() };
         world.dns.mx.lock().unwrap().insert(name.clone(), Lookup::Found(Answer { status, ..answer }));
         pass(2 * DAY).await;
-        world.gather.route(&Destination::Domain(name.clone())).await.unwrap();
+        world.gather.route(&world.gather.hop(&Destination::Domain(name.clone()))).await.unwrap();
     }
     assert_eq!(world.changes(), [("example.org".to_owned(), "mx-insecure")]);
 }

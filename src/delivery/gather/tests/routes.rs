@@ -1,14 +1,17 @@
 //! Routes and addresses: answers to failures, and how few questions are asked.
 
 use std::net::IpAddr;
+use std::sync::Arc;
 use std::time::Duration;
 
+use super::super::super::static_route::{HopTls, RouteFor, StaticRoute};
 use super::super::routes::ADDRESSES_MAX;
-use super::super::{Heed, NextHop};
+use super::super::{Heed, NextHop, Options};
 use super::world::{TestWorld, domain, found, pass, world};
 use crate::mail::{Destination, Failure, Permanence, Scope};
 use crate::net::dns::{Lookup, LookupFailure, MxRecord};
 use crate::route::{DnssecStatus, MxHost};
+use crate::tlspolicy::LocalRule;
 
 fn mx(world: &TestWorld, lookup: Lookup<MxRecord>) {
     world.dns.mx.lock().unwrap().insert(domain("example.org"), lookup);
@@ -32,7 +35,8 @@ fn servfail(kind: &'static str) -> LookupFailure {
 }
 
 async fn route(world: &TestWorld) -> Result<Vec<String>, Failure> {
-    match world.gather.route(&Destination::Domain(domain("example.org"))).await? {
+    let hop = world.gather.hop(&Destination::Domain(domain("example.org")));
+    match world.gather.route(&hop).await? {
         NextHop::Route(route) => Ok(route.hosts.iter().map(|host| host.name.to_string()).collect()),
         NextHop::Literal(ip) => panic!("{ip}"),
     }
@@ -44,7 +48,8 @@ async fn addresses(world: &TestWorld, lookup: Option<Lookup<IpAddr>>) -> Result<
         world.dns.hosts.lock().unwrap().insert(name.clone(), lookup);
     }
     let host = MxHost { name, preference: 10 };
-    world.gather.host(&host, Heed::Nothing).await.map(|found| found.addresses)
+    let hop = world.gather.hop(&Destination::Domain(domain("example.org")));
+    world.gather.host(&host, &hop, Heed::Nothing).await.map(|found| found.addresses)
 }
 
 #[tokio::test(start_paused = true)]
@@ -89,7 +94,7 @@ async fn a_domain_without_mx_is_its_own_host_and_a_literal_is_direct() {
     mx(&world, Lookup::NoData(DnssecStatus::Insecure));
     assert_eq!(route(&world).await.unwrap(), ["example.org"]);
     let asked = world.dns.questions();
-    let literal = |text: &str| Destination::parse(text).unwrap();
+    let literal = |text: &str| world.gather.hop(&Destination::parse(text).unwrap());
     let hop = world.gather.route(&literal("[192.0.2.1]")).await.unwrap();
     assert_eq!(hop, NextHop::Literal("192.0.2.1".parse().unwrap()));
     assert_eq!(world.dns.questions(), asked);
@@ -161,4 +166,54 @@ async fn a_thousand_messages_to_one_domain_ask_few_questions() {
     }
     assert!(world.dns.questions() <= 20, "{}", world.dns.questions());
     assert_eq!(world.fetches(), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_a_static_route_names_is_asked_about_and_its_trouble_is_never_for_good() {
+    let world = world();
+    let route = |whom: &str, next_hop: &str| {
+        let (whom, next_hop) = (whom.parse().unwrap(), next_hop.parse().unwrap());
+        Arc::new(StaticRoute::new(whom, next_hop, HopTls::Starttls, LocalRule::None, None))
+    };
+    let routes = vec![
+        route("host.example", "[smart.test]:587"),
+        route("mx.example", "gone.test"),
+        route("own.example", "[192.0.2.99]:25"),
+        route("other.example", "[192.0.2.99]:26"),
+        route("self.example", "[relay.example]:25"),
+    ];
+    world.options.send_modify(|options| *options = Arc::new(Options { routes, ..(**options).clone() }));
+    world.dns.mx.lock().unwrap().insert(domain("gone.test"), Lookup::NxDomain(DnssecStatus::Insecure));
+    let smart = MxHost { name: domain("smart.test"), preference: 0 };
+    let to = |name: &str| world.gather.hop(&Destination::Domain(domain(name)));
+    let NextHop::Route(found) = world.gather.route(&to("host.example")).await.unwrap() else { panic!() };
+    assert_eq!((found.hosts, world.dns.questions()), (vec![smart.clone()], 0), "nothing is asked");
+    assert!(matches!(world.gather.route(&to("other.example")).await, Ok(NextHop::Literal(_))));
+    for (name, code, text) in [
+        ("mx.example", "4.1.2", "no route to gone.test"),
+        ("own.example", "4.4.6", "[192.0.2.99] is an address of this relay"),
+        ("self.example", "4.4.6", "relay.example is this relay"),
+    ] {
+        let failure = world.gather.route(&to(name)).await.unwrap_err();
+        assert_eq!((failure.permanence, failure.status.to_string().as_str()), (Permanence::Transient, code));
+        assert!(failure.text.contains(text) && failure.text.contains(name), "{}", failure.text);
+    }
+    let hop = to("host.example");
+    world.dns.hosts.lock().unwrap().insert(smart.name.clone(), Lookup::NoData(DnssecStatus::Insecure));
+    let failure = world.gather.host(&smart, &hop, Heed::Dane).await.unwrap_err();
+    assert_eq!((failure.permanence, failure.status.to_string().as_str()), (Permanence::Transient, "4.4.4"));
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_next_hop_of_a_static_route_is_asked_for_its_policy_at_rcpt_time() {
+    let world = world();
+    let next_hop = "[example.org]:587".parse().unwrap();
+    let route = StaticRoute::new(RouteFor::All, next_hop, HopTls::Starttls, LocalRule::None, None);
+    let routes = vec![Arc::new(route)];
+    world.options.send_modify(|options| *options = Arc::new(Options { routes, ..(**options).clone() }));
+    world.publish("1", "enforce", 604_800);
+    world.gather.prefetch(&domain("recipient.example"));
+    pass(1).await;
+    assert!(world.gather.inner.txts.is_known(&domain("example.org")));
+    assert!(!world.gather.inner.txts.is_known(&domain("recipient.example")));
 }

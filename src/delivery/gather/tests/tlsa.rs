@@ -2,10 +2,11 @@
 
 use std::time::Duration;
 
+use super::super::super::static_route::Hop;
 use super::super::{Heed, HostAnswers};
 use super::world::{TestWorld, domain, pass, world};
 use crate::dane::{Tlsa, TlsaAnswer};
-use crate::mail::Failure;
+use crate::mail::{Destination, Failure};
 use crate::net::dns::{Answer, Lookup, LookupFailure};
 use crate::route::{DnssecStatus, MxHost};
 
@@ -39,8 +40,12 @@ fn publish(world: &TestWorld, base: &str, lookup: Lookup<Tlsa>) {
     world.dns.tlsas.lock().unwrap().insert(domain(&format!("_25._tcp.{base}")), lookup);
 }
 
+fn hop(world: &TestWorld) -> Hop {
+    world.gather.hop(&Destination::Domain(domain("example.org")))
+}
+
 async fn ask(world: &TestWorld) -> Result<HostAnswers, Failure> {
-    world.gather.host(&MxHost { name: domain(MX), preference: 10 }, Heed::Dane).await
+    world.gather.host(&MxHost { name: domain(MX), preference: 10 }, &hop(world), Heed::Dane).await
 }
 
 async fn tlsa(world: &TestWorld) -> (TlsaAnswer, String) {
@@ -86,7 +91,7 @@ async fn before_a_message_is_given_up_records_are_asked_for_past_every_cache() {
     asked(&world);
     // However many messages end together, it is one question.
     for _ in 0..3 {
-        let found = world.gather.host(&host, Heed::DaneAfresh).await.unwrap();
+        let found = world.gather.host(&host, &hop(&world), Heed::DaneAfresh).await.unwrap();
         assert_eq!(found.tlsa, TlsaAnswer::Secure(vec![record(2)]));
         let questions = asked(&world).into_iter().filter(|name| name.contains("TLSA")).collect::<Vec<_>>();
         assert!(
@@ -205,7 +210,7 @@ async fn report_mail_and_a_relay_with_dane_off_ask_nothing() {
     let world = host_at(MX, SECURE);
     publish(&world, MX, fails("TLSA", false));
     let host = MxHost { name: domain(MX), preference: 10 };
-    let found = world.gather.host(&host, Heed::Nothing).await.unwrap();
+    let found = world.gather.host(&host, &hop(&world), Heed::Nothing).await.unwrap();
     assert_eq!((found.tlsa, found.tlsa_base), (TlsaAnswer::Absent, domain(MX)));
     world.options.send_modify(|options| std::sync::Arc::make_mut(options).dane = false);
     assert_eq!(tlsa(&world).await.0, TlsaAnswer::Absent);
@@ -218,4 +223,26 @@ async fn without_addresses_no_records_are_asked_for() {
     world.dns.hosts.lock().unwrap().insert(domain(MX), fails("A and AAAA", true));
     assert_eq!(ask(&world).await.unwrap_err().status.to_string(), "4.4.3");
     assert_eq!(asked(&world), ["A mx.example.org"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn each_port_has_records_of_its_own() {
+    let world = host_at(MX, SECURE);
+    let submission = domain(&format!("_587._tcp.{MX}"));
+    publish(&world, MX, answer(MX, vec![record(3)], SECURE));
+    world.dns.tlsas.lock().unwrap().insert(submission, answer(MX, vec![record(2)], SECURE));
+    let host = MxHost { name: domain(MX), preference: 10 };
+    for (port, usage) in [(25, 3), (587, 2)] {
+        let hop = Hop { port, ..hop(&world) };
+        let found = world.gather.host(&host, &hop, Heed::Dane).await.unwrap();
+        assert_eq!(found.tlsa, TlsaAnswer::Secure(vec![record(usage)]), "{port}");
+    }
+    assert!(world.changes().is_empty());
+    // One that is gone is told of its own port alone.
+    world.dns.tlsas.lock().unwrap().insert(domain(&format!("_587._tcp.{MX}")), Lookup::NoData(SECURE));
+    pass(61).await;
+    for port in [25, 587] {
+        world.gather.host(&host, &Hop { port, ..hop(&world) }, Heed::Dane).await.unwrap();
+    }
+    assert_eq!(world.changes(), [(format!("_587._tcp.{MX}"), "tlsa-vanished")]);
 }

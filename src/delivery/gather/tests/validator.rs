@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use tokio_util::sync::CancellationToken;
 
+use super::super::super::static_route::Hop;
 use super::super::{Heed, HostAnswers};
 use super::world::{TestWorld, domain, pass, world};
 use crate::dane::{Tlsa, TlsaAnswer};
@@ -48,12 +49,16 @@ fn broken() -> Validation {
     Validation::Broken("127.0.0.1:53 refuses".to_owned())
 }
 
+fn hop(world: &TestWorld) -> Hop {
+    world.gather.hop(&Destination::Domain(domain("example.org")))
+}
+
 async fn host(world: &TestWorld) -> Result<HostAnswers, Failure> {
-    world.gather.host(&MxHost { name: domain(MX), preference: 10 }, Heed::Dane).await
+    world.gather.host(&MxHost { name: domain(MX), preference: 10 }, &hop(world), Heed::Dane).await
 }
 
 async fn route(world: &TestWorld) -> Result<(), Failure> {
-    world.gather.route(&Destination::Domain(domain("example.org"))).await.map(drop)
+    world.gather.route(&hop(world)).await.map(drop)
 }
 
 fn looks(world: &TestWorld) -> usize {
@@ -172,14 +177,15 @@ async fn a_burst_of_failures_is_one_look() {
         let name = domain(&format!("d{n}.example"));
         world.dns.mx.lock().unwrap().insert(name.clone(), fails("MX"));
         let gather = world.gather.clone();
-        async move { gather.route(&Destination::Domain(name)).await.unwrap_err() }
+        async move { gather.route(&gather.hop(&Destination::Domain(name))).await.unwrap_err() }
     });
     for failure in futures_util::future::join_all(failing).await {
         assert!(failure.text.contains("validator seems broken"), "{}", failure.text);
     }
     assert_eq!(looks(&world), 1);
     pass(11).await;
-    world.gather.route(&Destination::Domain(domain("d0.example"))).await.unwrap_err();
+    let hop = world.gather.hop(&Destination::Domain(domain("d0.example")));
+    world.gather.route(&hop).await.unwrap_err();
     assert_eq!(looks(&world), 2, "an old look explains nothing");
 }
 

@@ -238,7 +238,8 @@ pub fn world() -> TestWorld {
         smtp_port: 25,
         overrides: Vec::new(),
         own_names: vec![domain("relay.example")],
-        own_addresses: vec!["192.0.2.99".parse().unwrap()],
+        routes: Vec::new(),
+        own_sockets: vec!["192.0.2.99:25".parse().unwrap()],
     };
     let (options, receiver) = watch::channel(Arc::new(options));
     let (dns, https, memory) = (Arc::<FakeDns>::default(), Arc::<FakeHttps>::default(), Arc::default());

@@ -92,6 +92,7 @@ fn plan(require: Requirement) -> TlsPlan {
         mx_status: DnssecStatus::Secure,
         report_on: Vec::new(),
         rule: Rule::StsEnforce,
+        local_text: None,
     }
 }
 

@@ -1,0 +1,5 @@
+//! See the module of this name.
+
+#![no_main]
+
+libfuzzer_sys::fuzz_target!(|data: &[u8]| stsrelay_fuzz::policy_store::run(data));
