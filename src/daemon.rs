@@ -186,7 +186,8 @@ impl Daemon {
             storage.results.clone(),
             receivers.delivery.clone(),
         )
-        .with_suppressions(storage.suppressions.clone());
+        .with_suppressions(storage.suppressions.clone())
+        .with_report_targets(storage.reports.targets().clone());
         let handles = AdminHandles {
             traffic: deliverer.traffic(),
             clock: Arc::clone(&world.clock),
@@ -213,6 +214,8 @@ impl Daemon {
                 guard,
                 delivery: receivers.delivery.clone(),
                 gathering: receivers.gather,
+                queue: storage.queue.clone(),
+                traffic: deliverer.traffic(),
             },
         };
         let keys = reporter.clone();
@@ -245,6 +248,8 @@ impl Daemon {
         let token = shutdown.clone();
         story("validator watch", Box::pin(async move { watcher.run_validator_watch(token).await }));
         story("delivery", Box::pin(delivery::run(deliverer, shutdown.clone())));
+        let digests = reporter.clone().run_digests(storage.policies.clone(), shutdown.clone());
+        story("digests", Box::pin(digests));
         story("reporting", Box::pin(reporter.run(shutdown.clone())));
         story(
             "submission",

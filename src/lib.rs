@@ -13,6 +13,7 @@
 //!  -> store::Queue::claim_due  leased, fenced claims                 -> QueueItem
 //!  -> turns, traffic           a place for it, or set aside while its hosts are left alone
 //!  -> delivery::attempt
+//!      -> gather::hop          static routes                         -> Hop
 //!      -> gather::sts          cache, TXT id, HTTPS fetch, freshness -> StsState
 //!      -> gather::route        MX, implicit MX, null MX              -> Route
 //!      for each host, in the order of RFC 5321 §5.1:
@@ -30,6 +31,7 @@
 //! reporting::run (daily)
 //!  -> store::Results           a day's tallies -> tlsrpt::Report -> JSON
 //!  -> https POST, or DKIM-signed mail through the same queue
+//!  -> store::targets           what failed there before; told by the posts and by delivery
 //! ```
 //!
 //! # Who may import whom
@@ -53,7 +55,7 @@
 //! ```
 //!
 //! `mail`, `smtp`, `route`, `sts`, `dane`, `tlsrpt`, `dsn`, `tlspolicy`, `queue` and
-//! `delivery::judge`, `hosts`, `pace`, `turns`, `limits`, `throttle` and `net::dns::validation` are pure: no clock, no disk, no network; bytes, facts and `now` come in.
+//! `delivery::judge`, `hosts`, `pace`, `static_route`, `turns`, `limits`, `throttle` and `net::dns::validation` are pure: no clock, no disk, no network; bytes, facts and `now` come in.
 //! samotop is named in `submission` alone, sled in `store`, hickory in `net::dns`, reqwest in
 //! `net::https`, mail-auth in `reporting`, mail-parser and rawzip in `tlsrpt`.
 //!

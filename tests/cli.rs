@@ -52,6 +52,10 @@ fn help_is_printed_for_every_verb_within_a_hundred_columns() {
         &["report", "preview"],
         &["report", "send"],
         &["report", "read"],
+        &["report", "resend"],
+        &["report", "targets"],
+        &["report", "forgive"],
+        &["report", "digest"],
         &["user"],
         &["user", "hash"],
     ] {
@@ -86,6 +90,10 @@ fn wrong_arguments_are_64() {
         &["publish", "a.example", "--mode", "testing", "--offline", "--mx", "192.0.2.1"],
         &["publish", "a.example", "--mode", "none", "--offline", "--rua", "http://a.example/"],
         &["report", "send", "--day", "yesterday"],
+        &["report", "show", "x@y"],
+        &["report", "show", "a.example", "--raw", "--json"],
+        &["report", "digest", "--day", "2026-13-01"],
+        &["report", "read"],
         &["user", "hash", "a b"],
         &["serve", "--conf", "x"],
     ] {
@@ -113,6 +121,8 @@ fn an_unreachable_daemon_is_2_and_its_socket_is_named() {
         &["explain", "example.org", "--connect", "--json"],
         &["report", "list"],
         &["report", "send"],
+        &["report", "targets"],
+        &["report", "digest", "--json"],
     ] {
         let mut arguments = verb.to_vec();
         arguments.extend(["--set", &set]);

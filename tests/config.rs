@@ -64,6 +64,42 @@ fn each_bad_configuration_is_one_line_and_starts_nothing() {
             "stsrelay.toml: tlsrpt.form: unknown key; the nearest known key is \"tlsrpt.from\"",
         ),
         (
+            "a target that is none",
+            with("[tlsrpt]\ndeny_targets = [\"https://x.example/\"]"),
+            "stsrelay.toml: tlsrpt.deny_targets[0]: \"https://x.example/\" is no target; write \"user@example.net\", \
+             \"example.net\" or \"*.example.net\"",
+        ),
+        (
+            "too many targets of a record",
+            with("[tlsrpt]\ntargets_per_domain = 11"),
+            "stsrelay.toml: tlsrpt.targets_per_domain: must be from 1 to 10",
+        ),
+        (
+            "no reports to anybody",
+            with("[tlsrpt]\nreports_per_target = 0"),
+            "stsrelay.toml: tlsrpt.reports_per_target: must be at least 1",
+        ),
+        (
+            "left alone after no failure",
+            with("[tlsrpt]\nsuppress_after = 0"),
+            "stsrelay.toml: tlsrpt.suppress_after: must be at least 1",
+        ),
+        (
+            "left alone for no time",
+            with("[tlsrpt]\nsuppress_for = \"0s\""),
+            "stsrelay.toml: tlsrpt.suppress_for: must be at least 1s",
+        ),
+        (
+            "a digest from nobody",
+            with("[digest]\nto = [\"ops@example.org\"]"),
+            "stsrelay.toml: digest.from: is not set, and neither is tlsrpt.from; one must name the sender",
+        ),
+        (
+            "a digest after its day",
+            with("[digest]\nafter = \"25h\""),
+            "stsrelay.toml: digest.after: must be at most 24h",
+        ),
+        (
             "a second signature without the first",
             with("[tlsrpt]\ndkim_second_selector = \"s\"\ndkim_second_key_file = \"k\""),
             "stsrelay.toml: tlsrpt.dkim_second_selector: is for a second signature; the first needs dkim_domain, \

@@ -6,7 +6,7 @@ use tracing::info;
 
 use super::protocol::changes::ChangesAnswer;
 use super::protocol::evidence::EvidenceAnswer;
-use super::protocol::{Answer, PAGE_MAX, Request, SentLine};
+use super::protocol::{Answer, PAGE_MAX, Request};
 use super::transfer::Transfer;
 use crate::delivery::Traffic;
 use crate::delivery::explain::Explainer;
@@ -15,7 +15,7 @@ use crate::delivery::gather::Gather;
 use crate::delivery::giveup::GiveUp;
 use crate::mail::{Domain, Mailbox};
 use crate::net::Clock;
-use crate::reporting::{Reporting, SendOutcome};
+use crate::reporting::Reporting;
 use crate::store::{Policies, Queue, Reports, Suppressions};
 
 /// Everything the command line may look at or change.
@@ -95,40 +95,7 @@ impl AdminHandles {
                 Ok(false) => Answer::Nothing { text: format!("no policy of {domain} is cached") },
                 Err(error) => Answer::Failed { text: error.to_string() },
             },
-            Request::ReportList { after, day, domain } => {
-                let mut entries = self.reports.list();
-                entries.retain(|entry| {
-                    day.is_none_or(|day| entry.day == day)
-                        && domain.as_ref().is_none_or(|domain| entry.domain == *domain)
-                });
-                if let Some(after) = after
-                    && let Some(at) = entries.iter().position(|e| e.day == after.0 && e.domain == after.1)
-                {
-                    entries.drain(..=at);
-                }
-                let more = entries.len() > PAGE_MAX;
-                entries.truncate(PAGE_MAX);
-                let without_text = |entry: &Arc<crate::store::ReportEntry>| {
-                    let mut entry = (**entry).clone();
-                    entry.json.clear();
-                    entry
-                };
-                Answer::Reports { entries: entries.iter().map(without_text).collect(), more }
-            }
-            Request::ReportShow { day, domain } => {
-                let entry = match day {
-                    Some(day) => self.reports.get(day, &domain),
-                    None => self.reports.list().into_iter().find(|entry| entry.domain == domain),
-                };
-                match entry {
-                    Some(entry) => Answer::Reports { entries: vec![(*entry).clone()], more: false },
-                    None => Answer::Nothing { text: format!("no report to {domain} was made") },
-                }
-            }
-            Request::ReportPreview { domain } => match self.reporting.preview(&domain) {
-                Some(json) => Answer::ReportText { json },
-                None => Answer::Nothing { text: format!("no session with {domain} today") },
-            },
+            Request::Reports(request) => self.report(request).await,
             Request::Transfer(request) => self.transfer.answer(request).await,
             Request::Evidence(asked) => {
                 match self.queue.evidence(&asked.filter, asked.cursor, PAGE_MAX).await {
@@ -176,20 +143,6 @@ impl AdminHandles {
             Request::Explain { destination, connect } => {
                 Answer::Explained(Box::new(self.explainer.explain(destination, connect).await))
             }
-            Request::ReportSend { day, domain, again } => {
-                let lines = self.reporting.send(day, domain, again).await;
-                Answer::Sent {
-                    lines: lines
-                        .into_iter()
-                        .map(|line| SentLine {
-                            domain: line.domain,
-                            rua: line.rua,
-                            outcome: outcome_name(&line.outcome).to_owned(),
-                            text: line.outcome.to_string(),
-                        })
-                        .collect(),
-                }
-            }
         }
     }
 }
@@ -222,15 +175,5 @@ fn mode_name(policy: &crate::sts::StsPolicy) -> &'static str {
         crate::sts::Mode::Enforce => "enforce",
         crate::sts::Mode::Testing => "testing",
         crate::sts::Mode::None => "none",
-    }
-}
-
-fn outcome_name(outcome: &SendOutcome) -> &'static str {
-    match outcome {
-        SendOutcome::Queued { .. } => "queued",
-        SendOutcome::Accepted => "accepted",
-        SendOutcome::Deferred { .. } => "deferred",
-        SendOutcome::GivenUp { .. } => "given-up",
-        SendOutcome::NotSent { .. } => "not-sent",
     }
 }

@@ -8,6 +8,7 @@ mod answer;
 pub mod client;
 pub mod protocol;
 mod queue;
+mod reports;
 mod serve;
 mod socket;
 pub mod transfer;

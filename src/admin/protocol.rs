@@ -7,16 +7,15 @@
 pub mod changes;
 pub mod evidence;
 mod queue;
+pub mod reports;
 pub mod transfer;
 
 use jiff::Timestamp;
-use jiff::civil::Date;
 use serde::{Deserialize, Serialize};
 
 use crate::delivery::explain::facts::{Explanation, LocalFacts};
 use crate::mail::{Destination, Domain, Mailbox};
 use crate::queue::ItemId;
-use crate::store;
 use crate::store::suppressions::Suppressed;
 use crate::sts::CachedPolicy;
 pub use queue::{
@@ -111,36 +110,8 @@ pub enum Request {
         /// Of this domain.
         domain: Domain,
     },
-    /// A page of reports, without their text.
-    ReportList {
-        /// The last report of the page before.
-        after: Option<(Date, Domain)>,
-        /// Of this day only.
-        day: Option<Date>,
-        /// To this domain only.
-        domain: Option<Domain>,
-    },
-    /// One report with its text.
-    ReportShow {
-        /// Of this day; the latest without it.
-        day: Option<Date>,
-        /// To this domain.
-        domain: Domain,
-    },
-    /// What today's report would say now.
-    ReportPreview {
-        /// To this domain.
-        domain: Domain,
-    },
-    /// Sends reports now.
-    ReportSend {
-        /// Of this day; yesterday without it.
-        day: Option<Date>,
-        /// To this domain; to all without it.
-        domain: Option<Domain>,
-        /// Also what was sent already.
-        again: bool,
-    },
+    /// Of TLS reports.
+    Reports(reports::ReportsRequest),
     /// Moves messages out of the queue or into it.
     Transfer(transfer::TransferRequest),
     /// How messages travelled.
@@ -227,23 +198,8 @@ pub enum Answer {
         /// What is known now.
         entry: Option<Box<CachedPolicy>>,
     },
-    /// A page of reports.
-    Reports {
-        /// Latest day first, then by domain.
-        entries: Vec<store::ReportEntry>,
-        /// There are more after the last one.
-        more: bool,
-    },
-    /// The text of a report (JSON, RFC 8460 §4.4).
-    ReportText {
-        /// The text.
-        json: String,
-    },
-    /// What was sent.
-    Sent {
-        /// One line per report and target.
-        lines: Vec<SentLine>,
-    },
+    /// Of TLS reports.
+    Reports(reports::ReportsAnswer),
     /// Of a move.
     Transfer(transfer::TransferAnswer),
     /// How messages travelled.
@@ -269,19 +225,6 @@ pub enum Answer {
         /// One sentence.
         text: String,
     },
-}
-
-/// One report at one target, as sent by `report send`.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct SentLine {
-    /// The report domain.
-    pub domain: Domain,
-    /// The target, if there is one.
-    pub rua: Option<String>,
-    /// `queued`, `accepted`, `deferred`, `given-up` or `not-sent`.
-    pub outcome: String,
-    /// One sentence.
-    pub text: String,
 }
 
 #[cfg(test)]

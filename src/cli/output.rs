@@ -69,11 +69,13 @@ pub(super) struct Table {
     heading: Vec<&'static str>,
     flexible: usize,
     rows: Vec<(Vec<String>, Option<String>)>,
+    /// Of what was taken before; empty before that.
+    widths: Vec<usize>,
 }
 
 impl Table {
     pub(super) fn new(heading: &[&'static str], flexible: usize) -> Self {
-        Self { heading: heading.to_vec(), flexible, rows: Vec::new() }
+        Self { heading: heading.to_vec(), flexible, rows: Vec::new(), widths: Vec::new() }
     }
 
     pub(super) fn row(&mut self, cells: Vec<String>, below: Option<String>) {
@@ -84,9 +86,29 @@ impl Table {
         self.rows.is_empty()
     }
 
+    /// The lines of the rows so far, with the heading at the first time, for tables too long to be held. A
+    /// column grows with its cells and never shrinks.
+    pub(super) fn take_lines(&mut self) -> Vec<String> {
+        let first = self.widths.is_empty();
+        let widths = self.fitted();
+        let heading = first.then(|| self.heading_line(&widths));
+        let lines = heading.into_iter().chain(self.row_lines(&widths)).collect();
+        self.rows.clear();
+        self.widths = widths;
+        lines
+    }
+
     /// The lines, none wider than [`COLUMNS`].
     pub(super) fn lines(&self) -> Vec<String> {
+        let widths = self.fitted();
+        std::iter::once(self.heading_line(&widths)).chain(self.row_lines(&widths)).collect()
+    }
+
+    fn fitted(&self) -> Vec<usize> {
         let mut widths: Vec<usize> = self.heading.iter().map(|cell| width(cell)).collect();
+        for (widest, before) in widths.iter_mut().zip(&self.widths) {
+            *widest = (*widest).max(*before);
+        }
         for (cells, _) in &self.rows {
             for (widest, cell) in widths.iter_mut().zip(cells) {
                 *widest = (*widest).max(width(cell));
@@ -97,10 +119,18 @@ impl Table {
         if let Some(flexible) = widths.get_mut(self.flexible) {
             *flexible = (*flexible).min(COLUMNS.saturating_sub(others)).max(8);
         }
+        widths
+    }
+
+    fn heading_line(&self, widths: &[usize]) -> String {
         let heading: Vec<String> = self.heading.iter().map(|&cell| cell.to_owned()).collect();
-        let mut lines = vec![format_row(&heading, &widths)];
+        format_row(&heading, widths)
+    }
+
+    fn row_lines(&self, widths: &[usize]) -> Vec<String> {
+        let mut lines = Vec::new();
         for (cells, below) in &self.rows {
-            lines.push(format_row(cells, &widths));
+            lines.push(format_row(cells, widths));
             lines.extend(below.as_ref().map(|text| cut(&format!("  {text}"), COLUMNS)));
         }
         lines
@@ -194,6 +224,16 @@ mod tests {
         let lines = table.lines();
         assert!(lines.iter().all(|line| width(line) <= COLUMNS), "{lines:#?}");
         assert!(lines[1].contains('…') && lines[1].ends_with("example.org"), "{}", lines[1]);
+    }
+
+    #[test]
+    fn a_long_table_is_printed_piece_by_piece_under_one_heading() {
+        let mut table = Table::new(&["A", "B"], 1);
+        table.row(vec!["wide".into(), "x".into()], None);
+        assert_eq!(table.take_lines(), ["A     B", "wide  x"]);
+        table.row(vec!["n".into(), "y".into()], Some("why".into()));
+        assert_eq!(table.take_lines(), ["n     y", "  why"]);
+        assert!(table.take_lines().is_empty());
     }
 
     #[test]

@@ -1,21 +1,27 @@
 //! `stsrelay report ...`: outgoing TLS reports (RFC 8460), and reading those of others.
 
+mod digest;
 mod keygen;
+mod list;
 mod read;
+mod send;
+mod targets;
+mod which;
 
 use clap::Subcommand;
 use jiff::civil::Date;
 
-use super::output::{Output, Table, cut, instant, wrap};
-use super::{ConfigArgs, Exit, Failure, JsonArg, output, unexpected};
+use self::which::Which;
+use super::output::Output;
+use super::{ConfigArgs, Exit, Failure, JsonArg, unexpected};
 use crate::admin::client::Client;
+use crate::admin::protocol::reports::{ReportListRequest, ReportsAnswer, ReportsRequest};
 use crate::admin::protocol::{Answer, Request};
 use crate::mail::Domain;
-use crate::store::{ReportEntry, RuaStatus};
 
 #[derive(Debug, Subcommand)]
 pub(super) enum Verb {
-    /// List reports made: day, domain, where they went and with what result
+    /// List reports made: day, domain, where they went, with what result, when tried next
     List {
         /// Of this UTC day only
         #[arg(long, value_name = "YYYY-MM-DD")]
@@ -23,16 +29,23 @@ pub(super) enum Verb {
         /// To this domain only
         #[arg(long)]
         domain: Option<Domain>,
+        /// Only those that did not reach a target, and will not
+        #[arg(long)]
+        failed: bool,
         #[command(flatten)]
         json: JsonArg,
     },
     /// Show a report as sent, with its targets
     Show {
-        /// The report domain
-        domain: Domain,
+        /// The report domain, or the report-id
+        #[arg(value_name = "DOMAIN|REPORT-ID")]
+        which: Which,
         /// The UTC day it covers; the latest report without it
         #[arg(long, value_name = "YYYY-MM-DD")]
         day: Option<Date>,
+        /// Only its text, to the octet
+        #[arg(long, conflicts_with = "json")]
+        raw: bool,
         #[command(flatten)]
         json: JsonArg,
     },
@@ -57,6 +70,36 @@ pub(super) enum Verb {
         #[command(flatten)]
         json: JsonArg,
     },
+    /// Send a report again to all its targets: the same report under the same report-id
+    Resend {
+        /// The report domain, or the report-id
+        #[arg(value_name = "DOMAIN|REPORT-ID")]
+        which: Which,
+        /// The UTC day it covers [default: yesterday]
+        #[arg(long, value_name = "YYYY-MM-DD")]
+        day: Option<Date>,
+        #[command(flatten)]
+        json: JsonArg,
+    },
+    /// List report targets that fail, and until when they are left alone
+    Targets(JsonArg),
+    /// Forget the failures of a target: it gets reports again
+    Forgive {
+        /// The mailto: or https: target, as `report targets` lists it
+        target: String,
+        #[command(flatten)]
+        json: JsonArg,
+    },
+    /// Digest a day: worst destinations, new failures, policies in danger, reports not delivered
+    ///
+    /// The same text is mailed once a day where the configuration has [digest] to.
+    Digest {
+        /// The UTC day, today included [default: yesterday]
+        #[arg(long, value_name = "YYYY-MM-DD")]
+        day: Option<Date>,
+        #[command(flatten)]
+        json: JsonArg,
+    },
     /// Make a DKIM key for mailed reports and print what to publish; needs no daemon
     Keygen(keygen::Arguments),
     /// Read the TLS reports that others sent, and add them up
@@ -78,121 +121,40 @@ pub(super) fn run(verb: Verb, args: &ConfigArgs) -> Result<Exit, Failure> {
         // These need none.
         Verb::Keygen(arguments) => keygen::run(&arguments),
         Verb::Read(arguments) => read::run(&arguments),
-        Verb::List { day, domain, json } => list(&mut daemon, day, domain.as_ref(), json.json),
-        Verb::Show { domain, day, json } => show(&mut daemon, domain, day, json.json),
+        Verb::List { day, domain, failed, json } => {
+            let asked = ReportListRequest { after: None, day, domain, failed };
+            list::list(&mut daemon, asked, json.json)
+        }
+        Verb::Show { which, day, raw, json } => {
+            let form = match (raw, json.json) {
+                (true, _) => list::Form::Raw,
+                (false, true) => list::Form::Json,
+                (false, false) => list::Form::Words,
+            };
+            list::show(&mut daemon, &which, day, form)
+        }
         Verb::Preview { domain, json } => preview(&mut daemon, domain, json.json),
         Verb::Send { day, domain, again, json } => {
-            send(&mut daemon, Request::ReportSend { day, domain, again }, json.json)
+            send::send(&mut daemon, send::What { day, domain, again }, json.json)
         }
+        Verb::Resend { which, day, json } => send::resend(&mut daemon, &which, day, json.json),
+        Verb::Targets(json) => targets::list(&mut daemon, json.json),
+        Verb::Forgive { target, json } => targets::forgive(&mut daemon, &target, json.json),
+        Verb::Digest { day, json } => digest::run(&mut daemon, day, json.json),
     }
 }
 
-fn status_name(status: &RuaStatus) -> String {
-    match status {
-        RuaStatus::Waiting(at) => format!("waiting for {}", instant(*at)),
-        RuaStatus::Queued(id) => format!("queued as {id}"),
-        RuaStatus::Accepted => "accepted".to_owned(),
-        RuaStatus::GivenUp => "given up".to_owned(),
+/// Asks for something of reports.
+fn ask(daemon: &mut Client, request: ReportsRequest) -> Result<ReportsAnswer, Failure> {
+    match daemon.ask(Request::Reports(request))? {
+        Answer::Reports(answer) => Ok(answer),
+        other => Err(unexpected(other)),
     }
 }
 
-fn list(
-    daemon: &mut Client,
-    day: Option<Date>,
-    domain: Option<&Domain>,
-    as_json: bool,
-) -> Result<Exit, Failure> {
-    let mut out = Output::new();
-    let mut table = Table::new(&["DAY", "DOMAIN", "TARGET", "TRIES", "STATUS"], 2);
-    let mut last = None;
-    loop {
-        let request = Request::ReportList { after: last.take(), day, domain: domain.cloned() };
-        let (entries, more) = match daemon.ask(request)? {
-            Answer::Reports { entries, more } => (entries, more),
-            other => return Err(unexpected(other)),
-        };
-        for entry in &entries {
-            if as_json {
-                out.json(&as_object(entry))?;
-            } else {
-                add_rows(&mut table, entry);
-            }
-        }
-        last = entries.last().map(|entry| (entry.day, entry.domain.clone()));
-        if !more || last.is_none() {
-            break;
-        }
-    }
-    if !as_json {
-        if table.is_empty() {
-            out.line("no reports were made")?;
-        } else {
-            table.lines().iter().try_for_each(|line| out.line(line))?;
-        }
-    }
-    out.finish()?;
-    Ok(Exit::Fine)
-}
-
-fn add_rows(table: &mut Table, entry: &ReportEntry) {
-    let (day, domain) = (entry.day.to_string(), cut(entry.domain.as_str(), 30));
-    if entry.targets.is_empty() {
-        let cells = vec![day, domain, "-".to_owned(), "0".to_owned(), "nothing sent".to_owned()];
-        table.row(cells, entry.note.clone());
-        return;
-    }
-    for target in &entry.targets {
-        table.row(
-            vec![
-                day.clone(),
-                domain.clone(),
-                target.rua.clone(),
-                target.attempts.to_string(),
-                status_name(&target.status),
-            ],
-            target.last.clone(),
-        );
-    }
-}
-
-/// The entry with its report as an object, where it has one.
-fn as_object(entry: &ReportEntry) -> serde_json::Value {
-    let mut object = serde_json::to_value(entry).unwrap_or_default();
-    if let Some(members) = object.as_object_mut()
-        && let Some(text) = members.shift_remove("json")
-    {
-        let report = text.as_str().and_then(|text| serde_json::from_str::<serde_json::Value>(text).ok());
-        members.extend(report.map(|report| ("report".to_owned(), report)));
-    }
-    object
-}
-
-fn show(daemon: &mut Client, domain: Domain, day: Option<Date>, as_json: bool) -> Result<Exit, Failure> {
-    let entries = match daemon.ask(Request::ReportShow { day, domain })? {
-        Answer::Reports { entries, .. } => entries,
-        other => return Err(unexpected(other)),
-    };
-    let mut out = Output::new();
-    for entry in &entries {
-        if as_json {
-            out.json(&as_object(entry))?;
-            continue;
-        }
-        out.line(&format!("{}  {}  {}", entry.day, entry.domain, entry.report_id))?;
-        out.line(&format!("  due since {}", instant(entry.started_at)))?;
-        for target in &entry.targets {
-            let last = target.last.as_deref().map(|last| format!(": {last}")).unwrap_or_default();
-            let text =
-                format!("{}, {}, tries: {}{last}", target.rua, status_name(&target.status), target.attempts);
-            wrap("  to ", &text).iter().try_for_each(|line| out.line(line))?;
-        }
-        if let Some(note) = &entry.note {
-            wrap("  ", note).iter().try_for_each(|line| out.line(line))?;
-        }
-        out.line(&pretty(&entry.json))?;
-    }
-    out.finish()?;
-    Ok(Exit::Fine)
+/// What every verb does with an answer about reports it did not ask for.
+fn strange() -> Failure {
+    Failure::new(Exit::Failed, "the daemon answered something else than was asked")
 }
 
 fn pretty(json: &str) -> String {
@@ -202,9 +164,8 @@ fn pretty(json: &str) -> String {
 }
 
 fn preview(daemon: &mut Client, domain: Domain, as_json: bool) -> Result<Exit, Failure> {
-    let json = match daemon.ask(Request::ReportPreview { domain })? {
-        Answer::ReportText { json } => json,
-        other => return Err(unexpected(other)),
+    let ReportsAnswer::Text { json } = ask(daemon, ReportsRequest::Preview { domain })? else {
+        return Err(strange());
     };
     let mut out = Output::new();
     match serde_json::from_str::<serde_json::Value>(&json) {
@@ -213,30 +174,4 @@ fn preview(daemon: &mut Client, domain: Domain, as_json: bool) -> Result<Exit, F
     }
     out.finish()?;
     Ok(Exit::Fine)
-}
-
-fn send(daemon: &mut Client, request: Request, as_json: bool) -> Result<Exit, Failure> {
-    output::progress("sending ...");
-    let lines = match daemon.ask(request)? {
-        Answer::Sent { lines } => lines,
-        other => return Err(unexpected(other)),
-    };
-    let mut out = Output::new();
-    for line in &lines {
-        if as_json {
-            out.json(line)?;
-        } else {
-            let rua = line.rua.as_deref().unwrap_or("no target");
-            wrap(&format!("{}  ", line.domain), &format!("{rua}  {}", line.text))
-                .iter()
-                .try_for_each(|line| out.line(line))?;
-        }
-    }
-    if lines.is_empty() && !as_json {
-        out.line("nothing to report")?;
-    }
-    out.finish()?;
-    // Negative when something could not go out at all; what waits is tried again by itself.
-    let negative = lines.iter().any(|line| line.outcome == "given-up" || line.outcome == "not-sent");
-    Ok(if negative { Exit::Negative } else { Exit::Fine })
 }

@@ -13,6 +13,7 @@ use jiff::Timestamp;
 
 use super::{ConfigError, Dnssec, Listener, ListenerAuth, ListenerTls, Loaded, doors, settings};
 use crate::mail::Domain;
+use crate::tlsrpt::record::RUA_MAX;
 
 /// RFC 5321 §4.5.3.1.8: a server must take at least so many recipients.
 const RECIPIENTS_MIN: usize = 100;
@@ -23,6 +24,9 @@ const MESSAGE_BYTES_MIN: u64 = 64 * 1024;
 const SEGMENT_BYTES: std::ops::RangeInclusive<u64> = 64 << 10..=1 << 30;
 /// A longer random delay would move a day's reports behind the next day's.
 const START_DELAY_SECONDS_MAX: u64 = 24 * 3600;
+
+/// A digest is for some operators.
+const DIGEST_RECIPIENTS_MAX: usize = 20;
 
 /// RFC 5321 §4.5.3.2.7: how long a server waits for the next command.
 const SERVER_IDLE: Duration = Duration::from_secs(300);
@@ -52,6 +56,7 @@ pub fn check(loaded: &Loaded, now: Timestamp) -> Findings {
     checker.policy(now);
     checker.evidence();
     checker.tlsrpt();
+    checker.digest();
     checker.admin_and_log();
     let doors = doors(loaded);
     // Of the system's own servers nothing is said above.
@@ -417,6 +422,28 @@ impl Checker<'_> {
                 self.error(key, "is missing; DKIM needs dkim_domain, dkim_selector and dkim_key_file");
             }
         }
+        if !(1..=RUA_MAX).contains(&tlsrpt.targets_per_domain) {
+            self.error("tlsrpt.targets_per_domain", format!("must be from 1 to {RUA_MAX}"));
+        }
+        for (key, count) in [
+            ("tlsrpt.reports_per_target", tlsrpt.reports_per_target),
+            ("tlsrpt.suppress_after", tlsrpt.suppress_after),
+        ] {
+            if count == 0 {
+                self.error(key, "must be at least 1");
+            }
+        }
+        if tlsrpt.suppress_for.0.is_zero() {
+            self.error("tlsrpt.suppress_for", "must be at least 1s");
+        }
+        let denied = tlsrpt.allow_targets.iter().find(|allowed| tlsrpt.deny_targets.contains(allowed));
+        if let Some(both) = denied {
+            self.note("tlsrpt.allow_targets", format!("{both} is in tlsrpt.deny_targets too, which wins"));
+        }
+        let denied = tlsrpt.allow_domains.iter().find(|allowed| tlsrpt.deny_domains.contains(allowed));
+        if let Some(both) = denied {
+            self.note("tlsrpt.allow_domains", format!("{both} is in tlsrpt.deny_domains too, which wins"));
+        }
         let second = [
             ("tlsrpt.dkim_second_selector", tlsrpt.dkim_second_selector.is_some()),
             ("tlsrpt.dkim_second_key_file", tlsrpt.dkim_second_key_file.is_some()),
@@ -473,6 +500,23 @@ impl Checker<'_> {
                 if self.is_set("tlsrpt.enabled") { "tlsrpt.enabled" } else { "tlsrpt.from" },
                 "no TLS reports are sent; set tlsrpt.from to send them",
             ),
+        }
+    }
+
+    fn digest(&mut self) {
+        let (digest, tlsrpt) = (&self.loaded.config.digest, &self.loaded.config.tlsrpt);
+        if digest.after.0.as_secs() > START_DELAY_SECONDS_MAX {
+            self.error("digest.after", "must be at most 24h");
+        }
+        if digest.to.len() > DIGEST_RECIPIENTS_MAX {
+            self.error("digest.to", format!("names more than {DIGEST_RECIPIENTS_MAX}; use a list's address"));
+        }
+        match (digest.to.is_empty(), &digest.from, &tlsrpt.from) {
+            (false, None, None) => {
+                self.error("digest.from", "is not set, and neither is tlsrpt.from; one must name the sender");
+            }
+            (true, Some(_), _) => self.note("digest.to", "nobody is named, so no digest is mailed"),
+            _ => {}
         }
     }
 

@@ -21,9 +21,11 @@ use crate::queue::RetryOptions;
 use crate::reporting;
 use crate::smtp::client::{Credentials, Timeouts};
 use crate::store::suppressions::{SuppressionAnswer, SuppressionOptions};
+use crate::store::targets::SuppressRule;
 use crate::store::{EvidenceLimits, QueueOptions};
 use crate::submission::{self, ListenerOptions, Users};
 use crate::tlspolicy::{DaneUse, Override};
+use crate::tlsrpt::omit::Omit;
 
 /// A message in transfer at shutdown may take so long to end; within the daemon's own limit.
 const DRAIN: Duration = Duration::from_secs(20);
@@ -332,7 +334,7 @@ fn reporting_options(
     hostname: Domain,
     dkim: Vec<reporting::Signer>,
 ) -> Result<reporting::Options, String> {
-    let tlsrpt = &loaded.config.tlsrpt;
+    let (tlsrpt, digest) = (&loaded.config.tlsrpt, &loaded.config.digest);
     // Without a sender nothing is sent, but `report preview` still shows what would be.
     let from = match &tlsrpt.from {
         Some(from) => from.clone(),
@@ -346,6 +348,21 @@ fn reporting_options(
         dkim,
         start_delay: tlsrpt.start_delay.0,
         retry: spans(&tlsrpt.retry),
+        hygiene: reporting::Hygiene {
+            allow_domains: tlsrpt.allow_domains.clone(),
+            deny_domains: tlsrpt.deny_domains.clone(),
+            allow_targets: tlsrpt.allow_targets.clone(),
+            deny_targets: tlsrpt.deny_targets.clone(),
+            targets_per_domain: tlsrpt.targets_per_domain,
+            reports_per_target: tlsrpt.reports_per_target,
+            suppress: SuppressRule { after: tlsrpt.suppress_after, keep: tlsrpt.suppress_for.0 },
+        },
+        omit: Omit { sending_mta_ip: !tlsrpt.include_sending_ip, receiving_mx_helo: !tlsrpt.include_mx_helo },
+        digest: reporting::DigestOptions {
+            to: digest.to.clone(),
+            from: digest.from.clone().unwrap_or_else(|| from.clone()),
+            after: digest.after.0,
+        },
         ..reporting::Options::new(hostname, organization_name, contact_info, from)
     })
 }

@@ -17,6 +17,8 @@ use crate::queue::RetryOptions;
 use crate::smtp::client::Timeouts as ClientTimeouts;
 use crate::store::suppressions::SuppressionAnswer;
 use crate::tlspolicy::{DaneInsecureMx, DaneWithSts, LocalRule, Whom};
+use crate::tlsrpt::record::RUA_MAX;
+use crate::tlsrpt::target::TargetPattern;
 
 /// The whole configuration.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -46,6 +48,8 @@ pub struct Config {
     pub mta_sts: MtaSts,
     /// Outgoing TLS reports.
     pub tlsrpt: Tlsrpt,
+    /// The daily digest.
+    pub digest: DigestSection,
     /// How messages travelled, kept.
     pub evidence: Evidence,
     /// Where we may connect to.
@@ -386,6 +390,38 @@ pub struct Tlsrpt {
     pub start_delay: Span,
     /// Waits after failed deliveries of a report; the last one repeats, for 24 hours.
     pub retry: Vec<Span>,
+    /// Reports are made of these recipient domains alone, unless empty.
+    pub allow_domains: Vec<Pattern>,
+    /// No reports of these recipient domains.
+    pub deny_domains: Vec<Pattern>,
+    /// Reports go to these addresses and hosts alone, unless empty.
+    pub allow_targets: Vec<TargetPattern>,
+    /// No reports to these addresses and hosts.
+    pub deny_targets: Vec<TargetPattern>,
+    /// Targets used of one domain's record, in their order.
+    pub targets_per_domain: usize,
+    /// Reports of one day to one target.
+    pub reports_per_target: u32,
+    /// A target that failed so often in a row is left alone.
+    pub suppress_after: u32,
+    /// For so long from its last failure.
+    pub suppress_for: Span,
+    /// Tell our own address of each connection (`sending-mta-ip`).
+    pub include_sending_ip: bool,
+    /// Tell what MX hosts call themselves (`receiving-mx-helo`).
+    pub include_mx_helo: bool,
+}
+
+/// `[digest]`
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct DigestSection {
+    /// Who is mailed the daily digest; nobody if empty.
+    pub to: Vec<Mailbox>,
+    /// Its sender; `tlsrpt.from` without it.
+    pub from: Option<Mailbox>,
+    /// So long after 00:00 UTC.
+    pub after: Span,
 }
 
 /// `[evidence]`
@@ -468,6 +504,7 @@ impl Default for Config {
             policy: Policy::default(),
             mta_sts: MtaSts::default(),
             tlsrpt: Tlsrpt::default(),
+            digest: DigestSection::default(),
             evidence: Evidence::default(),
             network: NetworkSection::default(),
             admin: Admin::default(),
@@ -616,6 +653,12 @@ impl Default for MtaSts {
     }
 }
 
+impl Default for DigestSection {
+    fn default() -> Self {
+        Self { to: Vec::new(), from: None, after: seconds(6 * 3600) }
+    }
+}
+
 impl Default for Tlsrpt {
     fn default() -> Self {
         Self {
@@ -631,6 +674,16 @@ impl Default for Tlsrpt {
             mx_host_reports: true,
             start_delay: seconds(4 * 3600),
             retry: vec![seconds(300), seconds(900), seconds(3600), seconds(7200)],
+            allow_domains: Vec::new(),
+            deny_domains: Vec::new(),
+            allow_targets: Vec::new(),
+            deny_targets: Vec::new(),
+            targets_per_domain: RUA_MAX,
+            reports_per_target: 1000,
+            suppress_after: 3,
+            suppress_for: seconds(7 * 24 * 3600),
+            include_sending_ip: true,
+            include_mx_helo: true,
         }
     }
 }

@@ -20,6 +20,7 @@ mod notice;
 pub mod pace;
 mod plain;
 pub mod pool;
+mod reported;
 mod run;
 mod settle;
 pub mod static_route;
@@ -48,6 +49,7 @@ use crate::net::World;
 use crate::queue::RetryOptions;
 use crate::smtp::client::Timeouts;
 use crate::store::suppressions::SuppressionOptions;
+use crate::store::targets::Targets;
 use crate::store::{Queue, Results, Suppressions};
 use crate::tlspolicy::{DaneInsecureMx, DaneUse, DaneWithSts, Override};
 use crate::tlsrpt::SessionResult;
@@ -100,6 +102,7 @@ pub struct Delivery {
     options: watch::Receiver<Arc<Options>>,
     traffic: Traffic,
     suppressions: Option<Suppressions>,
+    report_targets: Option<Targets>,
     closing: TaskTracker,
 }
 
@@ -122,6 +125,7 @@ impl Delivery {
             options,
             traffic: Traffic::default(),
             suppressions: None,
+            report_targets: None,
             closing: TaskTracker::new(),
         }
     }

@@ -17,7 +17,6 @@ use super::run::Turn;
 use super::traffic::Held;
 use super::{Delivery, attempt};
 use crate::mail::Outcome;
-use crate::queue::retry::after;
 use crate::queue::{QueueItem, RetryOptions, Settled, Settlement};
 use crate::store::{Claim, QueueError, Tried};
 
@@ -33,10 +32,10 @@ impl Delivery {
     /// that is possible again, so that nobody gets a message twice because a disk was full; only when
     /// `shutdown` comes first, the item is tried again.
     pub(super) async fn deliver(&self, mut claim: Claim, turn: &Turn, shutdown: &CancellationToken) {
-        // It may have waited long for its destination's turn.
-        let now = self.now();
-        if claim.leased_until < after(now, LEASE.saturating_sub(EXTEND_EVERY))
-            && let Err(error) = self.queue.extend(&mut claim, now, LEASE).await
+        // It may have waited long for its destination's turn; so long that it is not ours any more, which a
+        // clock that was set back must not hide.
+        if claim.leased_at.elapsed() > EXTEND_EVERY
+            && let Err(error) = self.queue.extend(&mut claim, self.now(), LEASE).await
         {
             debug!(%error, "claim lost while waiting");
             return;
@@ -106,6 +105,7 @@ impl Delivery {
                         info!("attempt recorded after all");
                     }
                     self.learn(&item, &settlement).await;
+                    self.reported(&item, &settlement, &tried.record.result);
                 }
                 Err(error @ QueueError::Fenced(_)) => {
                     warn!(%error, "attempt came too late; its result is dropped");

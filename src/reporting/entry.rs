@@ -49,6 +49,11 @@ pub(super) fn unconfirmed(target: &RuaState) -> Option<QueueId> {
     }
 }
 
+/// Whether a try at it was made, so that it counts for the target's bound.
+pub(super) fn is_sent(target: &RuaState) -> bool {
+    target.attempts > 0 || matches!(target.status, RuaStatus::Queued(_) | RuaStatus::Accepted)
+}
+
 /// Whether the entry was begun before its day was over.
 pub(super) fn is_partial(entry: &ReportEntry) -> bool {
     entry.started_at.as_second() <= day_end(entry.day).as_second()
@@ -64,7 +69,7 @@ pub(super) fn next_due(entry: &ReportEntry) -> Option<Timestamp> {
     let due = |target: &RuaState| match target.status {
         RuaStatus::Waiting(at) => Some(at),
         RuaStatus::Queued(_) => unconfirmed(target).map(|_| entry.started_at),
-        RuaStatus::Accepted | RuaStatus::GivenUp => None,
+        RuaStatus::Accepted | RuaStatus::GivenUp | RuaStatus::Withheld => None,
     };
     entry.targets.iter().filter_map(due).min()
 }
@@ -92,6 +97,12 @@ pub(super) fn defer(
 /// Ends a target for good.
 pub(super) fn give_up(target: &mut RuaState, why: String) {
     target.status = RuaStatus::GivenUp;
+    target.last = Some(why);
+}
+
+/// Nothing is sent to a target, by rule.
+pub(super) fn withhold(target: &mut RuaState, why: String) {
+    target.status = RuaStatus::Withheld;
     target.last = Some(why);
 }
 

@@ -9,9 +9,11 @@
 //! See also: `entry` (the life of one report), `work` (one step of it), `run` (when), `mail` and
 //! [`dkim`] (the mail).
 
+pub mod digest;
 pub mod dkim;
 mod entry;
 mod handover;
+pub mod hygiene;
 pub mod keys;
 mod mail;
 mod options;
@@ -37,10 +39,13 @@ use crate::net::dns::Dns;
 use crate::net::https::Https;
 use crate::net::{Clock, Randomness, World};
 use crate::queue::QueueId;
+use crate::store::targets::SuppressRule;
 use crate::store::{Queue, Reports, Results};
 use crate::tlsrpt::report::{Report, day_of, report_id};
 
+pub use digest::mailing::DigestOptions;
 pub use dkim::Signer;
+pub use hygiene::Hygiene;
 pub use options::{Options, RETRY, START_DELAY};
 
 /// Reports worked on at once: each is a DNS question and a post or two; a slow endpoint holds up one.
@@ -79,7 +84,7 @@ struct Shared {
     busy: HashSet<(Date, Domain)>,
     /// Looked up, nothing to send.
     done: HashSet<(Date, Domain)>,
-    /// Reports begun per target, see `work::REPORTS_PER_RUA_MAX`.
+    /// Reports begun per target, see [`Hygiene::reports_per_target`]; one more once that was told.
     sent: HashMap<(Date, String), u32>,
     /// Entries kept that say "nothing to send", see `work::NOTES_PER_DAY_MAX`.
     notes: HashMap<Date, u32>,
@@ -139,6 +144,11 @@ pub enum SendOutcome {
         /// What happened.
         why: String,
     },
+    /// Not sent, by rule: see [`hygiene`].
+    Withheld {
+        /// Which.
+        why: String,
+    },
     /// Nothing was sent this time.
     NotSent {
         /// E.g. already sent, no record, no results.
@@ -153,6 +163,7 @@ impl fmt::Display for SendOutcome {
             Self::Accepted => f.write_str("accepted"),
             Self::Deferred { next, why } => write!(f, "{why}; tried again at {next:.0}"),
             Self::GivenUp { why } => write!(f, "given up: {why}"),
+            Self::Withheld { why } => write!(f, "withheld: {why}"),
             Self::NotSent { why } => write!(f, "not sent: {why}"),
         }
     }
@@ -197,12 +208,37 @@ impl Reporting {
     ///
     /// What cannot be sent now is tried again by [`Reporting::run`]. Empty without results.
     pub async fn send(&self, day: Option<Date>, domain: Option<Domain>, again: bool) -> Vec<SendLine> {
+        self.send_some(day, domain, again, None, usize::MAX).await.0
+    }
+
+    /// [`Reporting::send`] for at most `max` domains behind those of `after`; where to go on, unless that
+    /// was all.
+    pub async fn send_some(
+        &self,
+        day: Option<Date>,
+        domain: Option<Domain>,
+        again: bool,
+        after: Option<(Date, Domain)>,
+        max: usize,
+    ) -> (Vec<SendLine>, Option<(Date, Domain)>) {
         let yesterday = || day_of(self.now()).yesterday().ok();
-        let Some(day) = day.or_else(yesterday) else { return Vec::new() };
-        let domains = match domain {
+        // A midnight between two pages changes nothing.
+        let begun = after.as_ref().map(|(day, _)| *day);
+        let Some(day) = begun.or(day).or_else(yesterday) else { return (Vec::new(), None) };
+        let mut domains = match domain {
             Some(domain) => vec![domain],
             None => self.domains(day),
         };
+        if let Some((_, after)) = &after {
+            domains.retain(|domain| domain > after);
+        }
+        let more = domains.len() > max;
+        domains.truncate(max);
+        let next = domains.last().filter(|_| more).map(|last| (day, last.clone()));
+        (self.send_these(day, domains, again).await, next)
+    }
+
+    async fn send_these(&self, day: Date, domains: Vec<Domain>, again: bool) -> Vec<SendLine> {
         if !self.options().enabled {
             let why = "TLS reports are switched off (tlsrpt.enabled)".to_owned();
             let outcome = SendOutcome::NotSent { why };
@@ -229,6 +265,7 @@ impl Reporting {
         let today = day_of(now);
         let tally = self.results().tally(today, domain).filter(|tally| tally.sessions() > 0)?;
         let id = report_id(today, self.random().number(), domain, &options.contact_info);
+        let tally = tally.without(options.omit);
         let report = Report::make(tally, today, &options.organization_name, &options.contact_info, id);
         Some(report.until(now).render())
     }
@@ -246,9 +283,13 @@ impl Reporting {
     /// Domains with results or a report of a day, in order.
     fn domains(&self, day: Date) -> Vec<Domain> {
         let mut domains: BTreeSet<Domain> = self.results().domains(day).into_iter().collect();
-        let kept = self.reports().list();
-        domains.extend(kept.iter().filter(|entry| entry.day == day).map(|entry| entry.domain.clone()));
+        domains.extend(self.reports().of_day(day).iter().map(|entry| entry.domain.clone()));
         domains.into_iter().collect()
+    }
+
+    /// When a target is left alone.
+    pub fn suppress_rule(&self) -> SuppressRule {
+        self.options().hygiene.suppress
     }
 
     fn claim(&self, day: Date, domain: &Domain) -> Option<Claim> {

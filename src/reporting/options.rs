@@ -2,8 +2,11 @@
 
 use std::time::Duration;
 
+use super::digest::mailing::{DIGEST_AFTER, DigestOptions};
 use super::dkim::Signer;
+use super::hygiene::Hygiene;
 use crate::mail::{Domain, Mailbox};
+use crate::tlsrpt::omit::Omit;
 
 /// The settings of story 3.
 #[derive(Debug, Clone)]
@@ -28,6 +31,12 @@ pub struct Options {
     /// `tlsrpt.retry`: waits after the first, second, ... failed try of an endpoint, a record lookup
     /// or the hand-over to the queue; the last one repeats, for 24 hours. Default [`RETRY`].
     pub retry: Vec<Duration>,
+    /// Who gets reports, and how many.
+    pub hygiene: Hygiene,
+    /// `tlsrpt.include_sending_ip`, `tlsrpt.include_mx_helo`: what reports leave out.
+    pub omit: Omit,
+    /// `[digest]`
+    pub digest: DigestOptions,
 }
 
 /// The default of [`Options::start_delay`].
@@ -43,6 +52,7 @@ pub const RETRY: [Duration; 4] = [
 impl Options {
     /// The given settings, everything else at its default.
     pub fn new(hostname: Domain, organization_name: String, contact_info: Mailbox, from: Mailbox) -> Self {
+        let digest = DigestOptions { to: Vec::new(), from: from.clone(), after: DIGEST_AFTER };
         Self {
             enabled: true,
             hostname,
@@ -52,6 +62,9 @@ impl Options {
             dkim: Vec::new(),
             start_delay: START_DELAY,
             retry: RETRY.to_vec(),
+            hygiene: Hygiene::default(),
+            omit: Omit::default(),
+            digest,
         }
     }
 

@@ -23,6 +23,7 @@ use super::{CONCURRENCY, Reporting, entry};
 use crate::mail::Domain;
 use crate::queue::retry::after;
 use crate::store::QueueError;
+use crate::tlsrpt::Rua;
 use crate::tlsrpt::report::{day_end, day_of};
 
 /// Days a report is kept for `report list`.
@@ -115,9 +116,16 @@ impl Schedule {
         let mut schedule = Self { seed: reporting.random().number(), ..Self::default() };
         let mut shared = reporting.shared();
         shared.notes.clear();
+        shared.sent.clear();
         for kept in reporting.reports().list() {
             if kept.targets.is_empty() {
                 *shared.notes.entry(kept.day).or_insert(0) += 1;
+            }
+            // The bound on reports to one target holds over a restart.
+            for target in kept.targets.iter().filter(|target| entry::is_sent(target)) {
+                if let Ok(rua) = target.rua.parse::<Rua>() {
+                    *shared.sent.entry((kept.day, rua.key())).or_insert(0) += 1;
+                }
             }
             schedule.due.extend(entry::next_due(&kept).map(|at| (at, kept.day, kept.domain.clone())));
         }
@@ -196,6 +204,7 @@ impl Schedule {
             shared.sent.retain(|(day, _), _| *day >= keep);
             shared.notes.retain(|day, _| *day >= keep);
         }
+        reporting.reports().targets().forget(now);
         let tell = |what: &str, result: Result<(), QueueError>| {
             if let Err(error) = result {
                 warn!(%error, "old TLS {what} could not be forgotten");

@@ -1,6 +1,8 @@
 //! The reports' story, day by day and restart by restart.
 
+mod digests;
 mod house;
+mod kept_from;
 
 use std::io::Read;
 use std::time::Duration;
@@ -8,7 +10,7 @@ use std::time::Duration;
 use flate2::read::GzDecoder;
 
 use self::house::*;
-use super::work::{Mode, NOTES_PER_DAY_MAX, REPORTS_PER_RUA_MAX};
+use super::work::{Mode, NOTES_PER_DAY_MAX};
 use super::*;
 use crate::mail::TlsRequest;
 use crate::net::https::PostOutcome;
@@ -389,18 +391,18 @@ async fn switched_off_nothing_is_sent() {
 async fn one_target_gets_a_thousand_reports_a_day_and_notes_are_few() {
     let house = House::new(NOON);
     let today = day("2026-11-21");
-    for _ in 0..REPORTS_PER_RUA_MAX {
-        assert!(house.reporting.may_send(today, "https://rua.example/"));
+    for _ in 0..1000 {
+        assert!(house.reporting.may_send(today, "https://rua.example/", 1000));
     }
-    assert!(!house.reporting.may_send(today, "https://rua.example/"));
-    assert!(house.reporting.may_send(today, "https://other.example/"));
+    assert!(!house.reporting.may_send(today, "https://rua.example/", 1000));
+    assert!(house.reporting.may_send(today, "https://other.example/", 1000));
     assert!((0..NOTES_PER_DAY_MAX).all(|_| house.reporting.may_note(today)));
     assert!(!house.reporting.may_note(today));
 
     house.session("example.org", DURING);
     house.record("example.org", "https://rua.example/");
     let lines = outcomes(&house.reporting.send(None, None, false).await);
-    assert!(lines[0].contains("given up: 1000 reports of this day"), "{lines:?}");
+    assert!(lines[0].contains("withheld: 1000 reports of this day"), "{lines:?}");
     assert!(house.posts().is_empty());
 }
 

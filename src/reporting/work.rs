@@ -19,13 +19,11 @@ use crate::net::dns::Lookup;
 use crate::net::https::PostOutcome;
 use crate::net::world::aside;
 use crate::queue::retry::after;
+use crate::store::targets::Refusal;
 use crate::store::{ReportEntry, RuaState, RuaStatus};
 use crate::tlsrpt::record::{self, Rua};
 use crate::tlsrpt::report::{Report, day_of, report_id};
 
-/// Reports sent to one target per day at most: TLS-RPT knows no consent of third parties, so many
-/// domains may name one victim.
-pub(super) const REPORTS_PER_RUA_MAX: u32 = 1000;
 /// Entries kept per day that only say "nothing to send": most domains publish no record, and the
 /// listing is for the others.
 pub(super) const NOTES_PER_DAY_MAX: u32 = 5000;
@@ -121,6 +119,7 @@ impl Reporting {
         }
         let tally = self.results().tally(day, domain).filter(|tally| tally.sessions() > 0);
         let tally = tally.ok_or("no results for this domain on this day")?;
+        let tally = tally.without(options.omit);
         let report_id = report_id(day, self.random().number(), domain, &options.contact_info);
         let report =
             Report::make(tally, day, &options.organization_name, &options.contact_info, report_id.clone())
@@ -171,6 +170,8 @@ impl Reporting {
     /// Replaces the lookup by the targets the record names, or says why there are none.
     async fn lookup(&self, options: &Options, entry: &mut ReportEntry) -> Result<(), Stop> {
         let found = match entry.domain.prefixed("_smtp._tls") {
+            // Nobody is asked then: a question tells its owner of us.
+            _ if let Some(why) = options.hygiene.domain_denied(&entry.domain) => Ok(Err(why.to_owned())),
             Err(_) => Ok(Err("the domain is too long for a TLS-RPT record".to_owned())),
             Ok(name) => match self.dns().txt(&name).await {
                 Lookup::Failed(failure) => Err(failure.to_string()),
@@ -217,12 +218,11 @@ impl Reporting {
             entry::give_up(target, "not a target we can send to".to_owned());
             return self.keep(entry).await;
         };
-        if target.attempts == 0
-            && entry::unconfirmed(target).is_none()
-            && !self.may_send(entry.day, &target.rua)
+        // What is in the queue already is not called back.
+        if entry::unconfirmed(target).is_none()
+            && let Some(why) = self.withheld(options, entry.day, &rua, index, target.attempts == 0)
         {
-            let why = format!("{REPORTS_PER_RUA_MAX} reports of this day were sent to this target already");
-            entry::give_up(target, why);
+            entry::withhold(target, why);
             return self.keep(entry).await;
         }
         match rua {
@@ -252,10 +252,15 @@ impl Reporting {
                 target.status = RuaStatus::Accepted;
                 target.last = Some(format!("accepted with {code}"));
                 info!(%day, %domain, rua = url, code, "TLS report accepted");
+                self.reports().targets().succeeded(&Rua::Https(url.to_owned()).key());
             }
             PostOutcome::Refused(why) => {
                 entry::defer(target, started_at, now, &options.retry, why);
                 let why = target.last.as_deref().unwrap_or_default();
+                if target.status == RuaStatus::GivenUp {
+                    let key = Rua::Https(url.to_owned()).key();
+                    self.reports().targets().failed(&key, Refusal::Expired, why, now);
+                }
                 warn!(%day, %domain, rua = url, why, status = ?target.status, "TLS report not accepted");
             }
         }
@@ -266,15 +271,52 @@ impl Reporting {
         self.reports().put(entry.clone()).await.map_err(|error| Stop::Storage(error.to_string()))
     }
 
-    /// Counts a report to a target, unless it would be too many.
-    pub(super) fn may_send(&self, day: Date, rua: &str) -> bool {
+    /// Why a target gets no report now; counts the report if it does.
+    fn withheld(
+        &self,
+        options: &Options,
+        day: Date,
+        rua: &Rua,
+        index: usize,
+        first_try: bool,
+    ) -> Option<String> {
+        let hygiene = &options.hygiene;
+        if let Some(why) = hygiene.target_denied(rua, &options.hostname) {
+            return Some(why.to_owned());
+        }
+        if index >= hygiene.targets_per_domain {
+            let max = hygiene.targets_per_domain;
+            return Some(format!(
+                "only the first {max} targets of a record are used (tlsrpt.targets_per_domain)"
+            ));
+        }
+        let key = rua.key();
+        if let Some((until, standing)) =
+            self.reports().targets().suppressed(&key, hygiene.suppress, self.now())
+        {
+            return Some(format!(
+                "the target is left alone until {until:.0}: it failed {} times, last with: {}",
+                standing.failures, standing.reason
+            ));
+        }
+        let max = hygiene.reports_per_target;
+        (first_try && !self.may_send(day, &key, max)).then(|| {
+            format!("{max} reports of this day were sent to this target already (tlsrpt.reports_per_target)")
+        })
+    }
+
+    /// Counts a report to a target, unless it would be too many; that is logged once a day and target.
+    pub(super) fn may_send(&self, day: Date, target: &str, max: u32) -> bool {
         let mut shared = self.shared();
-        let count = match shared.sent.entry((day, rua.to_owned())) {
+        let count = match shared.sent.entry((day, target.to_owned())) {
             MapEntry::Occupied(count) => count.into_mut(),
             MapEntry::Vacant(slot) => slot.insert(0),
         };
-        let may = *count < REPORTS_PER_RUA_MAX;
-        *count += u32::from(may);
+        let may = *count < max;
+        if *count == max {
+            warn!(%day, target, reports = max, "so many reports go to this target that the others are withheld");
+        }
+        *count = count.saturating_add(u32::from(*count <= max));
         may
     }
 
@@ -303,6 +345,7 @@ impl Reporting {
             RuaStatus::Queued(id) => SendOutcome::Queued { id },
             RuaStatus::Accepted => SendOutcome::Accepted,
             RuaStatus::GivenUp => SendOutcome::GivenUp { why: last },
+            RuaStatus::Withheld => SendOutcome::Withheld { why: last },
         };
         self.line(&entry.domain, Some(target.rua.clone()), outcome)
     }
@@ -313,7 +356,9 @@ impl Reporting {
         let before = match target.status {
             RuaStatus::Queued(id) => format!("already queued as {id}"),
             RuaStatus::Accepted => "already accepted".to_owned(),
-            RuaStatus::Waiting(_) | RuaStatus::GivenUp => return self.told(entry, index),
+            RuaStatus::Waiting(_) | RuaStatus::GivenUp | RuaStatus::Withheld => {
+                return self.told(entry, index);
+            }
         };
         let why = format!("{before}; ask for it again to repeat it");
         self.line(&entry.domain, Some(target.rua.clone()), SendOutcome::NotSent { why })

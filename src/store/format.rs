@@ -7,7 +7,7 @@
 //! | `queue/journal/*.journal` | the segment's header | read; writing goes on in a new segment, and it leaves with its last message | refused |
 //! | `queue/evidence/*.evidence` | the segment's header | there is none | refused |
 //! | `queue/state` | `format` | read; written anew at every start | refused |
-//! | `policies/`, `changes/`, `guards/`, `reports/`, `results/`, `moves/`, `suppressions/` `*.log`, `queue/frozen.log` | the first line | read; written anew at once | refused |
+//! | `policies/`, `changes/`, `guards/`, `reports/`, `report-targets/`, `report-mails/`, `digests/`, `results/`, `moves/`, `suppressions/` `*.log`, `queue/frozen.log` | the first line | read; written anew at once | refused |
 //! | `queue/index` | its checkpoint | removed, rebuilt from the journal | removed, rebuilt from the journal |
 //!
 //! So going to a newer stsrelay needs nothing, and going back to an older one is refused before

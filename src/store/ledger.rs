@@ -8,6 +8,7 @@
 use std::collections::BTreeMap;
 use std::fs;
 use std::io::IoSlice;
+use std::ops::Bound;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -164,6 +165,22 @@ impl<V: Serialize + DeserializeOwned + Send + Sync + 'static> Ledger<V> {
     /// The last in order of key.
     pub(super) fn last(&self) -> Option<Arc<V>> {
         guard(&self.map).values().next_back().cloned()
+    }
+
+    /// At most `max` entries with keys beyond `after` and below `end`, in order.
+    pub(super) fn between(&self, after: &str, end: &str, max: usize) -> Vec<(String, Arc<V>)> {
+        let range = (Bound::Excluded(after), Bound::Excluded(end));
+        if after >= end {
+            return Vec::new();
+        }
+        let map = guard(&self.map);
+        map.range::<str, _>(range).take(max).map(|(key, value)| (key.clone(), Arc::clone(value))).collect()
+    }
+
+    /// The last key below `end`.
+    pub(super) fn key_before(&self, end: &str) -> Option<String> {
+        let range = (Bound::Unbounded, Bound::Excluded(end));
+        guard(&self.map).range::<str, _>(range).next_back().map(|(key, _)| key.clone())
     }
 
     /// Everything with its key.
@@ -338,6 +355,9 @@ fn consequence(kind: &str) -> &'static str {
         "frozen" => ": those destinations are not frozen any more",
         "reports" => ": what became of those TLS reports is forgotten",
         "changes" => ": `policy changes` does not list those any more",
+        "report-targets" => ": those report targets are tried again",
+        "report-mails" => ": `report list` does not say what became of those mails",
+        "digests" => ": a daily digest may be mailed a second time",
         "guards" => ": a weakening of those is noticed once they have been seen again",
         _ => "",
     }

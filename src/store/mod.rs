@@ -6,7 +6,7 @@
 //! Inside, from the caller to the disk: `queue` (the verbs) over `table` (what is in memory) and
 //! `journal` (what is durable: group commit of `frame`s of `record`s through `disk`); `keeper` with
 //! `index`, `compaction` and `evidence` behind them; `open` and `replay` at start, after `format` has
-//! looked what is there. Beside it `policies`, `changes`, `reports` and `suppressions` over `ledger`, and `results` over
+//! looked what is there. Beside it `policies`, `changes`, `reports`, `targets`, `digests` and `suppressions` over `ledger`, and `results` over
 //! `resultlog`, both files of checksummed `lines`. All of them stand on a `ground`: the disk, and the
 //! way their loops run.
 
@@ -16,6 +16,7 @@ mod check;
 mod compaction;
 mod dense;
 mod destinations;
+pub mod digests;
 pub mod disk;
 mod evidence;
 mod format;
@@ -42,6 +43,7 @@ mod segments;
 mod shared;
 pub mod suppressions;
 mod table;
+pub mod targets;
 #[cfg(test)]
 mod tests;
 

@@ -9,6 +9,7 @@ use std::sync::Arc;
 
 use jiff::Timestamp;
 use serde::Serialize;
+use tokio::time::Instant;
 
 use super::body::Body;
 use super::freezes::Freeze;
@@ -39,8 +40,10 @@ pub struct Claim {
     pub item: QueueItem,
     /// Fencing token: a settle with an outdated one is refused.
     pub fence: u64,
-    /// The lease ends here.
+    /// The lease ends here, as long as nobody sets the clock.
     pub leased_until: Timestamp,
+    /// When the lease was given or lengthened last, whatever the clock says.
+    pub leased_at: Instant,
 }
 
 /// Why the queue refused.

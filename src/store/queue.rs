@@ -16,6 +16,7 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 use tokio::sync::mpsc::{UnboundedSender, unbounded_channel};
+use tokio::time::Instant;
 
 pub use super::body::{BODY_MEMORY_BYTES, Body, BodyReader, BodyWriter};
 pub use super::notions::{
@@ -209,17 +210,18 @@ impl Queue {
     ) -> Result<Vec<Claim>, QueueError> {
         let shared = &self.inner.shared;
         let leased_until = timestamp(micros(now).saturating_add(length(lease)));
+        let leased_at = Instant::now();
         let (fresh, stored): (Vec<_>, Vec<_>) = leased.into_iter().partition(|one| one.fresh.is_some());
         let mut claims: Vec<(i64, Claim)> = fresh
             .into_iter()
             .filter_map(|one| {
                 let item = one.fresh?.item(one.id.part, None)?;
-                Some((one.slot.due, Claim { item, fence: one.fence, leased_until }))
+                Some((one.slot.due, Claim { item, fence: one.fence, leased_until, leased_at }))
             })
             .collect();
         if !stored.is_empty() {
             let read = shared.reading(move |shared| Ok(read_claims(shared, stored, now))).await?;
-            let claim = |(due, item, fence)| (due, Claim { item, fence, leased_until });
+            let claim = |(due, item, fence)| (due, Claim { item, fence, leased_until, leased_at });
             claims.extend(read.into_iter().map(claim));
             claims.sort_by_key(|(due, claim)| (*due, claim.item.id));
         }
@@ -236,6 +238,7 @@ impl Queue {
             return Err(QueueError::Fenced(id));
         }
         claim.leased_until = timestamp(micros(now).saturating_add(length(lease)));
+        claim.leased_at = Instant::now();
         Ok(())
     }
 

@@ -4,10 +4,12 @@
 //! Pure. `store::results` keeps the tallies, `reporting` sends.
 
 mod json;
+pub mod omit;
 pub mod read;
 pub mod record;
 pub mod report;
 pub mod result;
+pub mod target;
 
 pub use record::{Rua, TlsrptRecord};
 pub use report::Report;

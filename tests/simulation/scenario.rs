@@ -178,8 +178,7 @@ async fn change(sim: &Sim) -> Changed {
             return Changed::All;
         }
         16 => {
-            // Now and then by more than a day.
-            let minutes = sim.pick(if sim.once_in(5) { &[-1600, 1600] } else { &[-70, -20, -1, 1, 10, 90] });
+            let minutes = sim.pick(&[-70, -20, -1, 1, 10, 90]);
             sim.time.set_wall(minutes * 60_000);
             if minutes > 0 {
                 let ahead = minutes.unsigned_abs() * 60_000;

@@ -7,7 +7,7 @@ use std::time::Duration;
 use futures_util::future::BoxFuture;
 use tempfile::TempDir;
 
-use super::super::work::{Mode, Worked};
+use super::super::work::Mode;
 use super::super::*;
 use crate::mail::Mailbox;
 use crate::mail::mime::reader::Entity;
@@ -244,6 +244,10 @@ impl House {
         self.https.answers.lock().unwrap().extend(answers.iter().cloned());
     }
 
+    pub(super) fn change(&self, change: impl FnOnce(&mut Options)) {
+        self.options.send_modify(|options| change(Arc::make_mut(options)));
+    }
+
     pub(super) fn entry(&self, of: &str) -> ReportEntry {
         (*self.reports.get(day("2026-11-21"), &domain(of)).expect("an entry")).clone()
     }
@@ -305,7 +309,7 @@ impl std::task::Wake for Woken {
 }
 
 /// Runs `future` to its `nth` await point and drops it there; `true` when it ended before.
-pub(super) async fn cut_at(nth: usize, future: impl Future<Output = Worked>) -> bool {
+pub(super) async fn cut_at<T>(nth: usize, future: impl Future<Output = T>) -> bool {
     let mut future = std::pin::pin!(future);
     for _ in 0..=nth {
         let woken = Arc::new(Woken::default());

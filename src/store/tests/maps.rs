@@ -155,6 +155,44 @@ async fn reports_are_listed_latest_day_first_and_forgotten_by_day() {
 }
 
 #[tokio::test]
+async fn reports_are_paged_in_the_order_of_the_list() {
+    let dir = tempfile::tempdir().unwrap();
+    let (reports, _) = Reports::open(dir.path()).unwrap();
+    assert_eq!(reports.page(None, None, None, 10, |_| true), (vec![], false));
+    let days = [date(2026, 11, 20), date(2026, 11, 21), date(2026, 9, 1)];
+    for day in days {
+        for name in 0..20 {
+            reports.put(report(day, &format!("d{name:02}.example"), 1)).await.unwrap();
+        }
+    }
+    let walk =
+        |max: usize, day: Option<jiff::civil::Date>, of: Option<&str>, wanted: fn(&ReportEntry) -> bool| {
+            let (mut after, mut all, mut pages) = (None, Vec::new(), 0);
+            loop {
+                let of = of.map(domain);
+                let (page, more) = reports.page(after.as_ref(), day, of.as_ref(), max, wanted);
+                assert!(page.len() <= max);
+                pages += 1;
+                after = page.last().map(|last| (last.day, last.domain.clone()));
+                all.extend(page);
+                if !more {
+                    break (all, pages);
+                }
+            }
+        };
+    assert_eq!(walk(7, None, None, |_| true), (reports.list(), 9));
+    assert_eq!(walk(60, None, None, |_| true).1, 1);
+    assert_eq!(walk(7, Some(days[0]), None, |_| true).0, reports.of_day(days[0]));
+    let of_one: Vec<_> =
+        walk(1, None, Some("d07.example"), |_| true).0.iter().map(|entry| entry.day).collect();
+    assert_eq!(of_one, [days[1], days[0], days[2]]);
+    assert_eq!(walk(1, Some(days[2]), Some("d07.example"), |_| true).0.len(), 1);
+    assert!(walk(5, Some(date(2026, 11, 1)), None, |_| true).0.is_empty());
+    let odd: fn(&ReportEntry) -> bool = |entry| entry.domain.as_str().ends_with("1.example");
+    assert_eq!(walk(4, None, None, odd).0.len(), 6);
+}
+
+#[tokio::test]
 async fn results_are_kept_by_utc_day_over_power_cuts() {
     let dir = tempfile::tempdir().unwrap();
     let disk = SimDisk::new();
