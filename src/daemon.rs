@@ -226,6 +226,8 @@ impl Daemon {
                 guard,
                 delivery: receivers.delivery.clone(),
                 gathering: receivers.gather,
+                queue: storage.queue.clone(),
+                traffic: deliverer.traffic(),
             },
         };
         let keys = reporter.clone();

@@ -13,6 +13,7 @@
 //!  -> store::Queue::claim_due  leased, fenced claims                 -> QueueItem
 //!  -> turns, traffic           a place for it, or set aside while its hosts are left alone
 //!  -> delivery::attempt
+//!      -> gather::hop          static routes                         -> Hop
 //!      -> gather::sts          cache, TXT id, HTTPS fetch, freshness -> StsState
 //!      -> gather::route        MX, implicit MX, null MX              -> Route
 //!      for each host, in the order of RFC 5321 §5.1:
@@ -54,7 +55,7 @@
 //! ```
 //!
 //! `mail`, `smtp`, `route`, `sts`, `dane`, `tlsrpt`, `dsn`, `tlspolicy`, `queue` and
-//! `delivery::judge`, `hosts`, `pace`, `turns`, `limits`, `throttle` and `net::dns::validation` are pure: no clock, no disk, no network; bytes, facts and `now` come in.
+//! `delivery::judge`, `hosts`, `pace`, `static_route`, `turns`, `limits`, `throttle` and `net::dns::validation` are pure: no clock, no disk, no network; bytes, facts and `now` come in.
 //! samotop is named in `submission` alone, sled in `store`, hickory in `net::dns`, reqwest in
 //! `net::https`, axum in `admin`, prometheus-client in `metrics`, mail-auth in `reporting`, mail-parser and rawzip in `tlsrpt`.
 //!

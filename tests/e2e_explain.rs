@@ -113,6 +113,37 @@ async fn explain_says_as_a_deferral_does_why_mail_waits() {
 }
 
 #[tokio::test]
+async fn explain_tells_what_a_message_with_requiretls_meets_and_when_nothing_is_tried_at_all() {
+    let world = World::start(2, &["strict.test"], "").await;
+    world.good_domain("bare.test", 0);
+    world.route("strict.test", 10, "mx.strict.test", 1);
+    world.publish("strict.test", "1", "enforce", &["mx.strict.test"], WEEKS);
+    let mut behaviour = world.secured(&["mx.strict.test"], Kind::Good);
+    behaviour.extensions.push("REQUIRETLS".to_owned());
+    world.farm.hosts[1].behave(behaviour);
+    let bare = world.daemon.json(&["explain", "bare.test", "--connect"]).await.remove(0);
+    let host = &bare["hosts"][0];
+    assert_eq!((&host["verdict"]["usable"], &host["requiretls"]["usable"]), (&true.into(), &false.into()));
+    assert_eq!(host["tries"][0]["offers_requiretls"], false, "{bare}");
+    let told = world.daemon.ask(&["explain", "bare.test"]).await;
+    lines_fit(&told);
+    assert!(told.contains("with REQUIRETLS:"), "{told}");
+    let strict = world.daemon.json(&["explain", "strict.test", "--connect"]).await.remove(0);
+    assert_eq!(strict["hosts"][0]["requiretls"]["require"], "pkix", "{strict}");
+    assert_eq!(strict["hosts"][0]["tries"][0]["offers_requiretls"], true, "{strict}");
+
+    assert_eq!((&bare["pause"], &bare["conclusion"]["mail"]), (&Value::Null, &"goes".into()), "{bare}");
+    world.daemon.ask(&["queue", "freeze", "bare.test", "--reason", "moving house"]).await;
+    let frozen = world.daemon.json(&["explain", "bare.test"]).await.remove(0);
+    assert_eq!(frozen["conclusion"]["mail"], "waits", "{frozen}");
+    let told = world.daemon.ask(&["explain", "bare.test"]).await;
+    lines_fit(&told);
+    assert!(told.contains("queued mail is not tried"), "{told}");
+    let why = frozen["pause"]["text"].as_str().expect("a sentence");
+    assert!(why.contains("has stopped deliveries to bare.test: moving house"), "{frozen}");
+}
+
+#[tokio::test]
 async fn check_finds_what_a_domains_owner_must_mend_without_a_daemon() {
     let domains = ["good.test", "moved.test", "html.test", "stray.test", "bare.test"];
     // The certificate of the policy hosts does not name this one.
@@ -157,6 +188,35 @@ async fn check_finds_what_a_domains_owner_must_mend_without_a_daemon() {
     let error = String::from_utf8_lossy(&output.stderr);
     assert_eq!(output.status.code(), Some(2), "{error}");
     assert!(error.contains("DNS did not answer") && error.contains("good.test MX"), "{error}");
+}
+
+#[tokio::test]
+async fn check_looks_at_the_hosts_themselves_where_it_is_asked_to() {
+    let world = World::prepare(3, &["shop.test"], "").await;
+    let hosts = ["good.shop.test", "old.shop.test", "bare.shop.test", "gone.shop.test"];
+    for (index, host) in hosts[..3].iter().enumerate() {
+        world.route("shop.test", 10, host, index);
+    }
+    world.dns.mx("shop.test", 20, hosts[3]);
+    world.publish("shop.test", "1", "enforce", &hosts, WEEKS);
+    world.dns.txt("_smtp._tls.shop.test", "v=TLSRPTv1; rua=mailto:r@shop.test");
+    world.farm.hosts[0].behave(world.secured(&[hosts[0]], Kind::Good));
+    world.farm.hosts[1].behave(world.secured(&[hosts[1]], Kind::Expired));
+    assert_eq!(world.daemon.cli(&["check", "shop.test"]).await.status.code(), Some(0), "nobody looked");
+    let found = world.daemon.json(&["check", "shop.test", "--connect"]).await;
+    let of = |code: &str| -> Vec<String> {
+        let of_code = found.iter().filter(|finding| finding["code"] == code);
+        of_code.map(|f| format!("{} {}", f["severity"], f["text"].as_str().unwrap_or_default())).collect()
+    };
+    let (certificate, no_tls, unreachable) = (of("mx-certificate"), of("mx-no-tls"), of("mx-unreachable"));
+    assert!(certificate[0].contains("HIGH") && certificate[0].contains(hosts[1]), "{found:?}");
+    assert!(no_tls[0].contains("HIGH") && no_tls[0].contains(hosts[2]), "{found:?}");
+    assert!(unreachable[0].contains("LOW") && unreachable[0].contains(hosts[3]), "{found:?}");
+    assert_eq!((certificate.len(), no_tls.len(), unreachable.len()), (1, 1, 1), "{found:?}");
+    let output = world.daemon.cli(&["check", "shop.test", "--connect"]).await;
+    assert_eq!(output.status.code(), Some(1));
+    lines_fit(&String::from_utf8_lossy(&output.stdout));
+    assert!(world.farm.hosts.iter().all(|host| !host.saw_mail()));
 }
 
 #[tokio::test]

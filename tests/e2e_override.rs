@@ -55,9 +55,13 @@ async fn rules_for_trees_and_for_hosts_hold_and_the_strongest_wins() {
     let shop = world.submit("a@home.test", &["b@shop.test"], &message("three")).await;
     // The name above the tree is not in it.
     assert!(!world.arrivals(1, 1).await[0].tls);
-    for id in [soft, shop] {
+    for (id, rule) in [
+        (soft, "the local rule \"encrypt\" for *.tree.test (ticket 7) forbids"),
+        (shop, "the local rule \"verify\" for mx *.hosting.test (ticket 7) forbids"),
+    ] {
         let item = world.deferred(&id).await.remove(0);
         assert_eq!(last(&item, "rule"), "local override", "{item}");
+        assert!(last(&item, "result").contains(rule), "{item}");
     }
     let explained = world.daemon.json(&["explain", "shop.test"]).await.remove(0);
     assert_eq!(explained["local"]["rule"], "none", "{explained}");

@@ -80,4 +80,8 @@ async fn tlsa_records_that_vanish_and_mx_records_that_lose_their_signature_are_l
     found.sort_unstable();
     let expected = [(Some("ee.test"), Some("mx-insecure")), (Some("mx.ee.test"), Some("tlsa-vanished"))];
     assert_eq!(found, expected, "{listed:?}");
+    // The domain whose mail goes there hears of its host too.
+    let of_domain = changes(&world, &["ee.test"]).await;
+    let tlsa = of_domain.iter().find(|change| change["change"] == "tlsa-vanished").expect("it is listed");
+    assert_eq!(tlsa["domains"], serde_json::json!(["ee.test"]), "{of_domain:?}");
 }

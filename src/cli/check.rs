@@ -2,6 +2,8 @@
 //!
 //! Gathers the facts through the doors of the configuration; `sts::check` judges them.
 
+mod hosts;
+
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -34,6 +36,9 @@ const CERTIFICATE_WITHIN: Duration = Duration::from_secs(15);
 pub(super) struct Arguments {
     /// The domain of the addresses
     domain: Domain,
+    /// Look at the MX hosts too: STARTTLS and certificate; no message is sent
+    #[arg(long)]
+    connect: bool,
     #[command(flatten)]
     json: JsonArg,
 }
@@ -42,7 +47,7 @@ pub(super) fn run(arguments: &Arguments, args: &ConfigArgs) -> Result<Exit, Fail
     let loaded = args.load()?;
     let doors = doors(&loaded).map_err(Failure::config)?;
     output::progress(&format!("looking at {} ...", arguments.domain));
-    let facts = block_on(gather(&arguments.domain, doors, &loaded))??;
+    let facts = block_on(gather(arguments, doors, &loaded))??;
     let checked = check(&facts);
     let mut out = Output::new();
     if arguments.json.json {
@@ -91,7 +96,8 @@ fn lines(domain: &Domain, checked: &Checked) -> Vec<String> {
     lines.iter().map(|line| cut(line, COLUMNS)).collect()
 }
 
-async fn gather(domain: &Domain, doors: Doors, loaded: &Loaded) -> Result<Facts, Failure> {
+async fn gather(arguments: &Arguments, doors: Doors, loaded: &Loaded) -> Result<Facts, Failure> {
+    let domain = &arguments.domain;
     let Doors { dns, https, tcp, client_tls, guard } = doors;
     let dns: Arc<dyn Dns> = Arc::new(dns);
     let port = https.https_port;
@@ -105,7 +111,7 @@ async fn gather(domain: &Domain, doors: Doors, loaded: &Loaded) -> Result<Facts,
         https.fetch_policy(domain),
         certificate_end(&*dns, domain, port, &dialer, &guard, loaded),
     );
-    Ok(Facts {
+    let mut facts = Facts {
         domain: domain.clone(),
         mx: asked(mx, |mx: MxRecord| (mx.preference, mx.exchange)),
         record: asked(record, |text| text),
@@ -114,8 +120,17 @@ async fn gather(domain: &Domain, doors: Doors, loaded: &Loaded) -> Result<Facts,
             Err(error) => Served::Trouble { fault: error.fault, text: error.text },
         },
         certificate_ends_soon,
+        hosts: None,
         report: report_record(report),
-    })
+    };
+    if arguments.connect {
+        let config = &loaded.config;
+        let hostname = config.server.hostname.clone().unwrap_or_else(|| domain.clone());
+        let port = config.delivery.smtp_port;
+        let looking = hosts::Doors { dns: &*dns, dialer: &dialer, tls: client_tls, hostname, port };
+        facts.hosts = Some(hosts::look(&looking, facts.mx_hosts()).await);
+    }
+    Ok(facts)
 }
 
 /// TXT of a service name; a name too long for DNS does not exist.

@@ -10,6 +10,7 @@ use super::{ConfigArgs, Exit, Failure, JsonArg, output, unexpected};
 use crate::admin::protocol::{Answer, Request};
 use crate::delivery::explain::facts::{
     Asked, Explanation, Fate, HostExplained, LocalFacts, PolicyFacts, ReportFacts, RouteFacts, Try,
+    VerdictFacts,
 };
 use crate::delivery::static_route::HopTls;
 use crate::mail::{Destination, Mailbox};
@@ -66,6 +67,10 @@ fn lines(explanation: &Explanation) -> Vec<String> {
     };
     let label = format!("mail to {} {fate}: ", explanation.destination);
     lines.extend(wrap_under(&label, "  ", &explanation.conclusion.text));
+    if let Some(pause) = &explanation.pause {
+        let until = pause.until.map(|until| format!(" until {}", instant(until))).unwrap_or_default();
+        lines.extend(field("at present", &format!("queued mail is not tried{until}: {}", pause.text)));
+    }
     lines.push(String::new());
     if let Some(route) = &explanation.route {
         lines.extend(field("route", &route_text(route)));
@@ -234,6 +239,9 @@ fn host_lines(host: &HostExplained, connected: bool) -> Vec<String> {
     }
     lines.extend(under("verdict", &verdict_text(host)));
     lines.extend(under("rule", &host.verdict.rule.to_string()));
+    if let Some(verdict) = host.requiretls.as_ref().filter(|verdict| **verdict != host.verdict) {
+        lines.extend(under("", &format!("with REQUIRETLS: {}", requiretls_text(verdict))));
+    }
     if let Some(listed) = host.listed {
         lines.extend(under("policy", if listed { "lists it" } else { "does not list it" }));
     }
@@ -270,6 +278,15 @@ fn host_lines(host: &HostExplained, connected: bool) -> Vec<String> {
 fn verdict_text(host: &HostExplained) -> String {
     let verdict = &host.verdict;
     if verdict.usable { format!("use: {}", verdict.text) } else { format!("skip: {}", verdict.text) }
+}
+
+/// What a message with REQUIRETLS (RFC 8689) meets there.
+fn requiretls_text(verdict: &VerdictFacts) -> String {
+    if verdict.usable {
+        format!("{}; and the host must offer it", verdict.text)
+    } else {
+        verdict.text.clone()
+    }
 }
 
 fn tlsa_text(host: &HostExplained) -> String {
@@ -312,6 +329,11 @@ fn try_lines(host: &HostExplained, tried: &Try) -> Vec<String> {
             }
         };
         lines.extend(under("", &certificate));
+        match tried.offers_requiretls {
+            Some(true) => lines.extend(under("", "offers REQUIRETLS")),
+            Some(false) => lines.extend(under("", "does not offer REQUIRETLS: no such message goes there")),
+            None => {}
+        }
         lines.extend(under("", &format!("chain SHA-256 {}", tls.chain_sha256)));
     }
     let end = match (&tried.trouble, host.verdict.usable) {

@@ -105,8 +105,9 @@ pub(super) fn apply(channels: &Channels, level: &Level, old: &Loaded, new: &Load
     // Certificate before listeners: a listener that now offers TLS finds it.
     channels.server_tls.send_replace(settings.server_tls.map(Arc::new));
     channels.submission.send_replace(Arc::new(settings.submission));
-    channels.delivery.send_replace(Arc::new(settings.delivery));
+    // Policies are asked for by the new rules before attempts go by them, so that none goes without.
     channels.gather.send_replace(Arc::new(settings.gather));
+    channels.delivery.send_replace(Arc::new(settings.delivery));
     channels.reporting.send_replace(Arc::new(settings.reporting));
     info!("reloaded");
 }

@@ -30,7 +30,7 @@ use crate::mail::{Destination, Failure, Scope, TlsRequest};
 use crate::queue::QueueItem;
 use crate::route::MxHost;
 use crate::smtp::client::{SessionEnd, TransactionEnd};
-use crate::tlspolicy::{self, AddressFacts, Override, TlsPlan, Verdict};
+use crate::tlspolicy::{self, AddressFacts, LocalRule, Override, TlsPlan, Verdict};
 
 pub use self::walk::Attempted;
 pub(super) use self::walk::not_tried;
@@ -171,7 +171,9 @@ impl Delivery {
             if walk.remaining.is_empty() || tried == HOSTS_MAX || walk.is_over() {
                 break;
             }
-            let heed = match (walk.item.is_report, walk.last) {
+            // RFC 8460 §3; but what the operator demands of a next hop counts for all mail.
+            let demanded = known.hop.rule().is_some_and(|rule| rule.require == LocalRule::Dane);
+            let heed = match (walk.item.is_report && !demanded, walk.last) {
                 (true, _) => Heed::Nothing,
                 // As RFC 8461 §5.1 wants it of policies: nobody hears of a failure that is over.
                 (false, true) => Heed::DaneAfresh,

@@ -234,7 +234,10 @@ impl Conversation {
     /// domains that have heard of the failure hear nothing more, others whose mail rides on this
     /// connection hear of it.
     pub fn take_place_of(&mut self, failed: Counted) {
-        self.seen = failed.seen;
+        // I10: what was established on another connection proves nothing of this one.
+        if !matches!(failed.seen, TlsSeen::Established(_)) {
+            self.seen = failed.seen;
+        }
         self.counted = failed.domains;
     }
 
@@ -259,6 +262,11 @@ impl Conversation {
     /// Whether the server passes DSN parameters on (RFC 3461 §5.2.2).
     pub fn offers_dsn(&self) -> bool {
         self.session.extensions().dsn
+    }
+
+    /// Whether the server promises to protect such a message further on (RFC 8689 §2).
+    pub fn offers_requiretls(&self) -> bool {
+        self.session.extensions().require_tls
     }
 
     /// `TLSv1.3 TLS13_AES_256_GCM_SHA384`, with `(resumed)` where it is; if inside TLS.

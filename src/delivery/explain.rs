@@ -20,20 +20,21 @@ use tokio::sync::watch;
 
 use self::conclude::conclude;
 use self::facts::{
-    AddressFacts, AppliedFacts, Asked, Explanation, HeldFacts, HostExplained, LocalFacts, PolicyFacts,
+    AddressFacts, AppliedFacts, Asked, Explanation, HeldFacts, HostExplained, LocalFacts, Pause, PolicyFacts,
     RecordFacts, ReportFacts, RouteFacts, Trouble, VerdictFacts,
 };
 use super::attempt::{ADDRESSES_MAX, HOSTS_MAX};
 use super::gather::{self, Gather, Heed, NextHop, StsState};
 use super::known::{self, Known};
 use super::static_route::{Hop, Target};
-use super::{Options, judge, tally};
+use super::traffic::Traffic;
+use super::{Options, frozen, judge, tally};
 use crate::mail::{Destination, Domain, Failure, Scope, TlsRequest};
 use crate::net::World;
 use crate::net::dns::{Lookup, Validation};
 use crate::net::guard::AddressGuard;
 use crate::route::{DnssecStatus, MxHost, Route};
-use crate::store::Policies;
+use crate::store::{Policies, Queue};
 use crate::sts::record;
 use crate::tlspolicy::{self, Course, HostFacts, LocalRule, Override, Requirement, TlsPlan, Verdict};
 
@@ -52,6 +53,10 @@ pub struct Explainer {
     pub delivery: watch::Receiver<Arc<Options>>,
     /// Of gathering, as they are now.
     pub gathering: watch::Receiver<Arc<gather::Options>>,
+    /// Which destinations an operator has frozen.
+    pub queue: Queue,
+    /// Which destinations wait for their hosts.
+    pub traffic: Traffic,
 }
 
 /// What is asked, and as what.
@@ -86,9 +91,23 @@ impl Explainer {
         let options = self.delivery.borrow().clone();
         let hop = self.gather.hop(&destination);
         let asking = Asking { destination: &destination, hop: &hop, connect, options: &options };
-        match hop.policy_domain() {
+        let mut explained = match hop.policy_domain() {
             Some(domain) => self.explain_domain(domain, &asking).await,
             None => self.explain_address(&asking).await,
+        };
+        self.pause(&mut explained);
+        explained
+    }
+
+    /// Attempts ask the same before they begin: no host is looked at while a pause lasts.
+    fn pause(&self, explained: &mut Explanation) {
+        let now = self.world.clock.now();
+        if let Some(freeze) = self.queue.frozen(&explained.destination, now) {
+            let failure = frozen::failure(&explained.destination, &freeze);
+            explained.conclusion = conclude(Some(&failure), &[], explained.connected);
+            explained.pause = Some(Pause { until: freeze.until, text: failure.text });
+        } else if let Some(held) = self.traffic.held(&explained.destination, now) {
+            explained.pause = Some(Pause { until: Some(held.until), text: held.text });
         }
     }
 
@@ -125,6 +144,7 @@ impl Explainer {
         Explanation {
             at: now,
             conclusion: conclude(first_failure, &explained, connect),
+            pause: None,
             validator: self.validator().await,
             route: RouteFacts::of(hop),
             implicit_mx: mx.is_some() && route.as_ref().is_some_and(|route| route.implicit),
@@ -208,6 +228,8 @@ impl Explainer {
                 let look = Look { verdict, addresses, out_of_reach, connect };
                 let mut explained = self.explain_host(domain, host, &facts, look, asking).await;
                 explained.host.local = local;
+                let required = HostFacts { request: TlsRequest::Required, ..facts.clone() };
+                explained.host.requiretls = Some(VerdictFacts::of(&tlspolicy::decide(&required)));
                 explained.host.tlsa = Some(facts::TlsaFacts::from(&facts.tlsa));
                 explained
             }
@@ -307,6 +329,7 @@ impl Explainer {
                 tlsa: None,
                 local: None,
                 verdict,
+                requiretls: None,
                 out_of_reach: false,
                 tls_rpt: Vec::new(),
                 tries: Vec::new(),

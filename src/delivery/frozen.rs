@@ -8,7 +8,7 @@
 use jiff::Timestamp;
 
 use super::Delivery;
-use crate::mail::{EnhancedStatus, Failure, Permanence, Scope};
+use crate::mail::{Destination, EnhancedStatus, Failure, Permanence, Scope};
 use crate::queue::{QueueItem, RetryOptions};
 use crate::store::Freeze;
 
@@ -25,7 +25,7 @@ pub(super) enum Frozen {
 pub(super) fn decide(item: &QueueItem, freeze: &Freeze, now: Timestamp, retry: &RetryOptions) -> Frozen {
     let by = item.settled_by(retry);
     if now >= by {
-        return Frozen::Told(failure(item, freeze));
+        return Frozen::Told(failure(&item.destination, freeze));
     }
     // Nothing looks at it before: a thaw makes it due (`Queue::thaw`).
     Frozen::Waits(freeze.until.map_or(by, |until| until.min(by)))
@@ -40,8 +40,8 @@ impl Delivery {
 }
 
 /// RFC 3463 X.3.0: our own side's doing, nothing the destination did.
-fn failure(item: &QueueItem, freeze: &Freeze) -> Failure {
-    let destination = &item.destination;
+/// What is told of mail to a frozen destination.
+pub(super) fn failure(destination: &Destination, freeze: &Freeze) -> Failure {
     let why = freeze.reason.as_ref().map(|reason| format!(": {reason}")).unwrap_or_default();
     Failure {
         scope: Scope::Domain,
@@ -59,7 +59,6 @@ mod tests {
     use jiff::SignedDuration;
 
     use super::*;
-    use crate::mail::Destination;
     use crate::queue::fixture::item;
 
     #[test]

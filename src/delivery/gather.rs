@@ -150,6 +150,7 @@ struct Inner {
     fetches: Fetches,
     prefetches: Arc<Semaphore>,
     counters: PolicyCounters,
+    served: radar::Served,
     validator: Watch,
 }
 
@@ -190,6 +191,7 @@ impl Gather {
             fetches: Fetches::new(),
             prefetches: Arc::new(Semaphore::new(PREFETCHES_MAX)),
             counters: PolicyCounters::default(),
+            served: radar::Served::default(),
             validator: Watch::default(),
         };
         Self { inner: Arc::new(inner) }

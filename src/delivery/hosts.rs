@@ -69,9 +69,10 @@ struct Status {
 }
 
 impl Status {
-    /// How the wait stands, whatever the clock did.
-    fn ends(&self, now: Timestamp) -> Timestamp {
-        self.until.min(after(now, self.wait))
+    /// When the wait ends, whatever the clock did: one that steps back begins it anew, once.
+    fn ends(&mut self, now: Timestamp) -> Timestamp {
+        self.until = self.until.min(after(now, self.wait));
+        self.until
     }
 }
 
@@ -95,8 +96,8 @@ impl Hosts {
     }
 
     /// Whether a host that was not to be tried still is not; asks for no turn.
-    pub(super) fn is_left_alone(&self, address: SocketAddr, now: Timestamp) -> bool {
-        self.hosts.get(&address).is_some_and(|status| {
+    pub(super) fn is_left_alone(&mut self, address: SocketAddr, now: Timestamp) -> bool {
+        self.hosts.get_mut(&address).is_some_and(|status| {
             now < status.ends(now) || status.probed.is_some_and(|by| now < by && by <= after(now, PROBE_MAX))
         })
     }
@@ -236,6 +237,10 @@ mod tests {
         let day = SignedDuration::from_hours(24);
         let Standing::NotBefore { until, .. } = hosts.ask(ip(1), at(0) - day) else { panic!("open") };
         assert!(until <= at(15) - day);
+        // And it ends: the wait does not go along with the clock until it is where it was.
+        assert!(matches!(hosts.ask(ip(1), at(14) - day), Standing::NotBefore { .. }));
+        assert_eq!(hosts.ask(ip(1), at(15) - day), Standing::Open);
+        hosts.unseen(ip(1));
         hosts.ask(ip(1), at(15));
         assert!(!matches!(hosts.ask(ip(1), at(15) - day), Standing::Probed { .. }));
     }

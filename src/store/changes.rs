@@ -98,7 +98,10 @@ impl Changes {
         let fits = |noticed: &Arc<Noticed>| {
             filter.after.is_none_or(|after| noticed.number > after)
                 && filter.since.is_none_or(|since| noticed.at >= since)
-                && filter.domain.as_ref().is_none_or(|domain| is_at_or_below(&noticed.domain, domain))
+                && filter.domain.as_ref().is_none_or(|domain| {
+                    let about = std::iter::once(&noticed.domain).chain(noticed.change.domains());
+                    about.into_iter().any(|name| is_at_or_below(name, domain))
+                })
         };
         let mut found: Vec<_> = self.inner.noticed.list().into_iter().filter(fits).take(max + 1).collect();
         let more = found.len() > max;
@@ -190,15 +193,18 @@ mod tests {
         let (mut changes, repaired) = Changes::open(dir.path()).unwrap();
         assert_eq!(repaired, [""; 0]);
         for (second, name) in ["a.test", "mx.a.test", "ba.test", "a.test"].into_iter().enumerate() {
-            changes.record(&domain(name), Change::TlsaVanished, at(second as i64));
+            changes.record(&domain(name), Change::MxInsecure, at(second as i64));
         }
+        let domains = vec![domain("user.test")];
+        changes.record(&domain("host.test"), Change::TlsaVanished { domains }, at(4));
         for _ in 0..2 {
             let of = |name: &str| ChangeFilter { domain: Some(domain(name)), ..ChangeFilter::default() };
-            assert_eq!(numbers(&changes, &ChangeFilter::default(), 9), (vec![1, 2, 3, 4], false));
+            assert_eq!(numbers(&changes, &ChangeFilter::default(), 9), (vec![1, 2, 3, 4, 5], false));
+            assert_eq!(numbers(&changes, &of("user.test"), 9), (vec![5], false));
             assert_eq!(numbers(&changes, &of("a.test"), 9), (vec![1, 2, 4], false));
             assert_eq!(numbers(&changes, &of("mx.a.test"), 9), (vec![2], false));
             let since = ChangeFilter { since: Some(at(2)), ..ChangeFilter::default() };
-            assert_eq!(numbers(&changes, &since, 9), (vec![3, 4], false));
+            assert_eq!(numbers(&changes, &since, 9), (vec![3, 4, 5], false));
             let page = ChangeFilter { after: Some(1), ..ChangeFilter::default() };
             assert_eq!(numbers(&changes, &page, 2), (vec![2, 3], true));
             drop(changes);

@@ -1,13 +1,15 @@
 //! What a domain's owner should know of its MTA-STS and TLS-RPT set-up: facts in, findings out.
 //!
 //! Pure. Looks at a domain as a stranger does: DNS answers and what its policy host served. The facts
-//! are gathered by `cli::check`. Never connects to MX hosts, so it says nothing about their
-//! certificates.
+//! are gathered by `cli::check`, those about the MX hosts themselves only where they are asked for.
+
+mod hosts;
 
 use std::fmt;
 
 use serde::Serialize;
 
+pub use self::hosts::{HostLook, HostShowed};
 use super::freshness::FetchFault;
 use super::record::{self, RecordError};
 use super::{Mode, StsPolicy};
@@ -89,6 +91,8 @@ pub struct Facts {
     /// When the policy host's certificate ends (`not valid after ...`), if that is within
     /// [`CERTIFICATE_DAYS_SHORT`].
     pub certificate_ends_soon: Option<String>,
+    /// What the MX hosts showed; absent where nobody looked.
+    pub hosts: Option<Vec<HostLook>>,
     /// `_smtp._tls`
     pub report: ReportRecord,
 }
@@ -154,10 +158,12 @@ pub fn check(facts: &Facts) -> Checked {
     let mut checked = Checked::default();
     check_mx(facts, &mut checked);
     check_record(facts, &mut checked);
-    if let Some(policy) = check_served(facts, &mut checked) {
-        check_policy(&policy, &mut checked);
-        check_match(facts, &policy, &mut checked);
+    let policy = check_served(facts, &mut checked);
+    if let Some(policy) = &policy {
+        check_policy(policy, &mut checked);
+        check_match(facts, policy, &mut checked);
     }
+    hosts::check_hosts(facts, policy.as_ref(), &mut checked);
     check_certificate(facts, &mut checked);
     check_report(facts, &mut checked);
     checked.findings.sort_by_key(|finding| finding.severity);
@@ -301,15 +307,30 @@ fn check_policy(policy: &StsPolicy, checked: &mut Checked) {
     }
 }
 
-fn check_match(facts: &Facts, policy: &StsPolicy, checked: &mut Checked) {
-    let hosts = match &facts.mx {
-        Asked::Failed(_) | Asked::NoName => return,
-        Asked::Found(records) if is_null(records) => return,
-        Asked::NoData => vec![facts.domain.clone()],
-        Asked::Found(records) => {
-            records.iter().filter_map(|(_, exchange)| Domain::parse_a_label(exchange).ok()).collect()
+impl Facts {
+    /// The hosts that mail goes to, by the MX answer; none where it says nothing.
+    pub fn mx_hosts(&self) -> Vec<Domain> {
+        match &self.mx {
+            Asked::Failed(_) | Asked::NoName => Vec::new(),
+            Asked::Found(records) if is_null(records) => Vec::new(),
+            Asked::NoData => vec![self.domain.clone()],
+            Asked::Found(records) => {
+                records.iter().filter_map(|(_, exchange)| Domain::parse_a_label(exchange).ok()).collect()
+            }
         }
+    }
+}
+
+fn check_match(facts: &Facts, policy: &StsPolicy, checked: &mut Checked) {
+    let silent = match &facts.mx {
+        Asked::Failed(_) | Asked::NoName => true,
+        Asked::Found(records) => is_null(records),
+        Asked::NoData => false,
     };
+    if silent {
+        return;
+    }
+    let hosts = facts.mx_hosts();
     if policy.mode == Mode::None {
         return;
     }

@@ -101,9 +101,17 @@ pub enum Change {
         why: String,
     },
     /// An MX host had secure TLSA records and has none.
-    TlsaVanished,
+    TlsaVanished {
+        /// Whose mail is known to go there; not all of them, if there are many.
+        #[serde(default, skip_serializing_if = "Vec::is_empty")]
+        domains: Vec<Domain>,
+    },
     /// An MX host had secure TLSA records; now they are, or the host is, without DNSSEC.
-    TlsaInsecure,
+    TlsaInsecure {
+        /// Whose mail is known to go there; not all of them, if there are many.
+        #[serde(default, skip_serializing_if = "Vec::is_empty")]
+        domains: Vec<Domain>,
+    },
     /// The MX records of a domain were signed and are not.
     MxInsecure,
 }
@@ -121,9 +129,17 @@ impl Change {
             Self::PolicyWithdrawn { .. } => "policy-withdrawn",
             Self::PolicyExpired { .. } => "policy-expired",
             Self::RefetchFailing { .. } => "refetch-failing",
-            Self::TlsaVanished => "tlsa-vanished",
-            Self::TlsaInsecure => "tlsa-insecure",
+            Self::TlsaVanished { .. } => "tlsa-vanished",
+            Self::TlsaInsecure { .. } => "tlsa-insecure",
             Self::MxInsecure => "mx-insecure",
+        }
+    }
+
+    /// The domains it is about besides the one it is noted for.
+    pub fn domains(&self) -> &[Domain] {
+        match self {
+            Self::TlsaVanished { domains } | Self::TlsaInsecure { domains } => domains,
+            _ => &[],
         }
     }
 
@@ -134,8 +150,8 @@ impl Change {
             | Self::PolicyWithdrawn { mode: Mode::Enforce }
             | Self::PolicyExpired { mode: Mode::Enforce, .. }
             | Self::RefetchFailing { .. }
-            | Self::TlsaVanished
-            | Self::TlsaInsecure
+            | Self::TlsaVanished { .. }
+            | Self::TlsaInsecure { .. }
             | Self::MxInsecure => Severity::Alarm,
             Self::ModeWeakened { .. }
             | Self::PolicyWithdrawn { .. }
@@ -185,15 +201,24 @@ impl fmt::Display for Change {
                 f,
                 "the policy could not be fetched again {failures} times in a row and expires at {expires_at:.0}: {why}"
             ),
-            Self::TlsaVanished => f.write_str("the host had secure TLSA records and has none any more"),
-            Self::TlsaInsecure => {
-                f.write_str("the host had secure TLSA records; answers about them are not secure any more")
+            Self::TlsaVanished { domains } => {
+                f.write_str("the host had secure TLSA records and has none any more")?;
+                whose(f, domains)
+            }
+            Self::TlsaInsecure { domains } => {
+                f.write_str("the host had secure TLSA records; answers about them are not secure any more")?;
+                whose(f, domains)
             }
             Self::MxInsecure => {
                 f.write_str("the MX records were secure by DNSSEC; answers about them are not any more")
             }
         }
     }
+}
+
+fn whose(f: &mut fmt::Formatter<'_>, domains: &[Domain]) -> fmt::Result {
+    let names: Vec<&str> = domains.iter().map(Domain::as_str).collect();
+    if names.is_empty() { Ok(()) } else { write!(f, "; mail for {} goes there", names.join(", ")) }
 }
 
 /// A change with whom and when.
@@ -299,12 +324,13 @@ pub enum Guard {
     Policy,
 }
 
-/// What TLSA records that were secure have come to; `None` when to nothing worse.
-pub fn tlsa_change(now: Now) -> Option<Change> {
+/// What TLSA records that were secure have come to, of a host where mail for `domains` goes; `None` when
+/// to nothing worse.
+pub fn tlsa_change(now: Now, domains: Vec<Domain>) -> Option<Change> {
     match now {
         Now::Secure | Now::Unknown => None,
-        Now::Absent => Some(Change::TlsaVanished),
-        Now::Insecure => Some(Change::TlsaInsecure),
+        Now::Absent => Some(Change::TlsaVanished { domains }),
+        Now::Insecure => Some(Change::TlsaInsecure { domains }),
     }
 }
 
@@ -432,14 +458,20 @@ mod tests {
 
     #[test]
     fn what_was_secure_is_lost_by_answers_and_never_by_failures() {
+        let domains = || ["a.test", "b.test"].map(|name| Domain::parse(name).unwrap()).to_vec();
         for (now, tlsa, mx) in [
             (Now::Secure, None, None),
             (Now::Unknown, None, None),
-            (Now::Absent, Some(Change::TlsaVanished), None),
-            (Now::Insecure, Some(Change::TlsaInsecure), Some(Change::MxInsecure)),
+            (Now::Absent, Some(Change::TlsaVanished { domains: domains() }), None),
+            (Now::Insecure, Some(Change::TlsaInsecure { domains: domains() }), Some(Change::MxInsecure)),
         ] {
-            assert_eq!((tlsa_change(now), mx_change(now)), (tlsa, mx), "{now:?}");
+            assert_eq!((tlsa_change(now, domains()), mx_change(now)), (tlsa, mx), "{now:?}");
         }
+        let text = Change::TlsaVanished { domains: domains() }.to_string();
+        assert!(text.ends_with("has none any more; mail for a.test, b.test goes there"), "{text}");
+        // As it was written before domains were known.
+        let old: Change = serde_json::from_str(r#"{"change":"tlsa-vanished"}"#).unwrap();
+        assert_eq!(old, Change::TlsaVanished { domains: Vec::new() });
     }
 
     #[test]
@@ -456,8 +488,8 @@ mod tests {
             Change::PolicyWithdrawn { mode: Mode::Testing },
             Change::PolicyExpired { mode: Mode::Testing, expired_at: at },
             Change::RefetchFailing { failures: 4, expires_at: at, why: text() },
-            Change::TlsaVanished,
-            Change::TlsaInsecure,
+            Change::TlsaVanished { domains: Vec::new() },
+            Change::TlsaInsecure { domains: vec![Domain::parse("b.test").unwrap()] },
             Change::MxInsecure,
         ] {
             let domain = Domain::parse("a.test").unwrap();

@@ -100,6 +100,8 @@ pub struct Arrival {
     pub content: Vec<u8>,
     /// Inside TLS.
     pub tls: bool,
+    /// Where the configuration is that was shown in the handshake.
+    pub shown: Option<usize>,
     /// Answered 250.
     pub accepted: bool,
 }

@@ -32,6 +32,7 @@ fn host(name: &str, preference: u16, ip: &str) -> HostExplained {
                  (MTA-STS of the domain is in mode enforce)"
             ),
         },
+        requiretls: None,
         out_of_reach: false,
         tls_rpt: vec![ReportFacts {
             policy_type: PolicyType::Sts,
@@ -67,6 +68,7 @@ fn explanation() -> Explanation {
         reason: Some("mx-not-in-policy:stray.b.example".to_owned()),
     }]);
     Explanation {
+        pause: None,
         route: None,
         at: at("2026-01-10T12:00:00Z"),
         destination: Destination::parse("a.example").unwrap(),
@@ -166,6 +168,7 @@ fn connections_are_shown_with_what_they_proved() {
         in_clear: false,
         host_says: Some("mx.a.example".to_owned()),
         tls: tls(Some("certificate has expired (not valid after 2020-02-01)")),
+        offers_requiretls: None,
         trouble: Some(Trouble {
             status: "4.7.5".to_owned(),
             text: "host mx.a.example: certificate has expired".to_owned(),
@@ -179,6 +182,7 @@ fn connections_are_shown_with_what_they_proved() {
     let good = Try {
         address: "192.0.2.1:25".parse().unwrap(),
         tls: tls(None),
+        offers_requiretls: None,
         trouble: None,
         tls_rpt: vec![report(Vec::new())],
         ..failed.clone()
@@ -274,6 +278,7 @@ fn what_dane_says_of_a_certificate_is_told_before_what_pkix_would_say() {
                 tlsa_matches: matches,
                 chain_sha256: "ab".repeat(32),
             }),
+            offers_requiretls: None,
             trouble: None,
             tls_rpt: Vec::new(),
         }];

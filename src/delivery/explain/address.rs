@@ -29,6 +29,7 @@ impl Explainer {
             at: now,
             conclusion: conclude(failure.as_ref(), &explained, connect),
             destination: destination.clone(),
+            pause: None,
             // RFC 7672 §2.2: an address has no TLSA records.
             validator: None,
             route: RouteFacts::of(hop),
@@ -54,14 +55,16 @@ impl Explainer {
         let name = Destination::Literal(ip).to_string();
         let local = tlspolicy::local_rule_on(&options.overrides, course, now);
         let text = local.map(ToString::to_string);
-        let verdict = tlspolicy::decide_address(&AddressFacts {
+        let facts = AddressFacts {
             literal: &name,
             own_name: &options.hostname,
             request: TlsRequest::None,
             local: local.map(|rule| rule.require).unwrap_or_default(),
             local_text: text.as_deref(),
-        });
-        match verdict {
+        };
+        let required = AddressFacts { request: TlsRequest::Required, ..facts };
+        let required = VerdictFacts::of(&tlspolicy::decide_address(&required));
+        let mut explained = match tlspolicy::decide_address(&facts) {
             Verdict::Use(plan) => {
                 let mut explained = self.host(&name, 0, VerdictFacts::of_plan(&plan), Ok(vec![ip]), hop.port);
                 if connect {
@@ -75,6 +78,8 @@ impl Explainer {
                 explained.failures = vec![judge::skip_failure(&reason, &name)];
                 explained
             }
-        }
+        };
+        explained.host.requiretls = Some(required);
+        explained
     }
 }

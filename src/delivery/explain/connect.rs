@@ -108,6 +108,7 @@ impl Explainer {
         tried.host_says = conversation.server_name().map(str::to_owned);
         if let TlsSeen::Established(facts) = &conversation.seen {
             tried.tls = Some(TlsShown { tlsa_matches: tlsa_matches(facts, plan), ..facts.into() });
+            tried.offers_requiretls = opened.is_ok().then(|| conversation.offers_requiretls());
         }
         if let Some(domain) = report_domain {
             let ends = Ends {
@@ -151,6 +152,7 @@ pub(super) fn empty_try(address: SocketAddr, tls_use: TlsUse) -> Try {
         in_clear: tls_use == TlsUse::Never,
         host_says: None,
         tls: None,
+        offers_requiretls: None,
         trouble: None,
         tls_rpt: Vec::new(),
     }

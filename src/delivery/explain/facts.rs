@@ -30,6 +30,9 @@ pub struct Explanation {
     pub destination: Destination,
     /// What follows: the first thing to read.
     pub conclusion: Conclusion,
+    /// Why queued mail is not tried at present, whatever is found below.
+    #[serde(default)]
+    pub pause: Option<Pause>,
     /// What is the matter with the relay's own DNSSEC validation, if anything.
     #[serde(default)]
     pub validator: Option<String>,
@@ -51,6 +54,15 @@ pub struct Explanation {
     pub hosts: Vec<HostExplained>,
     /// Whether the hosts were connected to.
     pub connected: bool,
+}
+
+/// A time without attempts: the operator's, or one that its hosts asked for or made necessary.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Pause {
+    /// Its end; absent for the operator's word.
+    pub until: Option<Timestamp>,
+    /// Why, one sentence.
+    pub text: String,
 }
 
 /// A static route (`[[route]]`).

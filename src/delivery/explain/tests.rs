@@ -36,6 +36,7 @@ fn usable(name: &str, rule: Rule) -> Explained {
             tlsa: None,
             local: None,
             verdict: VerdictFacts::of_plan(&plan(rule)),
+            requiretls: None,
             out_of_reach: false,
             tls_rpt: Vec::new(),
             tries: Vec::new(),

@@ -3,7 +3,9 @@
 //! What is a change and how bad is `sts::radar`'s; here is where the facts come by. Changes nothing
 //! about any delivery. Equal facts are told once: what was lost must be seen again first.
 
+use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use jiff::Timestamp;
 
@@ -91,7 +93,18 @@ impl Inner {
     }
 
     /// The TLSA records of an MX host, as looked up, and what DNSSEC says of its addresses.
-    pub(super) fn watch_tlsa(&self, host: &Domain, answer: &TlsaAnswer, addresses: DnssecStatus) {
+    ///
+    /// `domain` is whose mail goes there.
+    pub(super) fn watch_tlsa(
+        &self,
+        host: &Domain,
+        domain: Option<&Domain>,
+        answer: &TlsaAnswer,
+        addresses: DnssecStatus,
+    ) {
+        if let Some(domain) = domain {
+            self.served.note(host, domain);
+        }
         let now = match answer {
             TlsaAnswer::Secure(records) if !records.is_empty() => Now::Secure,
             TlsaAnswer::Failed(_) => Now::Unknown,
@@ -101,7 +114,7 @@ impl Inner {
             TlsaAnswer::Secure(_) | TlsaAnswer::Absent => Now::Absent,
         };
         if self.observe(Guard::Tlsa, host, now)
-            && let Some(change) = radar::tlsa_change(now)
+            && let Some(change) = radar::tlsa_change(now, self.served.domains(host))
         {
             self.tell(host, change);
         }
@@ -140,6 +153,37 @@ impl Inner {
     /// A domain ended its policy itself, which has been told: it is not told again as run out.
     pub(super) fn unwatch_policy(&self, domain: &Domain) {
         self.observe(Guard::Policy, domain, Now::Absent);
+    }
+}
+
+/// Hosts remembered with the domains they serve; a forgotten one is told with the domain at hand.
+const HOSTS_MAX: usize = 10_000;
+/// Domains remembered of a host: enough to know whom to write to.
+const DOMAINS_MAX: usize = 8;
+
+/// Whose mail goes to which host, as far as it was seen since the start.
+#[derive(Default)]
+pub(super) struct Served(Mutex<HashMap<Domain, Vec<Domain>>>);
+
+impl Served {
+    fn lock(&self) -> MutexGuard<'_, HashMap<Domain, Vec<Domain>>> {
+        // A panic elsewhere leaves at worst a name less in a text.
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn note(&self, host: &Domain, domain: &Domain) {
+        let mut served = self.lock();
+        if served.len() >= HOSTS_MAX && !served.contains_key(host) {
+            served.clear();
+        }
+        let domains = served.entry(host.clone()).or_default();
+        if domains.len() < DOMAINS_MAX && !domains.contains(domain) {
+            domains.push(domain.clone());
+        }
+    }
+
+    fn domains(&self, host: &Domain) -> Vec<Domain> {
+        self.lock().get(host).cloned().unwrap_or_default()
     }
 }
 

@@ -78,11 +78,11 @@ impl Gather {
     /// Of scope `Domain`, permanent 5.4.6, when the host is ourselves: hosts of the same or a worse
     /// preference must not be tried either. On a static route all of them are transient.
     pub async fn host(&self, host: &MxHost, hop: &Hop, heed: Heed) -> Result<HostAnswers, Failure> {
-        self.answers(&host.name, hop.port, heed).await.map_err(|failure| hop.failing(failure))
+        self.answers(&host.name, hop, heed).await.map_err(|failure| hop.failing(failure))
     }
 
-    async fn answers(&self, host: &Domain, port: u16, heed: Heed) -> Result<HostAnswers, Failure> {
-        let inner = &self.inner;
+    async fn answers(&self, host: &Domain, hop: &Hop, heed: Heed) -> Result<HostAnswers, Failure> {
+        let (inner, port) = (&self.inner, hop.port);
         let mut found = inner.host(host, port, heed).await?;
         if !inner.heeds(heed) {
             return Ok(found.answers);
@@ -98,7 +98,7 @@ impl Gather {
                 }
             }
         }
-        inner.watch_tlsa(&watched, &found.answers.tlsa, found.status);
+        inner.watch_tlsa(&watched, hop.policy_domain(), &found.answers.tlsa, found.status);
         Ok(found.answers)
     }
 }

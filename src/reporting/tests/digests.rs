@@ -67,8 +67,16 @@ async fn a_digest_tells_what_failed_what_is_new_and_what_did_not_arrive() {
     for (name, held, trouble) in [("danger.example", held, Some(trouble)), ("well.example", well, None)] {
         policies.put(CachedPolicy { domain: domain(name), held: Some(held), trouble }).await.unwrap();
     }
-    policies.changes().record(&domain("mx.weak.example"), Change::TlsaVanished, at(DURING));
-    policies.changes().record(&domain("mx.later.example"), Change::TlsaVanished, at(NOON));
+    policies.changes().record(
+        &domain("mx.weak.example"),
+        Change::TlsaVanished { domains: Vec::new() },
+        at(DURING),
+    );
+    policies.changes().record(
+        &domain("mx.later.example"),
+        Change::TlsaVanished { domains: Vec::new() },
+        at(NOON),
+    );
 
     // A report that was given up, and a target that is left alone.
     house.record("new.example", "https://dead.example/");

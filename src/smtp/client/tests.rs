@@ -316,7 +316,14 @@ fn a_refused_starttls_is_remembered_for_the_report() {
 
 /// Plays a driver that always does as told; every wait is answered by the next turn.
 fn drive(turns: &[Vec<u8>], tls: TlsUse, cut: &dyn Fn(&[u8]) -> Vec<usize>) -> (Vec<String>, Session) {
-    let mut session = session(tls);
+    drive_on(session(tls), turns, cut)
+}
+
+fn drive_on(
+    mut session: Session,
+    turns: &[Vec<u8>],
+    cut: &dyn Fn(&[u8]) -> Vec<usize>,
+) -> (Vec<String>, Session) {
     session.use_chunking(true);
     let mut log = Vec::new();
     let mut turns = turns.iter();
@@ -325,7 +332,9 @@ fn drive(turns: &[Vec<u8>], tls: TlsUse, cut: &dyn Fn(&[u8]) -> Vec<usize>) -> (
     for _ in 0..200 {
         match session.next_action() {
             Action::Send { bytes, .. } => {
-                log.push(String::from_utf8_lossy(&bytes).into_owned());
+                let line = String::from_utf8_lossy(&bytes).into_owned();
+                assert!(session.is_tls() || !(line.contains("AUTH") || line.contains(PASSWORD)), "{line}");
+                log.push(line);
                 session.handle_sent(Ok(()));
             }
             Action::Read { .. } => match turns.next() {
@@ -391,8 +400,8 @@ fn told(result: Option<TransactionEnd>, content_sent: bool) -> String {
 
 fn reply_line() -> impl Strategy<Value = String> {
     let code = prop::sample::select(vec![
-        "220", "250", "250", "250", "354", "354", "421", "450", "500", "502", "550", "554", "150", "299",
-        "999",
+        "220", "235", "250", "250", "250", "334", "354", "354", "421", "450", "500", "502", "535", "550",
+        "554", "150", "299", "999",
     ]);
     let rest = prop::sample::select(vec![
         "",
@@ -402,6 +411,7 @@ fn reply_line() -> impl Strategy<Value = String> {
         "-STARTTLS",
         "-PIPELINING",
         "-CHUNKING",
+        "-AUTH LOGIN",
         " PIPELINING",
         " STARTTLS",
         "x",
@@ -416,8 +426,11 @@ fn turns() -> impl Strategy<Value = Vec<Vec<u8>>> {
 }
 
 fn tls_use() -> impl Strategy<Value = TlsUse> {
-    prop::sample::select(vec![TlsUse::Required, TlsUse::IfOffered, TlsUse::Never])
+    prop::sample::select(vec![TlsUse::Required, TlsUse::IfOffered, TlsUse::Never, TlsUse::Implicit])
 }
+
+/// `s3cret` as LOGIN shows it.
+const PASSWORD: &str = "czNjcmV0";
 
 /// Greeting and EHLO of a server that is worth talking to, then whatever comes.
 fn likely_turns() -> impl Strategy<Value = Vec<Vec<u8>>> {
@@ -450,6 +463,20 @@ proptest! {
         prop_assert!(session.end().is_some());
         let mailed = log.iter().any(|line| line.contains("MAIL FROM"));
         prop_assert!(!mailed || session.is_tls());
+    }
+
+    #[test]
+    fn a_login_is_said_inside_tls_alone_and_before_any_mail(
+        turns in prop_oneof![turns(), likely_turns()],
+        tls in tls_use(),
+    ) {
+        let session = session(tls).logging_in(Credentials::new("relay", "s3cret").ok());
+        let (log, session) = drive_on(session, &turns, &|_| Vec::new());
+        prop_assert!(session.end().is_some());
+        let said = |word: &str| log.iter().position(|line| line.contains(word));
+        if let Some(mailed) = said("MAIL FROM").filter(|_| session.is_tls()) {
+            prop_assert!(said("AUTH").is_some_and(|login| login < mailed), "{log:?}");
+        }
     }
 
     #[test]

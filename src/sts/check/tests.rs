@@ -11,6 +11,7 @@ fn good() -> Facts {
         record: txt(&["v=STSv1; id=1;"]),
         policy: Served::Body(GOOD.as_bytes().to_vec()),
         certificate_ends_soon: None,
+        hosts: None,
         report: ReportRecord::Usable { targets: vec!["mailto:r@a.example".to_owned()], unusable: Vec::new() },
     }
 }

@@ -4,7 +4,7 @@
 //! written as it is. What is read is a policy or nothing; what a good line says is there.
 
 use std::fs;
-use std::sync::{Arc, OnceLock};
+use std::sync::Arc;
 
 use jiff::Timestamp;
 use stsrelay::mail::Domain;
@@ -120,9 +120,7 @@ fn place() -> TempDir {
     tempfile::tempdir_in("/dev/shm").or_else(|_| tempfile::tempdir()).expect("a folder")
 }
 
-fn runtime() -> &'static Runtime {
-    static RUNTIME: OnceLock<Runtime> = OnceLock::new();
-    RUNTIME.get_or_init(|| {
-        tokio::runtime::Builder::new_current_thread().enable_time().build().expect("a runtime")
-    })
+/// One for each run: with it end the loops of the stores opened in it, and their files are closed.
+fn runtime() -> Runtime {
+    tokio::runtime::Builder::new_current_thread().enable_time().build().expect("a runtime")
 }

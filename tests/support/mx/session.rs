@@ -16,13 +16,14 @@ pub(super) async fn serve(
     behaviour: Arc<Mutex<Behaviour>>,
     log: Arc<Mutex<Log>>,
 ) -> std::io::Result<()> {
-    Session { behaviour, log, tls: false }.serve(stream).await
+    Session { behaviour, log, tls: false, shown: None }.serve(stream).await
 }
 
 struct Session {
     behaviour: Arc<Mutex<Behaviour>>,
     log: Arc<Mutex<Log>>,
     tls: bool,
+    shown: Option<usize>,
 }
 
 impl Session {
@@ -75,6 +76,7 @@ impl Session {
         config: Arc<ServerConfig>,
         stream: TcpStream,
     ) -> std::io::Result<TlsStream<TcpStream>> {
+        self.shown = Some(Arc::as_ptr(&config) as usize);
         let stream = TlsAcceptor::from(config).accept(stream).await?;
         let mut log = self.log.lock().expect("no panic");
         log.handshakes += 1;
@@ -153,6 +155,7 @@ impl Session {
                         rcpts: std::mem::take(&mut rcpts),
                         content: unstuff(&content),
                         tls: self.tls,
+                        shown: self.shown,
                         accepted,
                     });
                     if !dot {
@@ -186,6 +189,7 @@ impl Session {
                             rcpts: std::mem::take(&mut rcpts),
                             content: std::mem::take(&mut chunks),
                             tls: self.tls,
+                            shown: self.shown,
                             accepted: behaviour.dot.starts_with('2'),
                         });
                         behaviour.dot

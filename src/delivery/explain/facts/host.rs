@@ -8,7 +8,7 @@ use super::{LocalFacts, Trouble};
 use crate::dane::TlsaAnswer;
 use crate::mail::Domain;
 use crate::net::tls::TlsFacts;
-use crate::tlspolicy::{Expectation, Requirement, Rule, SkipReason, TlsPlan};
+use crate::tlspolicy::{Expectation, Requirement, Rule, SkipReason, TlsPlan, Verdict};
 use crate::tlsrpt::{PolicyType, ResultType, SessionResult};
 
 /// One host.
@@ -30,6 +30,9 @@ pub struct HostExplained {
     pub local: Option<LocalFacts>,
     /// May it be used, and how.
     pub verdict: VerdictFacts,
+    /// The same for a message with REQUIRETLS (RFC 8689), which the host has to offer besides.
+    #[serde(default)]
+    pub requiretls: Option<VerdictFacts>,
     /// One attempt does not get as far as this host.
     pub out_of_reach: bool,
     /// What TLS-RPT would say: of a host that is skipped, or as far as it is known without a session.
@@ -99,6 +102,14 @@ pub struct VerdictFacts {
 }
 
 impl VerdictFacts {
+    /// Of a host.
+    pub fn of(verdict: &Verdict) -> Self {
+        match verdict {
+            Verdict::Use(plan) => Self::of_plan(plan),
+            Verdict::Skip(reason) => Self::of_skip(reason),
+        }
+    }
+
     /// Of a host that may be used.
     pub fn of_plan(plan: &TlsPlan) -> Self {
         let (require, demand) = match &plan.require {
@@ -123,7 +134,10 @@ impl VerdictFacts {
             usable: true,
             rule: plan.rule,
             require: Some(require.to_owned()),
-            text: format!("{demand} ({})", rule_in_words(plan.rule)),
+            text: match &plan.local_text {
+                Some(local) => format!("{demand} (local rule {local})"),
+                None => format!("{demand} ({})", rule_in_words(plan.rule)),
+            },
         }
     }
 
@@ -227,6 +241,9 @@ pub struct Try {
     pub host_says: Option<String>,
     /// The TLS session, if one came about.
     pub tls: Option<TlsShown>,
+    /// Whether the host offers REQUIRETLS; absent where it was not asked inside TLS.
+    #[serde(default)]
+    pub offers_requiretls: Option<bool>,
     /// Why nothing could be sent on it, in the words of the log; absent when mail could go.
     pub trouble: Option<Trouble>,
     /// What TLS-RPT would say of this session.

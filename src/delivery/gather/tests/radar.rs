@@ -126,6 +126,8 @@ async fn tlsa_records_and_signatures_that_go_are_told_and_failures_are_not() {
     }
     assert_eq!(words(&world), ["tlsa-vanished", "tlsa-insecure"]);
     assert!(world.changes().iter().all(|(name, _)| name == "mx.example.org"));
+    let told = world.memory.changes.lock().unwrap()[0].1.to_string();
+    assert!(told.ends_with("mail for example.org goes there"), "{told}");
 }
 
 #[tokio::test(start_paused = true)]
