@@ -34,12 +34,13 @@ use crate::delivery::gather::Gather;
 use crate::delivery::giveup::GiveUp;
 use crate::delivery::{self, Delivery};
 use crate::mail::Domain;
+use crate::metrics::Metrics;
 use crate::net::https::ReqwestHttps;
 use crate::net::tcp::TcpDialer;
 use crate::net::{SystemClock, SystemRandomness, World};
 use crate::reporting::Reporting;
 use crate::store::Health;
-use crate::submission::{self, Guarded};
+use crate::submission::{self, Guarded, Sessions};
 
 pub use self::reload::Level;
 
@@ -149,13 +150,22 @@ impl Daemon {
         let Start { sources, loaded, settings, notes, level } = start;
         let signals =
             Signals::new().map_err(|error| loaded.error("server", format!("no signals: {error}")))?;
-        let Settings { submission, server_tls, delivery, gather, reporting, queue, evidence } = settings;
+        let Settings { submission, server_tls, delivery, gather, reporting, queue, evidence, http } =
+            settings;
         // Everything that another process may hold comes before anything is changed.
         let admin_socket =
             admin::bind(&loaded.config.admin.socket).map_err(|text| loaded.error("admin.socket", text))?;
-        let listeners = submission::bind(&submission)
+        let listeners = submission::bind(&submission, inherited())
             .map_err(|text| loaded.error("listener", text.strip_prefix("listener ").unwrap_or(&text)))?;
-        let storage = Storage::open(&loaded, queue).await?;
+        let http = match http {
+            Some(options) => {
+                let bound = admin::bind_http(options.address).await;
+                Some((bound.map_err(|text| loaded.error("admin.http", text))?, options))
+            }
+            None => None,
+        };
+        let metrics = Metrics::new();
+        let storage = Storage::open(&loaded, queue, metrics.clone()).await?;
         storage.queue.limit_evidence(evidence);
         // Now, for what the doors log: an error above is the only line that is printed.
         let doors = doors(&loaded).map_err(|errors| {
@@ -187,6 +197,7 @@ impl Daemon {
             receivers.delivery.clone(),
         )
         .with_suppressions(storage.suppressions.clone())
+        .with_metrics(metrics.clone())
         .with_report_targets(storage.reports.targets().clone());
         let handles = AdminHandles {
             traffic: deliverer.traffic(),
@@ -201,6 +212,7 @@ impl Daemon {
             gather: gatherer.clone(),
             reports: storage.reports.clone(),
             suppressions: storage.suppressions.clone(),
+            metrics: metrics.clone(),
             reporting: reporter.clone(),
             transfer: Arc::new(Transfer::new(
                 Arc::clone(&world.clock),
@@ -233,6 +245,19 @@ impl Daemon {
             info!(listener = %name, %address, "listening");
         }
 
+        let sessions = Sessions::new(
+            receivers.submission,
+            receivers.server_tls,
+            inbox,
+            Arc::clone(&world.clock),
+            Arc::new({
+                let gatherer = gatherer.clone();
+                move |domain: &Domain| gatherer.prefetch(domain)
+            }),
+            shutdown.clone(),
+        )
+        .with_metrics(metrics);
+
         let mut stories = JoinSet::new();
         let mut story = |name: &'static str, work: futures_util::future::BoxFuture<'static, ()>| {
             stories.spawn(async move {
@@ -240,6 +265,11 @@ impl Daemon {
                 name
             });
         };
+        if let Some((listener, options)) = http {
+            info!(address = %options.address, "metrics and health over HTTP");
+            let (handles, token) = (handles.clone(), shutdown.clone());
+            story("http", Box::pin(admin::serve_http(listener, handles, options, token)));
+        }
         story("admin", Box::pin(admin::serve(admin_socket, handles, shutdown.clone())));
         let refresher = gatherer.clone();
         let token = shutdown.clone();
@@ -251,18 +281,7 @@ impl Daemon {
         let digests = reporter.clone().run_digests(storage.policies.clone(), shutdown.clone());
         story("digests", Box::pin(digests));
         story("reporting", Box::pin(reporter.run(shutdown.clone())));
-        story(
-            "submission",
-            Box::pin(submission::serve(
-                listeners,
-                receivers.submission,
-                receivers.server_tls,
-                inbox,
-                Arc::clone(&world.clock),
-                Arc::new(move |domain: &Domain| gatherer.prefetch(domain)),
-                shutdown.clone(),
-            )),
-        );
+        story("submission", Box::pin(submission::serve(listeners, sessions)));
 
         // It asks DNS for a few seconds, and nothing waits for it.
         tokio::spawn(async move {
@@ -279,6 +298,10 @@ impl Daemon {
     async fn run(mut self) -> Ended {
         let mut status = interval(STATUS_EVERY);
         status.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        // Told at half the time systemd asks for, and only while the threads that serve do.
+        let watchdog = sd_notify::watchdog_enabled().map(|every| every / 2);
+        let mut pulse = interval(watchdog.unwrap_or(STATUS_EVERY));
+        pulse.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut health = Health::Fine;
         let broken = loop {
             tokio::select! {
@@ -290,6 +313,9 @@ impl Daemon {
                     }
                 },
                 _ = status.tick() => self.tell_status(&mut health),
+                _ = pulse.tick() => if let Some(within) = watchdog && is_alive(within / 2).await {
+                    notify(&[NotifyState::Watchdog]);
+                },
                 Some(ended) = self.stories.join_next() => {
                     tell_broken(&ended);
                     break true;
@@ -389,6 +415,17 @@ impl Daemon {
             *last = health;
         }
     }
+}
+
+/// Sockets a service manager passes (`LISTEN_FDS`), each to the listener that has its address.
+fn inherited() -> Vec<std::net::TcpListener> {
+    let mut passed = listenfd::ListenFd::from_env();
+    (0..passed.len()).filter_map(|n| passed.take_tcp_listener(n).ok().flatten()).collect()
+}
+
+/// Whether the threads that serve take up new work, within this time.
+async fn is_alive(within: Duration) -> bool {
+    timeout(within, tokio::spawn(async {})).await.is_ok()
 }
 
 fn tell_broken(ended: &Result<&'static str, tokio::task::JoinError>) {

@@ -51,13 +51,13 @@
 //! smtp
 //! tlspolicy | queue | dsn
 //! route | sts | dane | tlsrpt
-//! mail
+//! mail | metrics
 //! ```
 //!
 //! `mail`, `smtp`, `route`, `sts`, `dane`, `tlsrpt`, `dsn`, `tlspolicy`, `queue` and
 //! `delivery::judge`, `hosts`, `pace`, `static_route`, `turns`, `limits`, `throttle` and `net::dns::validation` are pure: no clock, no disk, no network; bytes, facts and `now` come in.
 //! samotop is named in `submission` alone, sled in `store`, hickory in `net::dns`, reqwest in
-//! `net::https`, mail-auth in `reporting`, mail-parser and rawzip in `tlsrpt`.
+//! `net::https`, axum in `admin`, prometheus-client in `metrics`, mail-auth in `reporting`, mail-parser and rawzip in `tlsrpt`.
 //!
 //! # Invariants
 //!
@@ -91,6 +91,7 @@ pub mod dane;
 pub mod delivery;
 pub mod dsn;
 pub mod mail;
+pub mod metrics;
 pub mod net;
 pub mod queue;
 pub mod reporting;

@@ -6,7 +6,7 @@ use std::fs;
 use std::process::Output;
 
 use support::client::{Client, message, queue_id};
-use support::daemon::HOSTNAME;
+use support::daemon::{HOSTNAME, free_addresses};
 use support::mx::Behaviour;
 use support::world::World;
 
@@ -308,4 +308,76 @@ async fn a_long_listing_is_whole_and_each_item_is_in_it_once() {
     assert!(text.trim_end().ends_with("450 items"), "{text}");
     world.daemon.ask(&["queue", "delete", &id]).await;
     assert!(world.daemon.json(&["queue", "list"]).await.is_empty());
+}
+
+/// The answer to a GET: its status line and all of it.
+async fn get(address: std::net::SocketAddr, path: &str, headers: &str) -> (String, String) {
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+    let mut stream = tokio::net::TcpStream::connect(address).await.expect("HTTP is served");
+    let request = format!("GET {path} HTTP/1.1\r\n{headers}Connection: close\r\n\r\n");
+    stream.write_all(request.as_bytes()).await.expect("sent");
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).await.expect("answered");
+    (answer.lines().next().unwrap_or_default().to_owned(), answer)
+}
+
+#[tokio::test]
+async fn metrics_and_health_are_served_to_this_host() {
+    let [http] = free_addresses();
+    let world = World::start(1, &[], &format!("[admin]\nhttp = \"{http}\"\n")).await;
+    world.good_domain("one.test", 0);
+    let id = world.submit("a@home.test", &["b@one.test"], &message("first")).await;
+    support::eventually("the queue to be empty", || async {
+        world.daemon.json(&["queue", "show", &id]).await.is_empty().then_some(())
+    })
+    .await;
+    let ours = format!("Host: {http}\r\n");
+    for path in ["/healthz", "/readyz"] {
+        let (status, answer) = get(http, path, &ours).await;
+        assert!(status.ends_with(" 200 OK") && answer.ends_with("\r\n\r\nok\n"), "{answer}");
+    }
+    let (status, metrics) = get(http, "/metrics", &ours).await;
+    assert!(status.ends_with(" 200 OK") && metrics.contains("application/openmetrics-text"), "{metrics}");
+    for line in [
+        "stsrelay_messages_accepted_total{listener=\"smarthost\"} 1",
+        "stsrelay_attempts_total{outcome=\"delivered\",rule=\"mta-sts enforce\"} 1",
+        "stsrelay_recipients_total{outcome=\"delivered\"} 1",
+        "stsrelay_tls_sessions_total{version=\"TLSv1.3\",rule=\"mta-sts enforce\",result=\"met\"} 1",
+        "stsrelay_policies{mode=\"enforce\"} 1",
+        "stsrelay_queue_items{state=\"active\"} 0",
+        "stsrelay_store_writable 1",
+    ] {
+        assert!(metrics.lines().any(|have| have == line), "{line} is missing:\n{metrics}");
+    }
+    // A page elsewhere must not read it through somebody's browser on this host.
+    let (status, _) = get(http, "/metrics", "Host: evil.example\r\n").await;
+    assert!(status.contains(" 421 "), "{status}");
+    let (status, _) = get(http, "/queue", &ours).await;
+    assert!(status.contains(" 404 "), "{status}");
+}
+
+#[tokio::test]
+async fn metrics_for_elsewhere_need_a_token() {
+    let [http] = free_addresses();
+    let mut world = World::start(1, &[], "").await;
+    let token = world.daemon.path("token");
+    fs::write(&token, "0123456789abcdef\n").expect("writable");
+    let extra = format!("[admin]\nhttp = \"{http}\"\ntoken_file = \"{}\"\n", token.display());
+    fs::write(world.daemon.path("stsrelay.d/http.toml"), extra).expect("writable");
+    world.daemon.restart().await;
+    let ours = format!("Host: {http}\r\n");
+    let (status, answer) = get(http, "/readyz", &ours).await;
+    assert!(status.contains(" 401 ") && answer.contains("token_file"), "{answer}");
+    let wrong = format!("{ours}Authorization: Bearer 0123456789abcdeX\r\n");
+    assert!(get(http, "/readyz", &wrong).await.0.contains(" 401 "));
+    let right = format!("{ours}Authorization: Bearer 0123456789abcdef\r\n");
+    assert!(get(http, "/readyz", &right).await.0.ends_with(" 200 OK"));
+
+    fs::write(world.daemon.path("stsrelay.d/http.toml"), "[admin]\nhttp = \"0.0.0.0:8025\"\n")
+        .expect("writable");
+    refused(&world.daemon.cli(&["serve"]).await, 78, &["admin.http", "token_file"]);
+    fs::write(&token, "short\n").expect("writable");
+    let extra = format!("[admin]\nhttp = \"{http}\"\ntoken_file = \"{}\"\n", token.display());
+    fs::write(world.daemon.path("stsrelay.d/http.toml"), extra).expect("writable");
+    refused(&world.daemon.cli(&["serve"]).await, 78, &["admin.token_file", "at least 16"]);
 }

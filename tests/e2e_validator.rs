@@ -13,7 +13,14 @@ use support::world::World;
 
 /// Host 0 is `mx.ee.test`, self-signed, with its key in DNS.
 async fn world(hosts: u8) -> World {
-    let world = World::start(hosts, &[], "[delivery]\nretry = [\"1h\"]\n").await;
+    let mut world = prepared(hosts).await;
+    world.daemon.start().await;
+    world
+}
+
+/// The same with the daemon not running.
+async fn prepared(hosts: u8) -> World {
+    let world = World::prepare(hosts, &[], "[delivery]\nretry = [\"1h\"]\n").await;
     world.dns.authentic(true);
     // Nothing is kept, so that what the resolver says counts at once.
     world.dns.ttl(0);
@@ -75,10 +82,12 @@ async fn a_resolver_that_stops_validating_does_not_put_dane_aside() {
 
 #[tokio::test]
 async fn a_validator_that_refuses_everything_signed_is_named_in_each_deferral() {
-    let world = world(3).await;
+    let mut world = prepared(3).await;
     world.good_domain("a.test", 1);
     world.good_domain("b.test", 2);
+    // From the start: a look from a moment before would know nothing of it.
     world.dns.broken(true);
+    world.daemon.start().await;
     let mut results = Vec::new();
     for name in ["ee.test", "a.test", "b.test"] {
         let id = world.submit("a@home.test", &[&format!("b@{name}")], &message(name)).await;

@@ -86,6 +86,9 @@ fn each_dependency_is_named_in_its_folder_only() {
         ("mail_parser", "tlsrpt"),
         ("rawzip", "tlsrpt"),
         ("figment", "config"),
+        ("axum", "admin"),
+        ("listenfd", "daemon"),
+        ("prometheus_client", "metrics"),
     ];
     let mut files = Vec::new();
     rust_files(&source(), &mut files);

@@ -12,7 +12,7 @@ use stsrelay::net::tls::ServerTls;
 use stsrelay::net::world::SystemClock;
 use stsrelay::store::{Filter, Queue, QueueOptions};
 use stsrelay::submission::{
-    ListenerAuth, ListenerOptions, ListenerTls, Options, Users, bind, hash_password, serve,
+    ListenerAuth, ListenerOptions, ListenerTls, Options, Sessions, Users, bind, hash_password, serve,
 };
 use tokio::io::{AsyncBufReadExt, AsyncRead, AsyncWrite, AsyncWriteExt, BufReader};
 use tokio::net::TcpStream;
@@ -53,7 +53,7 @@ struct Relay {
 
 impl Relay {
     fn start(options: Options, tls: Option<ServerTls>, queue: Queue) -> Self {
-        let bound = bind(&options).unwrap();
+        let bound = bind(&options, Vec::new()).unwrap();
         let addresses = bound
             .iter()
             .flat_map(|(_, sockets)| sockets)
@@ -62,15 +62,10 @@ impl Relay {
         let (options, watched) = watch::channel(Arc::new(options));
         let (_, tls) = watch::channel(tls.map(Arc::new));
         let shutdown = CancellationToken::new();
-        let serving = tokio::spawn(serve(
-            bound,
-            watched,
-            tls,
-            queue,
-            Arc::new(SystemClock),
-            Arc::new(|_: &Domain| ()),
-            shutdown.clone(),
-        ));
+        let prefetch = Arc::new(|_: &Domain| ());
+        let clock = Arc::new(SystemClock);
+        let sessions = Sessions::new(watched, tls, queue, clock, prefetch, shutdown.clone());
+        let serving = tokio::spawn(serve(bound, sessions));
         Self { addresses, options, shutdown, serving }
     }
 

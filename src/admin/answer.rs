@@ -14,6 +14,7 @@ use crate::delivery::explain::facts::LocalFacts;
 use crate::delivery::gather::Gather;
 use crate::delivery::giveup::GiveUp;
 use crate::mail::{Domain, Mailbox};
+use crate::metrics::Metrics;
 use crate::net::Clock;
 use crate::reporting::Reporting;
 use crate::store::{Policies, Queue, Reports, Suppressions};
@@ -43,6 +44,8 @@ pub struct AdminHandles {
     pub transfer: Arc<Transfer>,
     /// Explains what would become of mail.
     pub explainer: Explainer,
+    /// What is counted.
+    pub metrics: Metrics,
 }
 
 impl AdminHandles {

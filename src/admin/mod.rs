@@ -1,18 +1,21 @@
 //! The admin socket: what the command line asks the daemon.
 //!
 //! A Unix socket of mode 0660: whoever may open it may do everything. `protocol` is what is said,
-//! `socket` makes the listener, `serve` answers, `client` asks. Never changes anything but through
-//! the stories' own doors. HTTP is not served.
+//! `socket` makes the listener, `serve` answers, `client` asks. `http` serves metrics and health. Never
+//! changes anything but through the stories' own doors.
 
 mod answer;
 pub mod client;
+mod http;
 pub mod protocol;
 mod queue;
 mod reports;
 mod serve;
+mod snapshot;
 mod socket;
 pub mod transfer;
 
 pub use answer::AdminHandles;
+pub use http::{HttpOptions, bind_http, serve_http};
 pub use serve::serve;
 pub use socket::{AdminSocket, bind};

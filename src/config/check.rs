@@ -529,8 +529,15 @@ impl Checker<'_> {
         if config.admin.socket.as_os_str().len() > 107 {
             self.error("admin.socket", "is longer than the 107 octets a Unix socket's path may have");
         }
-        if config.admin.http.is_some() {
-            self.note("admin.http", "has no effect yet: this version has no HTTP status page");
+        match (config.admin.http, &config.admin.token_file) {
+            (Some(address), None) if !address.ip().is_loopback() => self.error(
+                "admin.http",
+                format!(
+                    "{address} can be reached from elsewhere; set admin.token_file, or listen on 127.0.0.1"
+                ),
+            ),
+            (None, Some(_)) => self.note("admin.token_file", "has no effect without admin.http"),
+            _ => {}
         }
         if let Err(text) = parse_level(&config.log.level) {
             self.error("log.level", text);

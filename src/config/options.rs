@@ -8,6 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::{ConfigError, Dnssec, ListenerAuth, ListenerTls, Loaded};
+use crate::admin::HttpOptions;
 use crate::delivery::evidence::EvidenceOptions;
 use crate::delivery::limits::{DestinationLimit, Whom};
 use crate::delivery::static_route::StaticRoute;
@@ -29,6 +30,8 @@ use crate::tlsrpt::omit::Omit;
 
 /// A message in transfer at shutdown may take so long to end; within the daemon's own limit.
 const DRAIN: Duration = Duration::from_secs(20);
+/// Characters of the admin token at least: what can be guessed guards nothing.
+const TOKEN_BYTES_MIN: usize = 16;
 
 /// Everything the daemon is made of, ready to be handed out.
 pub struct Settings {
@@ -46,6 +49,8 @@ pub struct Settings {
     pub queue: QueueOptions,
     /// How much evidence is kept, and how long.
     pub evidence: EvidenceLimits,
+    /// Metrics and health over HTTP, where they are wanted.
+    pub http: Option<HttpOptions>,
 }
 
 /// What the doors to the outside are made of; read once, at start.
@@ -71,14 +76,15 @@ pub fn settings(loaded: &Loaded) -> Result<Settings, Vec<ConfigError>> {
     let mut errors = Vec::new();
     let server_tls = keep(server_tls(loaded), &mut errors);
     let users = keep(users(loaded), &mut errors);
+    let token = keep(admin_token(loaded), &mut errors);
     let routes = routes(loaded).map_err(|more| errors.extend(more)).ok();
     let signers = keep(signers(loaded), &mut errors);
     let hostname = config.server.hostname.clone();
     if hostname.is_none() {
         errors.push(loaded.error("server.hostname", "is not set"));
     }
-    let (Some(hostname), Some(server_tls), Some(users), Some(signers), Some(routes)) =
-        (hostname, server_tls, users, signers, routes)
+    let (Some(hostname), Some(server_tls), Some(users), Some(signers), Some(routes), Some(token)) =
+        (hostname, server_tls, users, signers, routes, token)
     else {
         return Err(errors);
     };
@@ -87,6 +93,7 @@ pub fn settings(loaded: &Loaded) -> Result<Settings, Vec<ConfigError>> {
         server_tls,
         delivery: delivery_options(loaded, hostname.clone()),
         gather: gather_options(loaded, hostname.clone(), routes),
+        http: config.admin.http.map(|address| HttpOptions { address, token, hostname: hostname.clone() }),
         reporting: reporting_options(loaded, hostname, signers)
             .map_err(|error| vec![loaded.error("tlsrpt.from", error)])?,
         queue: QueueOptions { data_dir: config.server.data_dir.clone(), node: config.server.node },
@@ -125,6 +132,21 @@ fn users(loaded: &Loaded) -> Result<Users, ConfigError> {
         None => Ok(Users::default()),
         Some(file) => Users::load(file).map_err(|text| named(loaded, &text, "auth.users_file")),
     }
+}
+
+/// `admin.token_file`: its first line.
+fn admin_token(loaded: &Loaded) -> Result<Option<String>, ConfigError> {
+    let Some(file) = &loaded.config.admin.token_file else { return Ok(None) };
+    let wrong = |text: &str| loaded.error("admin.token_file", format!("{}: {text}", file.display()));
+    let text = std::fs::read_to_string(file).map_err(|error| wrong(&error.to_string()))?;
+    let token = text.lines().next().unwrap_or_default().trim();
+    let usable = token.len() >= TOKEN_BYTES_MIN && token.bytes().all(|b| b.is_ascii_graphic());
+    if !usable {
+        return Err(wrong(&format!(
+            "the first line must be a token of at least {TOKEN_BYTES_MIN} visible ASCII characters"
+        )));
+    }
+    Ok(Some(token.to_owned()))
 }
 
 fn signers(loaded: &Loaded) -> Result<Vec<reporting::Signer>, ConfigError> {

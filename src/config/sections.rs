@@ -452,8 +452,10 @@ pub struct NetworkSection {
 pub struct Admin {
     /// Unix socket for the command line.
     pub socket: PathBuf,
-    /// Metrics, health and status page.
+    /// Metrics and health.
     pub http: Option<SocketAddr>,
+    /// Holds the token asked for there; needed where that address is not loopback.
+    pub token_file: Option<PathBuf>,
 }
 
 /// `[log]`
@@ -690,7 +692,7 @@ impl Default for Tlsrpt {
 
 impl Default for Admin {
     fn default() -> Self {
-        Self { socket: PathBuf::from("/run/stsrelay/admin.sock"), http: None }
+        Self { socket: PathBuf::from("/run/stsrelay/admin.sock"), http: None, token_file: None }
     }
 }
 

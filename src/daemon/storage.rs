@@ -6,6 +6,7 @@ use std::os::unix::fs::DirBuilderExt as _;
 use tracing::warn;
 
 use crate::config::{ConfigError, Loaded};
+use crate::metrics::Metrics;
 use crate::net::{Clock as _, SystemClock};
 use crate::store::{self, Ground, Moves, Policies, Queue, QueueOptions, Reports, Results, Suppressions};
 
@@ -24,9 +25,13 @@ pub(super) struct Storage {
 
 impl Storage {
     /// Opens or creates the stores; repairs are logged, one line each.
-    pub(super) async fn open(loaded: &Loaded, options: QueueOptions) -> Result<Self, ConfigError> {
+    pub(super) async fn open(
+        loaded: &Loaded,
+        options: QueueOptions,
+        metrics: Metrics,
+    ) -> Result<Self, ConfigError> {
         let segment_bytes = loaded.config.server.journal_segment.0;
-        let opened = tokio::task::spawn_blocking(move || open(&options, segment_bytes)).await;
+        let opened = tokio::task::spawn_blocking(move || open(&options, segment_bytes, metrics)).await;
         let text = match opened {
             Ok(Ok((storage, repairs))) => {
                 for repair in repairs {
@@ -47,7 +52,11 @@ impl Storage {
     }
 }
 
-fn open(options: &QueueOptions, segment_bytes: u64) -> Result<(Storage, Vec<String>), String> {
+fn open(
+    options: &QueueOptions,
+    segment_bytes: u64,
+    metrics: Metrics,
+) -> Result<(Storage, Vec<String>), String> {
     let folder = &options.data_dir;
     // Before anything is made or changed.
     store::survey(folder).map_err(|error| error.to_string())?;
@@ -58,6 +67,7 @@ fn open(options: &QueueOptions, segment_bytes: u64) -> Result<(Storage, Vec<Stri
         .map_err(|error| format!("{} cannot be made: {error}", folder.display()))?;
     let mut ground = Ground::machine();
     ground.limits.segment_bytes = segment_bytes;
+    ground.metrics = metrics;
     let (queue, mut repairs) =
         Queue::open_over(&ground, options, SystemClock.now()).map_err(|error| error.to_string())?;
     let (policies, more) = Policies::open(folder).map_err(|error| error.to_string())?;

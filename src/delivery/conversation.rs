@@ -8,14 +8,17 @@
 mod chunks;
 mod content;
 
+use std::future::{Future as _, poll_fn};
 use std::net::{IpAddr, SocketAddr};
+use std::pin::pin;
 use std::sync::Arc;
+use std::task::Poll;
 use std::time::Duration;
 
 use tokio::io::AsyncWriteExt as _;
 use tokio::time::{Instant, timeout, timeout_at};
 
-use self::content::{read, send, send_body, send_chunk};
+use self::content::{BLOCK_BYTES, read, send, send_body, send_chunk};
 use super::evidence::Rendered;
 use crate::mail::Domain;
 use crate::net::tcp::{Connection, Stream};
@@ -29,6 +32,9 @@ use crate::tlspolicy::{Requirement, TlsFailure, TlsPlan};
 
 /// Time for QUIT and its answer (RFC 5321 §4.1.1.10: say it, but wait for nobody long).
 const QUIT_WITHIN: Duration = Duration::from_secs(5);
+
+/// How long after a host's last word its connection counts as lively.
+const LIVELY: Duration = Duration::from_secs(1);
 
 /// How a session is to be held, beside what it must prove.
 #[derive(Debug, Clone)]
@@ -79,6 +85,8 @@ pub struct Conversation {
     pub remote: SocketAddr,
     /// When the connection was made.
     pub opened_at: Instant,
+    /// When the host last said something.
+    heard_at: Instant,
     /// Transactions carried so far.
     pub carried: u32,
     /// What is kept as evidence of it, from the last message.
@@ -119,6 +127,7 @@ impl Conversation {
             local: connection.local,
             remote: connection.remote,
             opened_at: Instant::now(),
+            heard_at: Instant::now(),
             carried: 0,
             evidence: None,
             counted: Vec::new(),
@@ -161,22 +170,50 @@ impl Conversation {
 
     /// Whether the last transaction broke where its content was sent by BDAT.
     pub fn broke_in_bdat(&self) -> bool {
-        let in_content = matches!(
-            self.session.end(),
-            Some(SessionEnd::BdatUnknown(_) | SessionEnd::Lost { phase: Phase::Body | Phase::Dot, .. })
-        );
-        in_content && self.session.chunks()
+        match self.session.end() {
+            Some(SessionEnd::BdatUnknown(_)) => true,
+            Some(SessionEnd::Lost { phase: Phase::Body | Phase::Dot, .. }) => self.session.chunks(),
+            // In one flight it may not even come to the answers before.
+            Some(SessionEnd::Lost { .. }) => self.session.sent_by_bdat(),
+            _ => false,
+        }
     }
 
     /// Carries one transaction; the session is idle or over afterwards.
     pub async fn carry(&mut self, transaction: Transaction, body: &Body) -> TransactionEnd {
         let recipients = transaction.recipients.len();
+        let flies = self.may_fly(body).await;
+        self.session.use_one_flight(flies);
         self.session.begin(transaction);
         self.carried = self.carried.saturating_add(1);
         self.drive(None, Some(body)).await;
         self.session
             .take_result()
             .unwrap_or(TransactionEnd::Broken { replies: vec![None; recipients], uncertain: false })
+    }
+
+    /// Whether all of a transaction may go out in one flight: it takes one round trip instead of two, and
+    /// where the connection turns out dead, nobody knows whether the message was taken. So only what is
+    /// small, and only a moment after the host's last word, as long as there is no sign of its end.
+    async fn may_fly(&mut self, body: &Body) -> bool {
+        let lively = self.heard_at.elapsed() < LIVELY;
+        if !lively || body.len() > BLOCK_BYTES as u64 || !self.session.can_fly() {
+            return false;
+        }
+        let Some(stream) = self.stream.as_mut() else { return false };
+        let mut buffer = Vec::new();
+        // Polled once: whatever is there is not waited for.
+        let word = poll_fn(|context| {
+            let mut read = pin!(read(stream, &mut buffer));
+            Poll::Ready(read.as_mut().poll(context))
+        });
+        match word.await {
+            Poll::Pending => return true,
+            Poll::Ready(Ok(0)) => self.session.handle_closed("the host closed the connection"),
+            Poll::Ready(Ok(_)) => self.session.handle_bytes(&buffer),
+            Poll::Ready(Err(error)) => self.session.handle_closed(&error.to_string()),
+        }
+        false
     }
 
     /// Whether this session has not yet been counted for a report domain; it is from now on.
@@ -304,7 +341,10 @@ impl Conversation {
                         }
                         Err(_) => self.session.handle_timeout(),
                         Ok(Ok(0)) => self.session.handle_closed("the host closed the connection"),
-                        Ok(Ok(_)) => self.session.handle_bytes(&buffer),
+                        Ok(Ok(_)) => {
+                            self.heard_at = Instant::now();
+                            self.session.handle_bytes(&buffer);
+                        }
                         Ok(Err(error)) => self.session.handle_closed(&error.to_string()),
                     }
                 }
@@ -319,7 +359,7 @@ impl Conversation {
                     };
                     self.session.handle_sent(sent);
                 }
-                Action::SendChunk { within } => {
+                Action::SendChunk { before, within } => {
                     let sent = match body {
                         Some(body) => {
                             // The time for all content runs from its first chunk, the host's answers included.
@@ -327,7 +367,7 @@ impl Conversation {
                                 let all = self.timeouts.content(body.len());
                                 all.map(|all| Instant::now() + all)
                             });
-                            let sent = send_chunk(stream, body, &mut chunks, within);
+                            let sent = send_chunk(stream, before, body, &mut chunks, within);
                             match until {
                                 None => sent.await,
                                 Some(until) => timeout_at(until, sent)

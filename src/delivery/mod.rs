@@ -45,6 +45,7 @@ use self::pool::Pool;
 pub use self::run::run;
 pub use self::traffic::{Held, Traffic};
 use crate::mail::Domain;
+use crate::metrics::Metrics;
 use crate::net::World;
 use crate::queue::RetryOptions;
 use crate::smtp::client::Timeouts;
@@ -102,6 +103,7 @@ pub struct Delivery {
     options: watch::Receiver<Arc<Options>>,
     traffic: Traffic,
     suppressions: Option<Suppressions>,
+    metrics: Metrics,
     report_targets: Option<Targets>,
     closing: TaskTracker,
 }
@@ -125,9 +127,17 @@ impl Delivery {
             options,
             traffic: Traffic::default(),
             suppressions: None,
+            metrics: Metrics::default(),
             report_targets: None,
             closing: TaskTracker::new(),
         }
+    }
+
+    /// Counts there what is delivered.
+    #[must_use]
+    pub fn with_metrics(mut self, metrics: Metrics) -> Self {
+        self.metrics = metrics;
+        self
     }
 
     /// How hosts stand, for the operator.

@@ -217,11 +217,16 @@ pub(super) struct Bucket {
 }
 
 impl Bucket {
+    /// Takes note of a clock that stepped back: it costs one interval from now on. To be called before
+    /// [`Bucket::next_at`]; that alone would move with the clock until it is where it was.
+    pub(super) fn heed_clock(&mut self, rate: Rate, now: Timestamp) {
+        let latest = after(now, rate.lead() + rate.interval());
+        self.even_at = self.even_at.map(|at| at.min(latest));
+    }
+
     /// When the next message may go; `now` or before when it may at once.
     pub(super) fn next_at(&self, rate: Rate, now: Timestamp) -> Timestamp {
         let Some(even_at) = self.even_at else { return now };
-        // A clock that steps back costs at most one interval.
-        let even_at = even_at.min(after(now, rate.lead() + rate.interval()));
         SignedDuration::try_from(rate.lead())
             .ok()
             .and_then(|lead| even_at.checked_sub(lead).ok())
@@ -230,8 +235,8 @@ impl Bucket {
 
     /// One message goes.
     pub(super) fn take(&mut self, rate: Rate, now: Timestamp) {
-        let even_at =
-            self.even_at.map_or(now, |at| at.min(after(now, rate.lead() + rate.interval())).max(now));
+        self.heed_clock(rate, now);
+        let even_at = self.even_at.map_or(now, |at| at.max(now));
         self.even_at = Some(after(even_at, rate.interval()));
     }
 }
@@ -361,14 +366,21 @@ mod tests {
             }
         }
 
-        /// A clock that steps back by any amount makes work wait for no more than a burst and an interval.
+        /// A clock that steps back by any amount makes work wait for an interval, however often it is
+        /// looked at meanwhile.
         #[test]
         fn a_clock_that_steps_back_stops_nothing(back in 0i64..10_000_000, messages in 1u32..100) {
             let rate = Rate { messages, unit: Unit::Minute };
             let mut bucket = Bucket::default();
             bucket.take(rate, at(0));
-            let now = at(-back);
-            prop_assert!(bucket.next_at(rate, now) <= after(now, rate.interval()));
+            let interval = i64::try_from(rate.interval().as_millis()).unwrap();
+            for looked in 0..=10 {
+                let now = at(-back + interval * looked / 10);
+                bucket.heed_clock(rate, now);
+                prop_assert!(bucket.next_at(rate, now) <= after(at(-back), rate.interval()));
+            }
+            let then = after(at(-back), rate.interval());
+            prop_assert!(bucket.next_at(rate, then) <= then);
         }
     }
 }

@@ -94,6 +94,7 @@ impl Delivery {
         }
         let born = self.notices(&item, &attempted, &settlement, now).await;
         log_settled(&settlement, &attempted, born.len());
+        self.count_settled(&item, &settlement, &attempted, born.len(), now);
         let evidence = evidence::draft(&item, &mut attempted, &settlement, &options.evidence, now);
         let tried = Tried { record: attempted.record, evidence };
         let mut told = false;
@@ -129,6 +130,30 @@ impl Delivery {
                 }
             }
             return;
+        }
+    }
+
+    fn count_settled(
+        &self,
+        item: &QueueItem,
+        settlement: &Settlement,
+        attempted: &attempt::Attempted,
+        notices: usize,
+        now: Timestamp,
+    ) {
+        let (delivered, failed) = (settlement.newly_delivered.len(), settlement.newly_failed.len());
+        let outcome = match settlement.settled {
+            Settled::Done if failed == 0 => "delivered",
+            Settled::Done => "failed",
+            Settled::Again(_) => "deferred",
+        };
+        self.metrics.attempt(outcome, &attempted.record.rule);
+        self.metrics.recipients("delivered", delivered as u64);
+        self.metrics.recipients("failed", failed as u64);
+        self.metrics.notices(if failed > 0 { "bounce" } else { "other" }, notices as u64);
+        if delivered > 0 {
+            let age = now.duration_since(item.received_at);
+            self.metrics.delivered_after(Duration::try_from(age).unwrap_or_default());
         }
     }
 

@@ -315,7 +315,24 @@ impl<T> Turns<T> {
         }
     }
 
+    /// Rates take note of a clock that stepped back.
+    fn heed_clock(&mut self, destination: &Destination, now: Timestamp) {
+        let limits = &self.places.limits;
+        let rate = |table: Option<usize>| table.and_then(|table| limits.get(table)?.rate);
+        let Some(lane) = self.lanes.get_mut(destination) else { return };
+        if let Some(rate) = rate(lane.table) {
+            lane.bucket.heed_clock(rate, now);
+        }
+        let shared = lane.home.and_then(|home| self.hosts.get(&home)?.table);
+        if let (Some(rate), Some(table)) = (rate(shared), shared.and_then(|at| self.tables.get_mut(at))) {
+            table.bucket.heed_clock(rate, now);
+        }
+    }
+
     fn may_start(&mut self, destination: &Destination, urgent: bool, now: Timestamp) -> bool {
+        if !self.places.limits.is_empty() {
+            self.heed_clock(destination, now);
+        }
         let Some(lane) = self.lanes.get(destination) else { return false };
         let size = |window: &Window, max: usize| if urgent { max } else { window.places(max) };
         let places = &self.places;

@@ -7,8 +7,9 @@
 //! EHLO again with everything heard before forgotten; AUTH, where [`Session::logging_in`] was said; then
 //! [`Action::Idle`]. With [`TlsUse::Implicit`] the handshake comes before all of it. From there any number
 //! of transactions, each MAIL, RCPT.., DATA, content, final dot, back to idle, or BDAT in place of
-//! DATA where the server offers it and [`Session::use_chunking`] was said; RSET goes ahead of the
-//! next one when the last was cut short. QUIT ends it. Whatever else happens ends it at once.
+//! DATA where the server offers it and [`Session::use_chunking`] was said, even in the same flight as
+//! the commands ([`Session::use_one_flight`]); RSET goes ahead of the next one when the last was cut
+//! short. QUIT ends it. Whatever else happens ends it at once.
 //!
 //! Never: MAIL before the handshake where TLS is required; AUTH outside TLS; a reply counted for a command that was
 //! not sent yet; a panic, whatever the server says and in whatever order the driver calls.
@@ -64,6 +65,9 @@ pub enum Action {
     /// Send the next chunk: `BDAT`, its exact size, `LAST` with the last one, and its octets as they are
     /// (RFC 3030 §2); then `handle_chunk`.
     SendChunk {
+        /// Octets that go out ahead of it, in the same write: the commands of its transaction, where all
+        /// goes in one flight ([`Session::use_one_flight`]).
+        before: Vec<u8>,
         /// Time limit per block (RFC 5321 §4.5.3.2.5).
         within: Duration,
     },

@@ -11,6 +11,7 @@ use std::time::Duration;
 
 use super::disk::{Disk, RealDisk};
 use super::notions::QueueError;
+use crate::metrics::Metrics;
 
 /// See the file's header.
 #[derive(Clone)]
@@ -27,6 +28,8 @@ pub struct Ground {
     pub index: bool,
     /// What makes a new journal different from all others.
     pub nonce: [u8; 16],
+    /// Flushes of the journal are counted here.
+    pub metrics: Metrics,
 }
 
 /// How the store's loops run.
@@ -66,6 +69,7 @@ impl Ground {
             limits: Limits::DEFAULT,
             index: true,
             nonce: rand::random(),
+            metrics: Metrics::new(),
         }
     }
 }

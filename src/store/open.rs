@@ -89,7 +89,7 @@ pub(super) fn open(dir: &Path, ground: &Ground, now: Timestamp) -> Result<Opened
     let (mut table, replayed, index) = recover(dir, ground, &files, nonce, &marker, &mut log, &mut repaired)?;
     let tail = open_tail(dir, disk.as_ref(), &files, &replayed, &mut table)?;
     table.rewind(micros(now));
-    let shared = Shared::new(disk, dir.to_owned(), nonce, ground.limits, table, log);
+    let shared = Shared::new(disk, dir.to_owned(), nonce, ground.limits, table, log, ground.metrics.clone());
     sweep(&shared, replayed.damaged, &mut repaired)?;
     write_marker(&shared, boot, false)?;
     if let Err(error) = make_reserve(&shared) {

@@ -20,6 +20,7 @@ use super::frame::Nonce;
 use super::ground::Limits;
 use super::notions::{Health, QueueError};
 use super::table::Table;
+use crate::metrics::Metrics;
 use crate::queue::QueueId;
 
 /// See the file's header.
@@ -39,6 +40,7 @@ pub(super) struct Shared {
     readers: Mutex<BTreeMap<u32, Arc<File>>>,
     /// See [`Shared::reading`].
     reads: Semaphore,
+    pub metrics: Metrics,
 }
 
 /// Octets of evidence that may wait in memory for a disk that does not take them.
@@ -57,6 +59,7 @@ impl Shared {
         limits: Limits,
         table: Table,
         evidence: Log,
+        metrics: Metrics,
     ) -> Self {
         let ids = AtomicU64::new(table.ids_below);
         let (wake, spooled) = (Notify::new(), AtomicU64::new(0));
@@ -72,6 +75,7 @@ impl Shared {
             ids,
             readers: Mutex::default(),
             reads: Semaphore::new(READS_MAX),
+            metrics,
         }
     }
 

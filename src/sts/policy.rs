@@ -5,6 +5,7 @@
 //! Never fetches and never says how long a policy lives: that is `freshness`.
 
 use std::fmt;
+use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
@@ -20,6 +21,9 @@ pub struct StsPolicy {
     /// Seconds, at most [`MAX_AGE_MAX`] (larger values are clamped).
     pub max_age: u32,
     text: String,
+    /// Shared with everything that names the policy: each delivery under it is counted with these.
+    lines: Arc<[String]>,
+    patterns: Arc<[String]>,
     warnings: Vec<&'static str>,
 }
 
@@ -105,8 +109,13 @@ impl StsPolicy {
 
     /// The lines as declared, oddities and unknown keys kept, line ends taken off, blank lines left
     /// out: `policy-string` of TLS-RPT (RFC 8460 §4.5).
-    pub fn lines(&self) -> impl Iterator<Item = &str> {
-        self.text.lines().map(|line| line.trim_end_matches('\r')).filter(|line| !line.trim().is_empty())
+    pub fn lines(&self) -> &Arc<[String]> {
+        &self.lines
+    }
+
+    /// The `mx` patterns as texts: `mx-host` of TLS-RPT (RFC 8460 §4.4).
+    pub fn patterns(&self) -> &Arc<[String]> {
+        &self.patterns
     }
 }
 
@@ -174,7 +183,16 @@ impl Fields {
         if self.mx.is_empty() && mode != Mode::None {
             return Err(missing("mx"));
         }
-        Ok(StsPolicy { mode, mx: self.mx, max_age, text: text.to_owned(), warnings: self.warnings })
+        let lines = text.lines().map(|line| line.trim_end_matches('\r'));
+        Ok(StsPolicy {
+            mode,
+            max_age,
+            text: text.to_owned(),
+            lines: lines.filter(|line| !line.trim().is_empty()).map(str::to_owned).collect(),
+            patterns: self.mx.iter().map(ToString::to_string).collect(),
+            mx: self.mx,
+            warnings: self.warnings,
+        })
     }
 }
 

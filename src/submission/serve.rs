@@ -23,6 +23,7 @@ use super::intake::Inbox;
 use super::session::{self, Client, Shared};
 use super::{ListenerOptions, ListenerTls, Options};
 use crate::mail::Domain;
+use crate::metrics::Metrics;
 use crate::net::tcp::Stream;
 use crate::net::tls::ServerTls;
 use crate::net::world::Clock;
@@ -36,11 +37,15 @@ const PAUSE_MAX: Duration = Duration::from_secs(1);
 const DRAIN_SLACK: Duration = Duration::from_secs(5);
 
 /// Binds every listener's addresses; within a runtime. Called before anything is served, so that a
-/// wrong address stops the start.
+/// wrong address stops the start. An address that one of the `inherited` sockets has is not bound again:
+/// a service manager holds it open over restarts, and may have ports that we may not.
 ///
 /// # Errors
-/// One line: the listener, the address, the reason.
-pub fn bind(options: &Options) -> Result<Vec<(ListenerOptions, Vec<TcpListener>)>, String> {
+/// One line: the listener, the address, the reason; or an inherited socket that no listener names.
+pub fn bind(
+    options: &Options,
+    mut inherited: Vec<std::net::TcpListener>,
+) -> Result<Vec<(ListenerOptions, Vec<TcpListener>)>, String> {
     // [::] alone takes IPv4 too; next to 0.0.0.0 on the same port it must not.
     let addresses = options.listeners.iter().flat_map(|listener| &listener.listen);
     let v4_ports: Vec<u16> = addresses.filter(|address| address.is_ipv4()).map(SocketAddr::port).collect();
@@ -49,14 +54,30 @@ pub fn bind(options: &Options) -> Result<Vec<(ListenerOptions, Vec<TcpListener>)
         let mut sockets = Vec::with_capacity(listener.listen.len());
         for &address in &listener.listen {
             let only_v6 = address.is_ipv6() && v4_ports.contains(&address.port());
-            let socket = bind_one(address, only_v6).map_err(|error| {
+            let theirs = inherited.iter().position(|socket| socket.local_addr().ok() == Some(address));
+            let socket = match theirs {
+                Some(at) => adopt(inherited.swap_remove(at)),
+                None => bind_one(address, only_v6),
+            };
+            let socket = socket.map_err(|error| {
                 format!("listener {:?}: cannot listen on {address}: {error}", listener.name)
             })?;
             sockets.push(socket);
         }
         bound.push((listener.clone(), sockets));
     }
-    Ok(bound)
+    match inherited.first().map(std::net::TcpListener::local_addr) {
+        None => Ok(bound),
+        Some(Ok(address)) => Err(format!(
+            "the service manager passed a socket on {address}, and no listener has that address in `listen`"
+        )),
+        Some(Err(error)) => Err(format!("the service manager passed a socket that cannot be used: {error}")),
+    }
+}
+
+fn adopt(socket: std::net::TcpListener) -> io::Result<TcpListener> {
+    socket.set_nonblocking(true)?;
+    TcpListener::from_std(socket)
 }
 
 fn bind_one(address: SocketAddr, only_v6: bool) -> io::Result<TcpListener> {
@@ -72,21 +93,9 @@ fn bind_one(address: SocketAddr, only_v6: bool) -> io::Result<TcpListener> {
     TcpListener::from_std(socket.into())
 }
 
-/// Serves until `shutdown`, then until the sessions have ended or `drain_timeout` is over.
-///
-/// `options` and `tls` are looked at for each new connection; `prefetch` is told of the domain of
-/// every recipient accepted and must return at once.
-#[allow(clippy::too_many_arguments, reason = "the doors of one story, each with its own type")]
-pub async fn serve<Q: Inbox>(
-    listeners: Vec<(ListenerOptions, Vec<TcpListener>)>,
-    options: watch::Receiver<Arc<Options>>,
-    tls: watch::Receiver<Option<Arc<ServerTls>>>,
-    queue: Q,
-    clock: Arc<dyn Clock>,
-    prefetch: Arc<dyn Fn(&Domain) + Send + Sync>,
-    shutdown: CancellationToken,
-) {
-    let holder = Sessions::new(options.clone(), tls, queue, clock, prefetch, shutdown.clone());
+/// Serves until the sessions' `shutdown`, then until they have ended or `drain_timeout` is over.
+pub async fn serve(listeners: Vec<(ListenerOptions, Vec<TcpListener>)>, holder: Sessions) {
+    let (options, shutdown) = (holder.options.clone(), holder.shared.shutdown.clone());
     let sockets: Vec<Socket> = listeners
         .into_iter()
         .flat_map(|(listener, sockets)| {
@@ -127,15 +136,17 @@ pub async fn serve<Q: Inbox>(
         let client = holder.client(listener, peer);
         let exempt = client.listener.trusts(peer.ip());
         let Some(seat) = addresses.enter(peer.ip(), client.options.connections_per_address, exempt) else {
+            holder.shared.metrics.turned_away(&client.listener.name, "limit");
             turn_away(&client, &stream);
             continue;
         };
+        let open = holder.shared.metrics.connection(&client.listener.name);
         sessions.spawn(async move {
             let local = stream.local_addr().ok();
             // Replies are small and each is waited for.
             let _ = stream.set_nodelay(true);
             session::hold(Box::new(stream), local, client).await;
-            drop((permit, seat));
+            drop((permit, seat, open));
         });
     }
     drop(sockets);
@@ -159,7 +170,8 @@ pub struct Sessions {
 }
 
 impl Sessions {
-    /// See [`serve`] for what they are.
+    /// `options` and `tls` are looked at for each new connection; `prefetch` is told of the domain of
+    /// every recipient accepted and must return at once; nothing new is begun after `shutdown`.
     pub fn new<Q: Inbox>(
         options: watch::Receiver<Arc<Options>>,
         tls: watch::Receiver<Option<Arc<ServerTls>>>,
@@ -169,8 +181,19 @@ impl Sessions {
         shutdown: CancellationToken,
     ) -> Self {
         let authenticator = Authenticator::default();
-        let shared = Shared { inbox: Arc::new(queue), clock, prefetch, authenticator, shutdown };
+        let metrics = Metrics::default();
+        let shared = Shared { inbox: Arc::new(queue), clock, prefetch, authenticator, metrics, shutdown };
         Self { shared: Arc::new(shared), options, tls }
+    }
+
+    /// Counts there what is submitted.
+    #[must_use]
+    pub fn with_metrics(mut self, metrics: Metrics) -> Self {
+        // Nobody else has it yet.
+        if let Some(shared) = Arc::get_mut(&mut self.shared) {
+            shared.metrics = metrics;
+        }
+        self
     }
 
     /// Holds one session from greeting to end, as a connection of `peer` to `listener`.
@@ -319,7 +342,7 @@ mod tests {
         let mut options = Options::new(Domain::parse("relay.example.org").unwrap());
         let any = [format!("0.0.0.0:{port}"), format!("[::]:{port}")].map(|text| text.parse().unwrap());
         options.listeners = vec![ListenerOptions::new("both", any.to_vec())];
-        assert_eq!(bind(&options).unwrap()[0].1.len(), 2);
+        assert_eq!(bind(&options, Vec::new()).unwrap()[0].1.len(), 2);
     }
 
     #[tokio::test]
@@ -328,7 +351,22 @@ mod tests {
         let address = taken.local_addr().unwrap();
         let mut options = Options::new(Domain::parse("relay.example.org").unwrap());
         options.listeners = vec![ListenerOptions::new("smarthost", vec![address])];
-        let error = bind(&options).unwrap_err();
+        let error = bind(&options, Vec::new()).unwrap_err();
         assert!(error.contains("\"smarthost\"") && error.contains(&address.to_string()), "{error}");
+    }
+
+    #[tokio::test]
+    async fn inherited_sockets_are_served_and_unknown_ones_refused() {
+        let held = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = held.local_addr().unwrap();
+        let mut options = Options::new(Domain::parse("relay.example.org").unwrap());
+        options.listeners = vec![ListenerOptions::new("submission", vec![address])];
+        let again = held.try_clone().unwrap();
+        let bound = bind(&options, vec![again]).unwrap();
+        let (client, served) = tokio::join!(TcpStream::connect(address), bound[0].1[0].accept());
+        assert!(client.is_ok() && served.is_ok());
+        options.listeners[0].listen = vec!["127.0.0.1:0".parse().unwrap()];
+        let error = bind(&options, vec![held]).unwrap_err();
+        assert!(error.contains(&address.to_string()) && error.contains("no listener"), "{error}");
     }
 }

@@ -37,6 +37,7 @@ use super::intake::Inbox;
 use super::sasl::Exchange;
 use super::{ListenerAuth, ListenerOptions, ListenerTls, Options};
 use crate::mail::{Domain, Envelope, Reply};
+use crate::metrics::Metrics;
 use crate::net::tcp::Stream;
 use crate::net::tls::ServerTls;
 use crate::net::world::Clock;
@@ -58,6 +59,7 @@ pub(super) struct Shared {
     /// Told of every accepted recipient's domain, so that its policy is known before the first try.
     pub prefetch: Arc<dyn Fn(&Domain) + Send + Sync>,
     pub authenticator: Authenticator,
+    pub metrics: Metrics,
     pub shutdown: CancellationToken,
 }
 

@@ -2,6 +2,8 @@
 //!
 //! Pure. Used by the verdict for sessions and by `delivery::gather` for fetches that failed.
 
+use std::sync::Arc;
+
 use crate::dane::Tlsa;
 use crate::mail::Domain;
 use crate::sts::{Mode, StsPolicy};
@@ -15,8 +17,8 @@ pub fn sts(policy_domain: &Domain, policy: &StsPolicy) -> AppliedPolicy {
     AppliedPolicy {
         policy_type: PolicyType::Sts,
         policy_domain: policy_domain.clone(),
-        policy_string: policy.lines().map(str::to_owned).collect(),
-        mx_host: policy.mx.iter().map(ToString::to_string).collect(),
+        policy_string: Arc::clone(policy.lines()),
+        mx_host: Arc::clone(policy.patterns()),
     }
 }
 
@@ -39,7 +41,7 @@ pub fn declared(policy_domain: &Domain, body: &[u8]) -> AppliedPolicy {
             .take(DECLARED_LINES_MAX)
             .map(|line| line.chars().take(DECLARED_CHARS_MAX).map(printable).collect())
             .collect(),
-        mx_host: Vec::new(),
+        mx_host: Arc::default(),
     }
 }
 
@@ -51,8 +53,8 @@ pub fn tlsa(base_domain: &Domain, records: &[Tlsa]) -> AppliedPolicy {
     AppliedPolicy {
         policy_type: PolicyType::Tlsa,
         policy_domain: base_domain.clone(),
-        policy_string,
-        mx_host: Vec::new(),
+        policy_string: policy_string.into(),
+        mx_host: Arc::default(),
     }
 }
 
@@ -61,8 +63,8 @@ pub fn none(policy_domain: &Domain) -> AppliedPolicy {
     AppliedPolicy {
         policy_type: PolicyType::NoPolicyFound,
         policy_domain: policy_domain.clone(),
-        policy_string: Vec::new(),
-        mx_host: Vec::new(),
+        policy_string: Arc::default(),
+        mx_host: Arc::default(),
     }
 }
 

@@ -64,8 +64,8 @@ mod tests {
                 policy: AppliedPolicy {
                     policy_type: PolicyType::NoPolicyFound,
                     policy_domain: domain.clone(),
-                    policy_string: vec![],
-                    mx_host: vec![],
+                    policy_string: [].into(),
+                    mx_host: [].into(),
                 },
                 failures: vec![FailureDetail {
                     result_type: ResultType::CertificateExpired,

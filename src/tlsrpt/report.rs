@@ -76,7 +76,7 @@ impl Tally {
                 self.policies_cut = self.policies_cut.saturating_add(1);
                 let kind = result.policy.policy_type;
                 let stands_for_several = |tally: &PolicyTally| {
-                    tally.policy.policy_type == kind && tally.policy.policy_string == [POLICIES_CUT_TEXT]
+                    tally.policy.policy_type == kind && *tally.policy.policy_string == [POLICIES_CUT_TEXT]
                 };
                 self.policies
                     .iter()
@@ -111,14 +111,12 @@ impl Tally {
         self.policies.shrink_to_fit();
         for policy in &mut self.policies {
             policy.details.shrink_to_fit();
-            policy.policy.policy_string.shrink_to_fit();
-            policy.policy.mx_host.shrink_to_fit();
         }
     }
 }
 
 fn text_octets(policy: &AppliedPolicy) -> usize {
-    policy.policy_string.iter().chain(&policy.mx_host).map(String::len).sum()
+    policy.policy_string.iter().chain(policy.mx_host.iter()).map(String::len).sum()
 }
 
 /// The entry for all further policies of a type, told as what it is.
@@ -126,8 +124,8 @@ fn without_text(policy: &AppliedPolicy) -> AppliedPolicy {
     AppliedPolicy {
         policy_type: policy.policy_type,
         policy_domain: policy.policy_domain.clone(),
-        policy_string: vec![POLICIES_CUT_TEXT.to_owned()],
-        mx_host: Vec::new(),
+        policy_string: [POLICIES_CUT_TEXT.to_owned()].into(),
+        mx_host: [].into(),
     }
 }
 

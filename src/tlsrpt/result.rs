@@ -1,6 +1,7 @@
 //! What one TLS session contributes to a report (RFC 8460 §4.2, §4.3).
 
 use std::net::IpAddr;
+use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
@@ -54,9 +55,9 @@ pub struct AppliedPolicy {
     /// Recipient or next-hop domain; for `tlsa` the TLSA base domain (§4.4).
     pub policy_domain: Domain,
     /// One string per policy line or TLSA record; empty for `no-policy-found`.
-    pub policy_string: Vec<String>,
+    pub policy_string: Arc<[String]>,
     /// The `mx` patterns, only for `sts`.
-    pub mx_host: Vec<String>,
+    pub mx_host: Arc<[String]>,
 }
 
 /// One way a session failed; equal details are counted together.

@@ -38,6 +38,27 @@ impl Lines {
         }
     }
 
+    /// So many octets, read as needed.
+    pub async fn exactly<S: AsyncRead + Unpin>(
+        &mut self,
+        stream: &mut S,
+        octets: usize,
+    ) -> std::io::Result<&[u8]> {
+        while self.buffer.len() - self.taken < octets {
+            let rest = self.buffer.len() - self.taken;
+            self.buffer.copy_within(self.taken.., 0);
+            self.buffer.truncate(rest);
+            self.taken = 0;
+            self.buffer.reserve(octets.max(READ_BYTES));
+            if stream.read_buf(&mut self.buffer).await? == 0 {
+                return Err(std::io::ErrorKind::UnexpectedEof.into());
+            }
+        }
+        let from = self.taken;
+        self.taken += octets;
+        Ok(&self.buffer[from..self.taken])
+    }
+
     /// Whether another whole line is here already: its answer can wait for that one's.
     pub fn has_line(&self) -> bool {
         memchr::memchr(b'\n', &self.buffer[self.taken..]).is_some()

@@ -13,6 +13,9 @@
 //! - *stall*: one of 50 hosts says nothing any more; the rate of the others;
 //! - *postfix*: what the program `PEER` starts (see `rounds::peer`).
 //!
+//! The hosts offer CHUNKING beside the rest, as Postfix's own server does; the daemon uses it, the floor and
+//! the peer say DATA.
+//!
 //! Every round warms up first, so that figures are of steady state. `MESSAGES`, `CLIENTS`, `SIZE` in
 //! the environment change the load, `ROUNDS` names the rounds wanted, `LOG` is the daemon's log level,
 //! `STANDARD_PORTS=1` puts DNS, HTTPS and SMTP on their well-known ports. Load, MX hosts and DNS share

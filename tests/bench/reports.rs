@@ -103,7 +103,7 @@ fn told(step: &str, began: Instant) {
 
 fn session(domain: &Domain, nth: usize) -> SessionResult {
     let lines = ["version: STSv1", "mode: enforce", "mx: mx1.", "mx: *.backup.", "max_age: 604800"];
-    let mx_host = vec![format!("mx1.{domain}"), format!("*.backup.{domain}")];
+    let mx_host = [format!("mx1.{domain}"), format!("*.backup.{domain}")].into();
     let failure = FailureDetail {
         result_type: ResultType::CertificateExpired,
         sending_mta_ip: "192.0.2.1".parse().ok(),

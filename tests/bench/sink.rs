@@ -1,5 +1,6 @@
-//! Receiving MX hosts: TLS 1.3 after STARTTLS, take everything, count by number. Answers what came in
-//! one piece in one piece. A host can be made to stall: it takes connections and says nothing more.
+//! Receiving MX hosts: TLS 1.3 after STARTTLS, take everything by DATA or BDAT, count by number. Answers
+//! what came in one piece in one piece. A host can be made to stall: it takes connections and says
+//! nothing more.
 
 use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;
@@ -156,7 +157,14 @@ async fn secured<S: AsyncRead + AsyncWrite + Unpin>(
         let verb = line.first().copied().unwrap_or(0).to_ascii_uppercase();
         replies.extend_from_slice(match verb {
             b'E' => {
-                b"250-sink\r\n250-PIPELINING\r\n250-8BITMIME\r\n250-ENHANCEDSTATUSCODES\r\n250 SIZE 0\r\n"
+                b"250-sink\r\n250-PIPELINING\r\n250-8BITMIME\r\n250-ENHANCEDSTATUSCODES\r\n250-CHUNKING\r\n250 SIZE 0\r\n"
+            }
+            b'B' => {
+                // BDAT, its size, LAST.
+                let size = std::str::from_utf8(line).ok().and_then(|line| line.split(' ').nth(1)?.parse().ok());
+                let size = size.ok_or(std::io::ErrorKind::InvalidData)?;
+                arrived.note(lines.exactly(&mut stream, size).await?);
+                b"250 2.0.0 ok\r\n"
             }
             b'D' => b"354 go\r\n",
             b'Q' => b"221 bye\r\n",

@@ -7,6 +7,7 @@ use futures_util::FutureExt;
 use stsrelay::delivery::gather::Gather;
 use stsrelay::delivery::{self, Delivery};
 use stsrelay::mail::Domain;
+use stsrelay::metrics::Metrics;
 use stsrelay::net::World;
 use stsrelay::net::tls::{ClientOptions, ClientTls};
 use stsrelay::reporting::Reporting;
@@ -100,6 +101,7 @@ async fn within(sim: &Arc<Sim>, house: &Arc<House>, plan: &Plan) -> Ended {
         limits: Limits { segment_bytes: SEGMENT_BYTES, reserve_bytes: RESERVE_BYTES, round: ROUND },
         index: plan.index,
         nonce: [7; 16],
+        metrics: Metrics::new(),
     };
     let data = house.data();
     let opened = (|| {

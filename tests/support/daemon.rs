@@ -44,7 +44,7 @@ fn own_ip() -> Ipv4Addr {
 }
 
 /// Ports nobody has on an address of our own; all different, since all are held until the last.
-fn free_addresses<const COUNT: usize>() -> [SocketAddr; COUNT] {
+pub fn free_addresses<const COUNT: usize>() -> [SocketAddr; COUNT] {
     let ip = own_ip();
     let listeners: [TcpListener; COUNT] =
         std::array::from_fn(|_| TcpListener::bind((ip, 0)).expect("loopback can be bound"));

@@ -164,6 +164,11 @@ impl Delivery {
             return Err(Opening::Resumption);
         }
         self.count(walk, plan, &mut conversation);
+        let version = match &conversation.seen {
+            TlsSeen::Established(facts) => facts.version,
+            _ => "none",
+        };
+        self.metrics.tls_session(version, &plan.rule.to_string(), opened.is_ok());
         self.remember_opening(walk, host, address, plan, opened.as_ref().err());
         let Err(end) = opened else { return Ok(conversation) };
         debug!(mx = host, %address, end = ?end, "session failed");

@@ -19,6 +19,9 @@ use crate::store::Body;
 /// Octets of content written at once.
 pub(super) const BLOCK_BYTES: usize = 64 * 1024;
 
+/// Octets of a BDAT command, about.
+const BDAT_BYTES: usize = 32;
+
 /// Octets read at once; replies are short.
 const READ_BYTES: usize = 4096;
 
@@ -41,9 +44,11 @@ pub(super) async fn send(stream: &mut Box<dyn Stream>, bytes: &[u8], within: Dur
     }
 }
 
-/// One chunk: `BDAT`, its size, its octets (RFC 3030 §2). Each block within its time.
+/// One chunk: `BDAT`, its size, its octets (RFC 3030 §2), with what goes `before` it. Each block within its
+/// time.
 pub(super) async fn send_chunk(
     stream: &mut Box<dyn Stream>,
+    before: Vec<u8>,
     body: &Body,
     chunks: &mut Option<Chunks>,
     within: Duration,
@@ -54,9 +59,11 @@ pub(super) async fn send_chunk(
     };
     let (octets, chunk) = chunks.next().await?;
     let last = if chunk == Chunk::Last { " LAST" } else { "" };
-    let mut first = format!("BDAT {}{last}\r\n", octets.len()).into_bytes();
+    let mut first = before;
     // One write where it fits: the command alone would be a packet of its own.
     let (head, rest) = octets.split_at(octets.len().min(BLOCK_BYTES));
+    first.reserve(head.len() + BDAT_BYTES);
+    first.extend_from_slice(format!("BDAT {}{last}\r\n", octets.len()).as_bytes());
     first.extend_from_slice(head);
     send(stream, &first, within).await?;
     for block in rest.chunks(BLOCK_BYTES) {

@@ -204,3 +204,54 @@ async fn the_name_of_the_source_address_is_said_in_ehlo() {
         assert_eq!(told.recv().await.unwrap(), format!("EHLO {said}\r\n"));
     }
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_lively_connection_gets_a_message_in_one_flight_and_no_other() {
+    for (pause, closes, flies) in [(0, false, true), (2000, false, false), (0, true, false)] {
+        let (tell, mut told) = tokio::sync::mpsc::unbounded_channel();
+        let host = move |mut stream: BufReader<DuplexStream>| async move {
+            let _ = stream.get_mut().write_all(b"220 mx.example.org\r\n").await;
+            let (mut line, mut mails) = (String::new(), 0);
+            while stream.read_line(&mut line).await.is_ok_and(|read| read > 0) {
+                let verb = line.get(..4).unwrap_or_default().to_owned();
+                if verb == "BDAT" {
+                    let mut content = [0; 5];
+                    let _ = stream.read_exact(&mut content).await;
+                } else if verb == "MAIL" {
+                    mails += 1;
+                }
+                // What is in the buffer came in the same write.
+                let _ = tell.send((mails, verb.clone(), !stream.buffer().is_empty()));
+                let reply = match verb.as_str() {
+                    "EHLO" => "250-mx.example.org\r\n250-PIPELINING\r\n250 CHUNKING\r\n",
+                    _ => "250 ok\r\n",
+                };
+                let _ = stream.get_mut().write_all(reply.as_bytes()).await;
+                if verb == "BDAT" && closes {
+                    return;
+                }
+                line.clear();
+            }
+        };
+        let mut conversation = open(WIDE, None, host).await;
+        conversation.use_chunking(true);
+        let body = Body::Memory(bytes::Bytes::from_static(b"abc\r\n"));
+        let first = conversation.carry(transaction(1, 5), &body).await;
+        assert!(matches!(&first, TransactionEnd::Answered(replies) if replies[0].is_positive()), "{first:?}");
+        sleep(Duration::from_millis(pause)).await;
+        let second = conversation.carry(transaction(1, 5), &body).await;
+        let mut seen = Vec::new();
+        while let Ok(one) = told.try_recv() {
+            seen.push(one);
+        }
+        let rcpt_with_content =
+            seen.iter().filter(|(_, verb, more)| verb == "RCPT" && *more).map(|one| one.0);
+        assert_eq!(rcpt_with_content.collect::<Vec<_>>(), if flies { vec![2] } else { vec![] });
+        if closes {
+            // Seen before anything was sent: another connection can have it without a doubt.
+            assert!(matches!(second, TransactionEnd::Broken { uncertain: false, .. }), "{second:?}");
+        } else {
+            assert!(matches!(&second, TransactionEnd::Answered(all) if all[0].is_positive()), "{second:?}");
+        }
+    }
+}

@@ -15,8 +15,8 @@ fn failure(house: &House, of: &str, result_type: ResultType, when: &str) {
         policy: AppliedPolicy {
             policy_type: PolicyType::NoPolicyFound,
             policy_domain: domain(of),
-            policy_string: vec![],
-            mx_host: vec![],
+            policy_string: [].into(),
+            mx_host: [].into(),
         },
         failures: vec![FailureDetail {
             result_type,

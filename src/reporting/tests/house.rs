@@ -219,8 +219,8 @@ impl House {
             policy: AppliedPolicy {
                 policy_type: PolicyType::NoPolicyFound,
                 policy_domain: domain(of),
-                policy_string: vec![],
-                mx_host: vec![],
+                policy_string: [].into(),
+                mx_host: [].into(),
             },
             failures: vec![],
         };

@@ -163,8 +163,8 @@ async fn our_addresses_and_the_names_of_hosts_are_left_out_where_wanted() {
             policy: AppliedPolicy {
                 policy_type: PolicyType::NoPolicyFound,
                 policy_domain: domain("example.org"),
-                policy_string: vec![],
-                mx_host: vec![],
+                policy_string: [].into(),
+                mx_host: [].into(),
             },
             failures: vec![FailureDetail {
                 result_type: ResultType::CertificateExpired,

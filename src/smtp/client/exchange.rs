@@ -1,8 +1,9 @@
 //! A transaction on the wire: which commands go out together, which reply belongs to which.
 //!
 //! With BDAT (RFC 3030) content goes out only when the replies to all RCPTs are known, so that none is
-//! sent for nobody, and a connection that had died shows before it; and a chunk only when the one before
-//! was accepted, so that a refused message is not sent to its end.
+//! sent for nobody, and a connection that had died shows before it; unless the driver has reason to send
+//! all in one flight (RFC 3030 §4.2), a small content on a lively connection. And a chunk goes out only
+//! when the one before was accepted, so that a refused message is not sent to its end.
 //!
 //! With PIPELINING, MAIL, the RCPTs and DATA leave in one group (RFC 2920 §3.1), a window of RCPTs
 //! at a time; without it, one by one. Replies are matched in order. DATA is always last in its
@@ -89,6 +90,11 @@ impl Exchange {
         (exchange.next_group(), exchange)
     }
 
+    /// Whether nothing but content is left to be sent: it may follow at once.
+    pub(super) fn has_said_all(&self) -> bool {
+        self.offers.chunking && matches!(self.due, Due::Data)
+    }
+
     /// What the oldest unanswered command is.
     pub(super) fn phase(&self) -> Phase {
         match self.awaited.front() {
@@ -124,7 +130,8 @@ impl Exchange {
         };
         let refused = reply.is_transient() || reply.is_permanent();
         let first_chunk = matches!(awaited, Awaited::Chunk | Awaited::Dot) && self.chunks == 1;
-        if first_chunk && matches!(reply.code, 500..=504) {
+        // Without anybody to send to, a chunk in the same flight is refused as it should be.
+        if first_chunk && self.accepted > 0 && matches!(reply.code, 500..=504) {
             // It offers CHUNKING, or something before it does, and takes BDAT for no command or for a
             // wrong one: what it makes of the octets that followed is anybody's guess, so not a word more
             // is said on this connection. A refusal all the same: the message was not taken.
@@ -164,12 +171,12 @@ impl Exchange {
                 return Next::Send(b".\r\n".to_vec(), Expect::Transaction(self));
             }
             Awaited::EmptyDot => return self.done(Ending::Aborted),
-            Awaited::Chunk if refused => {
+            Awaited::Chunk if refused || self.accepted == 0 => {
                 // RFC 3030 §2: the transaction has failed, and no further chunk may be sent.
                 self.decide_rest(&reply);
                 return self.done(Ending::Aborted);
             }
-            Awaited::Chunk => return Next::SendChunk(self),
+            Awaited::Chunk => return Next::SendChunk(Vec::new(), self),
             Awaited::Dot => {
                 // RFC 5321 §4.2.5: the answer is for exactly the accepted recipients.
                 self.decide_rest(&reply);
@@ -182,7 +189,7 @@ impl Exchange {
         }
         let group = self.next_group();
         if group.is_empty() && self.is_chunk_due() {
-            Next::SendChunk(self)
+            Next::SendChunk(Vec::new(), self)
         } else if group.is_empty() {
             self.done(Ending::Aborted)
         } else {
@@ -199,7 +206,8 @@ impl Exchange {
 
     /// The session broke.
     pub(super) fn broken(self: Box<Self>) -> TransactionEnd {
-        let uncertain = self.awaited.front() == Some(&Awaited::Dot);
+        // In one flight the end of the message may have been taken though nothing was answered yet.
+        let uncertain = self.awaited.contains(&Awaited::Dot);
         if self.replies.iter().all(Option::is_some) {
             return TransactionEnd::Answered(self.replies.into_iter().flatten().collect());
         }

@@ -56,6 +56,12 @@ pub struct Session {
     state: State,
     /// BDAT where it is offered.
     chunking: bool,
+    /// A message sent by BDAT was accepted on this session.
+    bdat_accepted: bool,
+    /// The content of the next transaction may leave with its commands.
+    one_flight: bool,
+    /// Content of the last transaction went out by BDAT.
+    chunk_sent: bool,
     /// The last transaction was cut short.
     reset_due: bool,
     result: Option<TransactionEnd>,
@@ -81,7 +87,10 @@ enum State {
     Idle,
     BodyDue(Box<Exchange>),
     BodySending(Box<Exchange>),
-    ChunkDue(Box<Exchange>),
+    ChunkDue {
+        before: Vec<u8>,
+        exchange: Box<Exchange>,
+    },
     ChunkSending(Box<Exchange>),
     Closed,
 }
@@ -117,6 +126,9 @@ impl Session {
                 TlsUse::Required | TlsUse::IfOffered | TlsUse::Never => GREETING,
             },
             chunking: false,
+            bdat_accepted: false,
+            one_flight: false,
+            chunk_sent: false,
             reset_due: false,
             result: None,
             end: None,
@@ -145,7 +157,9 @@ impl Session {
             State::HandshakeDue => (Action::StartTls { within }, State::Handshaking),
             State::Idle => (Action::Idle, State::Idle),
             State::BodyDue(exchange) => (Action::SendBody { within }, State::BodySending(exchange)),
-            State::ChunkDue(exchange) => (Action::SendChunk { within }, State::ChunkSending(exchange)),
+            State::ChunkDue { before, exchange } => {
+                (Action::SendChunk { before, within }, State::ChunkSending(exchange))
+            }
             State::Closed => (Action::Close, State::Closed),
             busy @ (State::Sending(_)
             | State::Handshaking
@@ -187,6 +201,7 @@ impl Session {
         match mem::replace(&mut self.state, State::Closed) {
             State::ChunkSending(mut exchange) => {
                 exchange.chunk_sent(chunk);
+                self.chunk_sent = true;
                 self.state = State::Reading(Expect::Transaction(exchange));
             }
             other => {
@@ -292,6 +307,27 @@ impl Session {
         self.chunking && self.facts.extensions.chunking
     }
 
+    /// Whether the content of the next transaction may leave together with its commands, where BDAT is
+    /// used, the server pipelines, and it has accepted a message by BDAT on this session: a round trip
+    /// less. For the driver to say, of a content that fits one chunk and a connection that was alive a
+    /// moment ago: should it turn out dead, nobody knows whether the message was taken. Off at first.
+    pub fn use_one_flight(&mut self, on: bool) {
+        self.one_flight = on;
+    }
+
+    /// Whether [`Session::use_one_flight`] would be heeded.
+    pub fn can_fly(&self) -> bool {
+        matches!(self.state, State::Idle)
+            && self.bdat_accepted
+            && self.chunks()
+            && self.facts.extensions.pipelining
+    }
+
+    /// Whether content of the last transaction went out by BDAT.
+    pub fn sent_by_bdat(&self) -> bool {
+        self.chunk_sent
+    }
+
     /// Starts a transaction; only when the last action was [`Action::Idle`].
     pub fn begin(&mut self, transaction: Transaction) {
         if !matches!(self.state, State::Idle) {
@@ -301,6 +337,7 @@ impl Session {
             return;
         }
         self.result = None;
+        self.chunk_sent = false;
         if transaction.recipients.is_empty() {
             self.result = Some(TransactionEnd::Answered(Vec::new()));
         } else if let Some(missing) = transaction.missing(&self.facts.extensions, self.facts.is_tls) {
@@ -309,8 +346,13 @@ impl Session {
             let reset = mem::take(&mut self.reset_due);
             let mut offers = self.facts.extensions.clone();
             offers.chunking &= self.chunking;
+            let flies = self.one_flight && self.can_fly();
             let (bytes, exchange) = Exchange::begin(transaction, offers, reset);
-            self.state = State::Outgoing { bytes: Outgoing(bytes), then: Expect::Transaction(exchange) };
+            self.state = if flies && exchange.has_said_all() {
+                State::ChunkDue { before: bytes, exchange }
+            } else {
+                State::Outgoing { bytes: Outgoing(bytes), then: Expect::Transaction(exchange) }
+            };
         }
     }
 
@@ -369,7 +411,7 @@ impl Session {
             }
             State::HandshakeDue | State::Handshaking => Phase::StartTls,
             State::Idle => Phase::Idle,
-            State::BodyDue(_) | State::BodySending(_) | State::ChunkDue(_) | State::ChunkSending(_) => {
+            State::BodyDue(_) | State::BodySending(_) | State::ChunkDue { .. } | State::ChunkSending(_) => {
                 Phase::Body
             }
             State::Closed => Phase::Quit,
@@ -382,9 +424,10 @@ impl Session {
             Next::Read(expect) => self.state = State::Reading(expect),
             Next::Handshake => self.state = State::HandshakeDue,
             Next::SendBody(exchange) => self.state = State::BodyDue(exchange),
-            Next::SendChunk(exchange) => self.state = State::ChunkDue(exchange),
+            Next::SendChunk(before, exchange) => self.state = State::ChunkDue { before, exchange },
             Next::Idle => self.state = State::Idle,
             Next::Done { end, reset } => {
+                self.bdat_accepted |= self.chunk_sent && !reset;
                 self.result = Some(end);
                 self.reset_due = reset;
                 self.state = State::Idle;
@@ -419,7 +462,7 @@ impl Session {
             | State::Reading(Expect::Transaction(exchange))
             | State::BodyDue(exchange)
             | State::BodySending(exchange)
-            | State::ChunkDue(exchange)
+            | State::ChunkDue { exchange, .. }
             | State::ChunkSending(exchange) => self.result = Some(exchange.broken()),
             _ => {}
         }

@@ -48,7 +48,8 @@ pub(super) enum Next {
     Read(Expect),
     Handshake,
     SendBody(Box<Exchange>),
-    SendChunk(Box<Exchange>),
+    /// A chunk, and commands ahead of it.
+    SendChunk(Vec<u8>, Box<Exchange>),
     Idle,
     /// The transaction is over; `reset`: RSET before the next.
     Done {

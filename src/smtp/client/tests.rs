@@ -515,3 +515,89 @@ proptest! {
         }
     }
 }
+
+/// A session that has accepted a message by BDAT and may send the next one in one flight.
+fn flying() -> Session {
+    let mut session = idle(&["PIPELINING", "CHUNKING"]);
+    session.use_chunking(true);
+    session.use_one_flight(true);
+    session.begin(message(1));
+    // Not the first one: nobody knows yet whether the host understands BDAT.
+    assert!(!session.can_fly() && sent(&mut session).ends_with("RCPT TO:<u0@example.net>\r\n"));
+    session.handle_bytes(b"250 ok\r\n250 ok\r\n");
+    assert!(matches!(session.next_action(), Action::SendChunk { before, .. } if before.is_empty()));
+    session.handle_chunk(Ok(Chunk::Last));
+    session.handle_bytes(b"250 ok\r\n");
+    assert_eq!(session.next_action(), Action::Idle);
+    assert!(session.can_fly());
+    session
+}
+
+/// The commands that go ahead of the chunk.
+fn flight(session: &mut Session, recipients: usize) -> String {
+    session.begin(message(recipients));
+    let Action::SendChunk { before, .. } = session.next_action() else { panic!() };
+    session.handle_chunk(Ok(Chunk::Last));
+    String::from_utf8(before).unwrap()
+}
+
+#[test]
+fn a_small_message_goes_out_in_one_flight() {
+    let mut session = flying();
+    let before = flight(&mut session, 2);
+    assert!(before.starts_with("MAIL FROM:") && before.ends_with("RCPT TO:<u1@example.net>\r\n"));
+    session.handle_bytes(b"250 ok\r\n250 ok\r\n550 no\r\n250 2.0.0 taken\r\n");
+    assert_eq!(session.next_action(), Action::Idle);
+    let Some(TransactionEnd::Answered(replies)) = session.take_result() else { panic!() };
+    assert_eq!(replies.iter().map(|reply| reply.code).collect::<Vec<_>>(), [250, 550]);
+}
+
+#[test]
+fn in_one_flight_a_message_for_nobody_is_refused_without_harm() {
+    for replies in [
+        &b"250 ok\r\n550 no\r\n503 5.5.1 no valid recipients\r\n"[..],
+        b"452 later\r\n503 5.5.1 MAIL first\r\n503 5.5.1 MAIL first\r\n",
+        b"250 ok\r\n550 no\r\n250 taken for nobody\r\n",
+    ] {
+        let mut session = flying();
+        flight(&mut session, 1);
+        session.handle_bytes(replies);
+        assert_eq!(session.next_action(), Action::Idle);
+        let Some(TransactionEnd::Answered(all)) = session.take_result() else { panic!() };
+        assert!(all.len() == 1 && !all[0].is_positive(), "{all:?}");
+    }
+}
+
+#[test]
+fn a_connection_lost_in_flight_leaves_it_uncertain_unless_the_answers_say_otherwise() {
+    for (replies, expected) in [
+        (&b""[..], Some(true)),
+        (b"250 ok\r\n", Some(true)),
+        (b"250 ok\r\n250 ok\r\n", Some(true)),
+        // In its place nothing after it was done.
+        (b"421 4.3.2 closing\r\n", Some(false)),
+        (b"250 ok\r\n550 no\r\n", None),
+        (b"550 no\r\n", None),
+    ] {
+        let mut session = flying();
+        flight(&mut session, 1);
+        if !replies.is_empty() {
+            session.handle_bytes(replies);
+        }
+        session.handle_closed("reset");
+        match (session.take_result(), expected) {
+            (Some(TransactionEnd::Broken { uncertain, .. }), Some(expected)) => {
+                assert_eq!(uncertain, expected, "{}", String::from_utf8_lossy(replies));
+            }
+            (Some(TransactionEnd::Answered(all)), None) => assert!(all[0].is_permanent()),
+            other => panic!("{other:?}"),
+        }
+    }
+}
+
+#[test]
+fn more_recipients_than_a_window_do_not_fly() {
+    let mut session = flying();
+    session.begin(message(RCPT_WINDOW + 1));
+    assert!(matches!(session.next_action(), Action::Send { .. }));
+}

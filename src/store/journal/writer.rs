@@ -7,6 +7,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use tokio::sync::mpsc::UnboundedReceiver;
 use tokio::sync::oneshot;
+use tokio::time::Instant;
 
 use super::super::body::troubled;
 use super::super::compaction::{Move, Moved};
@@ -255,7 +256,10 @@ impl Writer {
 
     fn write_group(&mut self, group: &[Submission]) -> Result<Vec<Vec<Location>>, Trouble> {
         let frames: Vec<&[Op]> = group.iter().map(|frame| frame.ops.as_slice()).collect();
-        self.write(&frames)
+        let begun = Instant::now();
+        let written = self.write(&frames)?;
+        self.shared.metrics.flushed(begun.elapsed(), group.len() as u64);
+        Ok(written)
     }
 
     /// Writes and syncs frames; where each one's operations are. After trouble other than fatal the

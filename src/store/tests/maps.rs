@@ -40,8 +40,8 @@ pub(super) fn result(name: &str) -> SessionResult {
         policy: AppliedPolicy {
             policy_type: PolicyType::NoPolicyFound,
             policy_domain: domain(name),
-            policy_string: vec![],
-            mx_host: vec![],
+            policy_string: [].into(),
+            mx_host: [].into(),
         },
         failures: vec![],
     }
@@ -280,7 +280,7 @@ fn a_day_of_many_sessions_stays_small() {
     let dir = tempfile::tempdir().unwrap();
     let (results, _) = Results::open(dir.path()).unwrap();
     let mut long = result("a.example");
-    long.policy.policy_string = vec!["v=STSv1".repeat(400)];
+    long.policy.policy_string = ["v=STSv1".repeat(400)].into();
     for _ in 0..200_000 {
         results.record(at(0), long.clone());
     }

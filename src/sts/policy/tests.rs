@@ -144,7 +144,7 @@ fn unknown_keys_are_ignored_and_kept_verbatim_for_reports() {
     let text = "version: STSv1\r\nmode:  testing \r\n\r\nfuture: é ü\r\nmx: A.Example\nmax_age: 60\r\n\n";
     let read = policy(text);
     assert_eq!(read.text(), text);
-    let lines: Vec<&str> = read.lines().collect();
+    let lines: Vec<&str> = read.lines().iter().map(String::as_str).collect();
     assert_eq!(lines, ["version: STSv1", "mode:  testing ", "future: é ü", "mx: A.Example", "max_age: 60"]);
     assert_eq!(read.warnings(), ["blank line between the fields"]);
     assert!(policy("version: STSv1\nmode: none\nmax_age: 1\nempty:\n").mx.is_empty());

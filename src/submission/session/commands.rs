@@ -53,6 +53,7 @@ impl Client {
         let user = dialogue(state).login.as_deref();
         let (listener, client) = (&self.listener.name, self.peer.ip());
         tracing::info!(listener, %client, user, %reply, "command refused");
+        self.shared.metrics.refused(listener, reply.code);
         state.session.say_our(reply);
     }
 

@@ -6,10 +6,12 @@
 
 use std::io;
 use std::sync::{Arc, OnceLock};
+use std::time::Duration;
 
 use samotop_core::common::{S1Fut, poll_fn};
 use samotop_core::mail::MailDispatch;
 use samotop_core::smtp::{Action, DriverControl, ParseError, ParseResult, Parser, SmtpContext, SmtpSession};
+use tokio::time::Instant;
 
 use super::commands::{out_of_order, reply};
 use super::lines::not_mine;
@@ -262,6 +264,7 @@ impl Content {
             state.session.mode = None;
             return state.session.say_line(250, "2.0.0", &text);
         }
+        let begun = Instant::now();
         if transfer.refusal.is_none()
             && let Err(error) = close(&mut state.session).await
         {
@@ -273,7 +276,7 @@ impl Content {
         let Some(transfer) = dialogue(state).transfer.take() else { return };
         reset(state);
         match transfer.refusal {
-            None => self.accepted(&transfer, state),
+            None => self.accepted(&transfer, begun.elapsed(), state),
             // Out of order: counts as an error.
             Some(refusal) if refusal.code == 503 => self.0.reproach(state, &refusal),
             Some(refusal) => self.0.refuse(state, &refusal),
@@ -283,12 +286,14 @@ impl Content {
         }
     }
 
-    fn accepted(&self, transfer: &Transfer, state: &mut SmtpContext) {
+    fn accepted(&self, transfer: &Transfer, took: Duration, state: &mut SmtpContext) {
         let Some(queued) = transfer.receipt.get() else {
             return self.0.refuse(state, &queue_reply(false));
         };
         let now = dialogue(state);
         now.errors = 0;
+        let recipients = transfer.recipients as u64;
+        self.0.shared.metrics.accepted(&self.0.listener.name, queued.size, recipients, took);
         tracing::info!(
             queue_id = %queued.id,
             from = transfer.from.as_ref().map(tracing::field::display),

@@ -99,12 +99,14 @@ impl Login {
         let verdict = authenticator.check(&self.0.options.users, credentials, peer_key(client)).await;
         match verdict {
             Verdict::Accepted => {
+                self.0.shared.metrics.login(listener, true);
                 tracing::info!(listener, %client, user = name, "authenticated");
                 state.session.mode = None;
                 dialogue(state).login = Some(name);
                 state.session.say_line(235, "2.7.0", "Authentication successful");
             }
             Verdict::Refused => {
+                self.0.shared.metrics.login(listener, false);
                 tracing::warn!(listener, %client, user = name, "authentication failed");
                 self.fail(&reply(535, 7, 8, "user name or password wrong"), state);
             }

@@ -169,7 +169,7 @@ fn enforce_skips_a_host_that_is_not_listed_and_says_so() {
     let (policy, result_type, reason) = &skip.report[0];
     assert_eq!((policy.policy_type, *result_type), (PolicyType::Sts, ResultType::ValidationFailure));
     assert_eq!(reason, "mx-not-in-policy:mx.example.org");
-    assert_eq!(policy.mx_host, ["*.other.example"]);
+    assert_eq!(*policy.mx_host, ["*.other.example"]);
     assert_eq!(policy.policy_string[1], "mode: enforce");
     // TLSA records do not make up for it, unless the operator says that DANE is enough.
     for records in [vec![usable()], vec![unusable()]] {

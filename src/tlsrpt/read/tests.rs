@@ -320,8 +320,8 @@ fn our_own_reports_are_read_without_a_deviation() {
     let policy = AppliedPolicy {
         policy_type: PolicyType::Tlsa,
         policy_domain: domain.clone(),
-        policy_string: vec!["3 1 1 ab".into()],
-        mx_host: vec![],
+        policy_string: ["3 1 1 ab".into()].into(),
+        mx_host: [].into(),
     };
     let result = SessionResult { report_domain: domain.clone(), policy, failures: vec![detail] };
     tally.fold(&result);

@@ -15,6 +15,7 @@ use jiff::Timestamp;
 use stsrelay::mail::{
     BodyType, EnhancedStatus, Envelope, Mailbox, Recipient, Reply, ReversePath, TlsRequest,
 };
+use stsrelay::metrics::Metrics;
 use stsrelay::queue::{AttemptRecord, QueueId, RecipientState, RecipientStatus, Settled, Settlement};
 use stsrelay::store::disk::RealDisk;
 use stsrelay::store::ground::{Ground, Limits, Loops};
@@ -207,6 +208,7 @@ fn open(place: &TempDir) -> Result<(Queue, Vec<String>), QueueError> {
         limits: Limits { segment_bytes: 2048, reserve_bytes: 4096, round: Duration::from_secs(3600) },
         index: false,
         nonce: NONCE,
+        metrics: Metrics::new(),
     };
     let now = Timestamp::from_second(1_790_000_000).expect("a time of our days");
     Queue::open_over(&ground, &QueueOptions { data_dir: place.path().to_owned(), node: 1 }, now)

@@ -4,10 +4,11 @@
 //! written as it is. What is read is a policy or nothing; what a good line says is there.
 
 use std::fs;
-use std::sync::{Arc, OnceLock};
+use std::sync::Arc;
 
 use jiff::Timestamp;
 use stsrelay::mail::Domain;
+use stsrelay::metrics::Metrics;
 use stsrelay::store::disk::RealDisk;
 use stsrelay::store::ground::{Ground, Limits, Loops};
 use stsrelay::store::{Policies, QueueError};
@@ -109,6 +110,7 @@ fn open(place: &TempDir) -> Result<(Policies, Vec<String>), QueueError> {
         limits: Limits::DEFAULT,
         index: false,
         nonce: [7; 16],
+        metrics: Metrics::new(),
     };
     Policies::open_over(&ground, place.path())
 }
@@ -118,9 +120,7 @@ fn place() -> TempDir {
     tempfile::tempdir_in("/dev/shm").or_else(|_| tempfile::tempdir()).expect("a folder")
 }
 
-fn runtime() -> &'static Runtime {
-    static RUNTIME: OnceLock<Runtime> = OnceLock::new();
-    RUNTIME.get_or_init(|| {
-        tokio::runtime::Builder::new_current_thread().enable_time().build().expect("a runtime")
-    })
+/// One for each run: with it end the loops of the stores opened in it, and their files are closed.
+fn runtime() -> Runtime {
+    tokio::runtime::Builder::new_current_thread().enable_time().build().expect("a runtime")
 }

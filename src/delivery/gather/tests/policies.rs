@@ -77,7 +77,7 @@ async fn an_invalid_policy_is_no_policy_and_reported_as_such() {
     // RFC 8460 §4.5: as declared, errors and all.
     assert_eq!(result.policy.policy_type, PolicyType::Sts);
     assert_eq!(
-        result.policy.policy_string,
+        *result.policy.policy_string,
         ["version: STSv1", "mode: enforce", "mx: bücher.test", "max_age: 1"]
     );
     assert!(result.policy.mx_host.is_empty());
@@ -103,7 +103,7 @@ async fn a_held_policy_survives_a_bumped_id_with_a_failing_fetch() {
     assert_eq!(world.entry().unwrap().held.as_ref().unwrap().expires_at(), expires_at);
     let results = world.results();
     assert_eq!((results.len(), results[0].policy.policy_type), (1, PolicyType::Sts));
-    assert_eq!(results[0].policy.mx_host, ["mx.example.org"]);
+    assert_eq!(*results[0].policy.mx_host, ["mx.example.org"]);
     // It works again: the new policy under the new id.
     world.serve(Host::Serves(policy_text("testing", WEEK)));
     pass(100).await;

@@ -184,6 +184,7 @@ impl Setting {
             clock: Arc::new(Noon),
             prefetch: Arc::new(move |domain: &Domain| prefetched.lock().unwrap().push(domain.clone())),
             authenticator: Authenticator::default(),
+            metrics: crate::metrics::Metrics::new(),
             shutdown: self.shutdown.clone(),
         };
         let client = Client {
