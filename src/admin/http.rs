@@ -181,7 +181,8 @@ mod tests {
         for (host, ours) in [
             ("127.0.0.1:8025", true),
             ("[::1]:8025", true),
-            ("::1", true),
+            // RFC 9110 §7.2: brackets belong to it.
+            ("::1", false),
             ("localhost", true),
             ("LOCALHOST:8025", true),
             ("Relay.example.org:8025", true),
