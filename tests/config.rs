@@ -455,7 +455,7 @@ fn later_layers_win_and_errors_name_the_layer() {
 fn what_has_no_effect_or_is_over_is_noted() {
     let (folder, _) = folder(
         &with(
-            "[admin]\nhttp = \"127.0.0.1:8025\"\n[[policy.override]]\ndomain = \"example.net\"\n\
+            "[admin]\ntoken_file = \"token\"\n[[policy.override]]\ndomain = \"example.net\"\n\
          require = \"encrypt\"\nuntil = \"2001-01-31\"\n",
         )
         .replacen("[admin]\nsocket = \"var/admin.sock\"\n", "", 1),
@@ -465,7 +465,7 @@ fn what_has_no_effect_or_is_over_is_noted() {
     assert_eq!(output.status.code(), Some(0), "{text}{}", stderr(&output));
     for note in [
         "note: stsrelay.toml: policy.override[0].until: is in the past: the rule for example.net has no effect",
-        "note: stsrelay.toml: admin.http: has no effect yet: this version has no HTTP status page",
+        "note: stsrelay.toml: admin.token_file: has no effect without admin.http",
     ] {
         assert!(text.lines().any(|line| line == note), "{note}\n{text}");
     }

@@ -324,8 +324,9 @@ async fn get(address: std::net::SocketAddr, path: &str, headers: &str) -> (Strin
 #[tokio::test]
 async fn metrics_and_health_are_served_to_this_host() {
     let [http] = free_addresses();
-    let world = World::start(1, &[], &format!("[admin]\nhttp = \"{http}\"\n")).await;
+    let world = World::start(1, &["one.test"], &format!("[admin]\nhttp = \"{http}\"\n")).await;
     world.good_domain("one.test", 0);
+    world.publish("one.test", "1", "enforce", &["mx.one.test"], 86_400);
     let id = world.submit("a@home.test", &["b@one.test"], &message("first")).await;
     support::eventually("the queue to be empty", || async {
         world.daemon.json(&["queue", "show", &id]).await.is_empty().then_some(())

@@ -298,6 +298,6 @@ async fn neither_a_failing_tlsa_lookup_nor_a_policy_nobody_can_ask_for_stops_it_
     assert_eq!(entry["failure-details"][0]["result-type"], "dnssec-invalid", "{entry}");
     let id = world.submit("a@home.test", &["b@local.test"], &unimportant("three")).await;
     let item = world.deferred(&id).await.remove(0);
-    assert!(last_result(&item).contains("local override"), "{item}");
+    assert!(last_result(&item).contains("the local rule \"verify\" for local.test (ours)"), "{item}");
     assert!(!world.farm.hosts[3].saw_mail());
 }

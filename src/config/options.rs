@@ -136,7 +136,8 @@ fn users(loaded: &Loaded) -> Result<Users, ConfigError> {
 
 /// `admin.token_file`: its first line.
 fn admin_token(loaded: &Loaded) -> Result<Option<String>, ConfigError> {
-    let Some(file) = &loaded.config.admin.token_file else { return Ok(None) };
+    let admin = &loaded.config.admin;
+    let (Some(_), Some(file)) = (admin.http, &admin.token_file) else { return Ok(None) };
     let wrong = |text: &str| loaded.error("admin.token_file", format!("{}: {text}", file.display()));
     let text = std::fs::read_to_string(file).map_err(|error| wrong(&error.to_string()))?;
     let token = text.lines().next().unwrap_or_default().trim();
