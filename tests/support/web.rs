@@ -82,7 +82,16 @@ impl Web {
 
     /// The same at an address of the caller's choice.
     pub async fn start_at(address: SocketAddr, config: Arc<rustls::ServerConfig>) -> Self {
-        let listener = TcpListener::bind(address).await.expect("the address can be bound");
+        // A world that was just dropped may hold it for a moment.
+        let mut bound = TcpListener::bind(address).await;
+        for _ in 0..100 {
+            if bound.is_ok() {
+                break;
+            }
+            tokio::time::sleep(std::time::Duration::from_millis(10)).await;
+            bound = TcpListener::bind(address).await;
+        }
+        let listener = bound.expect("the address can be bound");
         let address = listener.local_addr().expect("bound");
         let site = Arc::new(Mutex::new(Site::default()));
         let mut tasks = JoinSet::new();
