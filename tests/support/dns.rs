@@ -54,12 +54,18 @@ impl Dns {
 
     /// The same at an address of the caller's choice.
     pub async fn start_at(address: SocketAddr) -> Self {
+        let mut tries = 0;
         let (udp, tcp) = loop {
-            let udp = UdpSocket::bind(address).await.expect("the address can be bound");
-            let address = udp.local_addr().expect("bound");
-            if let Ok(tcp) = TcpListener::bind(address).await {
+            let bound = UdpSocket::bind(address).await;
+            if let Ok(udp) = bound
+                && let Ok(tcp) = TcpListener::bind(udp.local_addr().expect("bound")).await
+            {
                 break (udp, tcp);
             }
+            // A world that was just dropped may hold it for a moment.
+            tries += 1;
+            assert!(tries < 100, "{address} can be bound");
+            tokio::time::sleep(std::time::Duration::from_millis(10)).await;
         };
         let address = udp.local_addr().expect("bound");
         let zone = Arc::new(Mutex::new(Zone { ttl: 1, ..Zone::default() }));
