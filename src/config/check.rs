@@ -7,10 +7,13 @@ mod overrides;
 mod routes;
 
 use std::net::{SocketAddr, UdpSocket};
+use std::path::Path;
 use std::time::Duration;
 
 use jiff::Timestamp;
 
+use super::load::leaves;
+use super::secret::{self, SecretError};
 use super::{ConfigError, Dnssec, Listener, ListenerAuth, ListenerTls, Loaded, doors, settings};
 use crate::mail::Domain;
 use crate::tlsrpt::record::RUA_MAX;
@@ -58,6 +61,7 @@ pub fn check(loaded: &Loaded, now: Timestamp) -> Findings {
     checker.tlsrpt();
     checker.digest();
     checker.admin_and_log();
+    let hidden = checker.credentials();
     let doors = doors(loaded);
     // Of the system's own servers nothing is said above.
     if let Ok(doors) = &doors
@@ -71,10 +75,7 @@ pub fn check(loaded: &Loaded, now: Timestamp) -> Findings {
     for error in unreadable.into_iter().flatten().flatten() {
         // One line per key; the checks above know more.
         let told = checker.found.errors.iter().any(|known| known.key == error.key);
-        // Only the service sees its credentials; whoever checks by hand hears of them in a note.
-        let elsewhere = error.key.ends_with(".password_file")
-            && checker.found.notes.iter().any(|note| note.key == error.key);
-        if !told && !elsewhere {
+        if !told && !hidden.contains(&error.key) {
             checker.found.errors.push(error);
         }
     }
@@ -92,6 +93,21 @@ const EVIDENCE_SECONDS_MIN: u64 = 3600;
 const EVIDENCE_BYTES_MIN: u64 = 32 << 20;
 
 impl Checker<'_> {
+    /// Notes the files that are credentials of a service this process is not, and returns their keys: only the
+    /// service sees them, and whoever checks by hand is not told that they are missing.
+    fn credentials(&mut self) -> Vec<String> {
+        let mut hidden = Vec::new();
+        for (key, value) in leaves(&self.loaded.config) {
+            if let (true, Some(file)) = (key.ends_with("_file"), value.as_str())
+                && let Err(error @ SecretError::NoCredentials) = secret::locate(Path::new(file))
+            {
+                self.note(&key, error.to_string());
+                hidden.push(key);
+            }
+        }
+        hidden
+    }
+
     fn evidence(&mut self) {
         let (keep, max) = (self.loaded.config.evidence.keep.0, self.loaded.config.evidence.max_size.0);
         if keep.as_secs() < EVIDENCE_SECONDS_MIN {

@@ -4,6 +4,7 @@
 //! through the module that owns it; what cannot be read is an error at its key.
 
 use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -115,13 +116,31 @@ fn named(loaded: &Loaded, text: &str, or: &str) -> ConfigError {
     }
 }
 
+/// Where a file of the configuration is.
+fn located(loaded: &Loaded, key: &str, file: &Path) -> Result<PathBuf, ConfigError> {
+    super::secret::locate(file).map_err(|error| loaded.error(key, error.to_string()))
+}
+
+/// The same for a key that need not be set.
+fn located_if_set(
+    loaded: &Loaded,
+    key: &str,
+    file: Option<&PathBuf>,
+) -> Result<Option<PathBuf>, ConfigError> {
+    file.map(|file| located(loaded, key, file)).transpose()
+}
+
 fn server_tls(loaded: &Loaded) -> Result<Option<ServerTls>, ConfigError> {
     let tls = &loaded.config.tls;
     match (&tls.certificate_file, &tls.key_file) {
         (None, None) => Ok(None),
-        (Some(certificate), Some(key)) => ServerTls::load(certificate, key)
-            .map(Some)
-            .map_err(|text| named(loaded, &text, "tls.certificate_file")),
+        (Some(certificate), Some(key)) => {
+            let certificate = located(loaded, "tls.certificate_file", certificate)?;
+            let key = located(loaded, "tls.key_file", key)?;
+            ServerTls::load(&certificate, &key)
+                .map(Some)
+                .map_err(|text| named(loaded, &text, "tls.certificate_file"))
+        }
         (Some(_), None) => Err(loaded.error("tls.key_file", "is missing; tls.certificate_file is set")),
         (None, Some(_)) => Err(loaded.error("tls.certificate_file", "is missing; tls.key_file is set")),
     }
@@ -130,7 +149,8 @@ fn server_tls(loaded: &Loaded) -> Result<Option<ServerTls>, ConfigError> {
 fn users(loaded: &Loaded) -> Result<Users, ConfigError> {
     match &loaded.config.auth.users_file {
         None => Ok(Users::default()),
-        Some(file) => Users::load(file).map_err(|text| named(loaded, &text, "auth.users_file")),
+        Some(file) => Users::load(&located(loaded, "auth.users_file", file)?)
+            .map_err(|text| named(loaded, &text, "auth.users_file")),
     }
 }
 
@@ -138,8 +158,9 @@ fn users(loaded: &Loaded) -> Result<Users, ConfigError> {
 fn admin_token(loaded: &Loaded) -> Result<Option<String>, ConfigError> {
     let admin = &loaded.config.admin;
     let (Some(_), Some(file)) = (admin.http, &admin.token_file) else { return Ok(None) };
+    let file = located(loaded, "admin.token_file", file)?;
     let wrong = |text: &str| loaded.error("admin.token_file", format!("{}: {text}", file.display()));
-    let text = std::fs::read_to_string(file).map_err(|error| wrong(&error.to_string()))?;
+    let text = std::fs::read_to_string(&file).map_err(|error| wrong(&error.to_string()))?;
     let token = text.lines().next().unwrap_or_default().trim();
     let usable = token.len() >= TOKEN_BYTES_MIN && token.bytes().all(|b| b.is_ascii_graphic());
     if !usable {
@@ -162,7 +183,7 @@ fn signers(loaded: &Loaded) -> Result<Vec<reporting::Signer>, ConfigError> {
         let (Some(domain), Some(selector), Some(file)) = (&tlsrpt.dkim_domain, selector, file) else {
             continue;
         };
-        let signer = reporting::Signer::load(domain.clone(), selector, file)
+        let signer = reporting::Signer::load(domain.clone(), selector, &located(loaded, key, file)?)
             .map_err(|error| loaded.error(key, format!("{}: {}", error.file, error.text)))?;
         signers.push(signer);
     }
@@ -208,6 +229,11 @@ fn routes(loaded: &Loaded) -> Result<Vec<Arc<StaticRoute>>, Vec<ConfigError>> {
 pub fn doors(loaded: &Loaded) -> Result<Doors, Vec<ConfigError>> {
     let config = &loaded.config;
     let mut errors = Vec::new();
+    let anchors = located_if_set(loaded, "dns.trust_anchor_file", config.dns.trust_anchor_file.as_ref());
+    let roots = located_if_set(loaded, "tls.extra_roots_file", config.tls.extra_roots_file.as_ref());
+    let (Some(anchors), Some(roots)) = (keep(anchors, &mut errors), keep(roots, &mut errors)) else {
+        return Err(errors);
+    };
     let dns_options = dns::Options {
         nameservers: config.dns.nameservers.iter().map(|server| server.0).collect(),
         dnssec: match config.dns.dnssec {
@@ -215,15 +241,13 @@ pub fn doors(loaded: &Loaded) -> Result<Doors, Vec<ConfigError>> {
             Dnssec::TrustAd => dns::Dnssec::TrustAd,
             Dnssec::Validate => dns::Dnssec::Validate,
         },
-        trust_anchor_file: config.dns.trust_anchor_file.clone(),
+        trust_anchor_file: anchors,
         dnssec_probe: config.dns.dnssec_probe.clone(),
         cache_min_ttl: config.dns.cache_min_ttl.0,
         ..dns::Options::default()
     };
-    let client_options = ClientOptions {
-        use_system_roots: config.tls.use_system_roots,
-        extra_roots_file: config.tls.extra_roots_file.clone(),
-    };
+    let client_options =
+        ClientOptions { use_system_roots: config.tls.use_system_roots, extra_roots_file: roots };
     let dns = keep(
         HickoryDns::new(dns_options).map_err(|text| named(loaded, &text, "dns.nameservers")),
         &mut errors,
