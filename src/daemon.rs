@@ -161,7 +161,7 @@ impl Daemon {
             .map_err(|text| loaded.error("listener", text.strip_prefix("listener ").unwrap_or(&text)))?;
         let http = match http {
             Some(options) => {
-                let bound = admin::bind_http(options.address).await;
+                let bound = admin::bind_http(&options.address).await;
                 Some((bound.map_err(|text| loaded.error("admin.http", text))?, options))
             }
             None => None,
@@ -269,7 +269,7 @@ impl Daemon {
             });
         };
         if let Some((listener, options)) = http {
-            info!(address = %options.address, "metrics and health over HTTP");
+            info!(address = %options.address, "metrics, health and the API over HTTP");
             let (handles, token) = (handles.clone(), shutdown.clone());
             story("http", Box::pin(admin::serve_http(listener, handles, options, token)));
         }

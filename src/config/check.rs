@@ -3,6 +3,7 @@
 //! Reads the files the configuration names and changes nothing. Errors stop everything; notes are
 //! for `config check` and the log at start. Called by `cli` (config check), `daemon` (start, reload).
 
+mod admin;
 mod overrides;
 mod routes;
 
@@ -538,23 +539,7 @@ impl Checker<'_> {
 
     fn admin_and_log(&mut self) {
         let config = &self.loaded.config;
-        if config.admin.socket.as_os_str().is_empty() {
-            self.error("admin.socket", "is empty");
-        }
-        // sockaddr_un holds 108 octets, the final NUL included.
-        if config.admin.socket.as_os_str().len() > 107 {
-            self.error("admin.socket", "is longer than the 107 octets a Unix socket's path may have");
-        }
-        match (config.admin.http, &config.admin.token_file) {
-            (Some(address), None) if !address.ip().is_loopback() => self.error(
-                "admin.http",
-                format!(
-                    "{address} can be reached from elsewhere; set admin.token_file, or listen on 127.0.0.1"
-                ),
-            ),
-            (None, Some(_)) => self.note("admin.token_file", "has no effect without admin.http"),
-            _ => {}
-        }
+        admin::check(self);
         if let Err(text) = parse_level(&config.log.level) {
             self.error("log.level", text);
         }

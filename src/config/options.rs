@@ -77,7 +77,9 @@ pub fn settings(loaded: &Loaded) -> Result<Settings, Vec<ConfigError>> {
     let mut errors = Vec::new();
     let server_tls = keep(server_tls(loaded), &mut errors);
     let users = keep(users(loaded), &mut errors);
-    let token = keep(admin_token(loaded), &mut errors);
+    let admin = &config.admin;
+    let token = keep(admin_token(loaded, "admin.token_file", &admin.token_file), &mut errors);
+    let read_token = keep(admin_token(loaded, "admin.read_token_file", &admin.read_token_file), &mut errors);
     let routes = routes(loaded).map_err(|more| errors.extend(more)).ok();
     let signers = keep(signers(loaded), &mut errors);
     let hostname = config.server.hostname.clone();
@@ -89,12 +91,20 @@ pub fn settings(loaded: &Loaded) -> Result<Settings, Vec<ConfigError>> {
     else {
         return Err(errors);
     };
+    let Some(read_token) = read_token else { return Err(errors) };
+    if token.is_some() && token == read_token {
+        let text = "holds the token of admin.token_file, which would let its readers change things";
+        return Err(vec![loaded.error("admin.read_token_file", text)]);
+    }
     Ok(Settings {
         submission: submission_options(loaded, hostname.clone(), users),
         server_tls,
         delivery: delivery_options(loaded, hostname.clone()),
         gather: gather_options(loaded, hostname.clone(), routes),
-        http: config.admin.http.map(|address| HttpOptions { address, token, hostname: hostname.clone() }),
+        http: config.admin.http.clone().map(|address| {
+            let hostname = hostname.clone();
+            HttpOptions { address, token, read_token, hostname }
+        }),
         reporting: reporting_options(loaded, hostname, signers)
             .map_err(|error| vec![loaded.error("tlsrpt.from", error)])?,
         queue: QueueOptions { data_dir: config.server.data_dir.clone(), node: config.server.node },
@@ -154,12 +164,11 @@ fn users(loaded: &Loaded) -> Result<Users, ConfigError> {
     }
 }
 
-/// `admin.token_file`: its first line.
-fn admin_token(loaded: &Loaded) -> Result<Option<String>, ConfigError> {
-    let admin = &loaded.config.admin;
-    let (Some(_), Some(file)) = (admin.http, &admin.token_file) else { return Ok(None) };
-    let file = located(loaded, "admin.token_file", file)?;
-    let wrong = |text: &str| loaded.error("admin.token_file", format!("{}: {text}", file.display()));
+/// `admin.token_file`, `admin.read_token_file`: the first line.
+fn admin_token(loaded: &Loaded, key: &str, file: &Option<PathBuf>) -> Result<Option<String>, ConfigError> {
+    let (Some(_), Some(file)) = (&loaded.config.admin.http, file) else { return Ok(None) };
+    let file = located(loaded, key, file)?;
+    let wrong = |text: &str| loaded.error(key, format!("{}: {text}", file.display()));
     let text = std::fs::read_to_string(&file).map_err(|error| wrong(&error.to_string()))?;
     let token = text.lines().next().unwrap_or_default().trim();
     let usable = token.len() >= TOKEN_BYTES_MIN && token.bytes().all(|b| b.is_ascii_graphic());
