@@ -3,14 +3,18 @@
 //! Reads the files the configuration names and changes nothing. Errors stop everything; notes are
 //! for `config check` and the log at start. Called by `cli` (config check), `daemon` (start, reload).
 
+mod admin;
 mod overrides;
 mod routes;
 
 use std::net::{SocketAddr, UdpSocket};
+use std::path::Path;
 use std::time::Duration;
 
 use jiff::Timestamp;
 
+use super::load::leaves;
+use super::secret::{self, SecretError};
 use super::{ConfigError, Dnssec, Listener, ListenerAuth, ListenerTls, Loaded, doors, settings};
 use crate::mail::Domain;
 use crate::tlsrpt::record::RUA_MAX;
@@ -58,6 +62,7 @@ pub fn check(loaded: &Loaded, now: Timestamp) -> Findings {
     checker.tlsrpt();
     checker.digest();
     checker.admin_and_log();
+    let hidden = checker.credentials();
     let doors = doors(loaded);
     // Of the system's own servers nothing is said above.
     if let Ok(doors) = &doors
@@ -71,10 +76,7 @@ pub fn check(loaded: &Loaded, now: Timestamp) -> Findings {
     for error in unreadable.into_iter().flatten().flatten() {
         // One line per key; the checks above know more.
         let told = checker.found.errors.iter().any(|known| known.key == error.key);
-        // Only the service sees its credentials; whoever checks by hand hears of them in a note.
-        let elsewhere = error.key.ends_with(".password_file")
-            && checker.found.notes.iter().any(|note| note.key == error.key);
-        if !told && !elsewhere {
+        if !told && !hidden.contains(&error.key) {
             checker.found.errors.push(error);
         }
     }
@@ -92,6 +94,21 @@ const EVIDENCE_SECONDS_MIN: u64 = 3600;
 const EVIDENCE_BYTES_MIN: u64 = 32 << 20;
 
 impl Checker<'_> {
+    /// Notes the files that are credentials of a service this process is not, and returns their keys: only the
+    /// service sees them, and whoever checks by hand is not told that they are missing.
+    fn credentials(&mut self) -> Vec<String> {
+        let mut hidden = Vec::new();
+        for (key, value) in leaves(&self.loaded.config) {
+            if let (true, Some(file)) = (key.ends_with("_file"), value.as_str())
+                && let Err(error @ SecretError::NoCredentials) = secret::locate(Path::new(file))
+            {
+                self.note(&key, error.to_string());
+                hidden.push(key);
+            }
+        }
+        hidden
+    }
+
     fn evidence(&mut self) {
         let (keep, max) = (self.loaded.config.evidence.keep.0, self.loaded.config.evidence.max_size.0);
         if keep.as_secs() < EVIDENCE_SECONDS_MIN {
@@ -547,23 +564,7 @@ impl Checker<'_> {
 
     fn admin_and_log(&mut self) {
         let config = &self.loaded.config;
-        if config.admin.socket.as_os_str().is_empty() {
-            self.error("admin.socket", "is empty");
-        }
-        // sockaddr_un holds 108 octets, the final NUL included.
-        if config.admin.socket.as_os_str().len() > 107 {
-            self.error("admin.socket", "is longer than the 107 octets a Unix socket's path may have");
-        }
-        match (config.admin.http, &config.admin.token_file) {
-            (Some(address), None) if !address.ip().is_loopback() => self.error(
-                "admin.http",
-                format!(
-                    "{address} can be reached from elsewhere; set admin.token_file, or listen on 127.0.0.1"
-                ),
-            ),
-            (None, Some(_)) => self.note("admin.token_file", "has no effect without admin.http"),
-            _ => {}
-        }
+        admin::check(self);
         if let Err(text) = parse_level(&config.log.level) {
             self.error("log.level", text);
         }

@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 
 use super::source::SourceAddress;
 use super::value::{Nameserver, Network, Size, Span, Until};
+use crate::admin::HttpAddress;
 use crate::delivery::pace::Rate;
 use crate::delivery::pool;
 use crate::delivery::static_route::{HopTls, NextHopName, RouteFor};
@@ -476,10 +477,12 @@ pub struct NetworkSection {
 pub struct Admin {
     /// Unix socket for the command line.
     pub socket: PathBuf,
-    /// Metrics and health.
-    pub http: Option<SocketAddr>,
+    /// Metrics, health, the API: an address, or `unix:/PATH`.
+    pub http: Option<HttpAddress>,
     /// Holds the token asked for there; needed where that address is not loopback.
     pub token_file: Option<PathBuf>,
+    /// Holds a token that reads and changes nothing.
+    pub read_token_file: Option<PathBuf>,
 }
 
 /// `[log]`
@@ -725,7 +728,8 @@ impl Default for Tlsrpt {
 
 impl Default for Admin {
     fn default() -> Self {
-        Self { socket: PathBuf::from("/run/stsrelay/admin.sock"), http: None, token_file: None }
+        let socket = PathBuf::from("/run/stsrelay/admin.sock");
+        Self { socket, http: None, token_file: None, read_token_file: None }
     }
 }
 
