@@ -21,7 +21,6 @@ use super::super::answer::AdminHandles;
 use super::problem::{Problem, refuse};
 use super::wrongs::Wrongs;
 use super::{HttpOptions, guard, health};
-use crate::store::Health;
 
 /// Octets of a request's body at most: names, filters, a form.
 const BODY_BYTES_MAX: usize = 64 << 10;
@@ -45,13 +44,10 @@ impl Site {
 
     /// Why no mail is taken, in words.
     pub(in crate::admin) fn not_ready(&self) -> Option<String> {
-        match self.handles.queue.health() {
-            _ if self.shutdown.is_cancelled() => Some("shutting down".to_owned()),
-            Health::Fine => None,
-            Health::Full(text) => Some(format!("disk full: {text}")),
-            Health::ReadOnly(text) => Some(format!("disk read-only: {text}")),
-            Health::Failed(text) => Some(format!("storage failed: {text}")),
+        if self.shutdown.is_cancelled() {
+            return Some("shutting down".to_owned());
         }
+        self.handles.queue.health().trouble()
     }
 }
 

@@ -277,12 +277,7 @@ impl QueueTotals {
                     reason: freeze.reason.clone(),
                 })
                 .collect(),
-            health: match health {
-                store::Health::Fine => "fine".to_owned(),
-                store::Health::Full(text) => format!("disk full: {text}"),
-                store::Health::ReadOnly(text) => format!("disk read-only: {text}"),
-                store::Health::Failed(text) => format!("storage failed: {text}"),
-            },
+            health: health.trouble().unwrap_or_else(|| "fine".to_owned()),
             dnssec: None,
         }
     }
