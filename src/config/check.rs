@@ -214,6 +214,12 @@ impl Checker<'_> {
         {
             self.note(&key("trusted_networks"), "trusts every address: whoever can connect may relay");
         }
+        if listener.proxy_protocol.iter().any(|network| network.0.prefix_len() == 0) {
+            self.error(
+                &key("proxy_protocol"),
+                "lets everyone claim any address; name the addresses of your proxies alone",
+            );
+        }
     }
 
     fn overlaps(&mut self, index: usize, listener: &Listener) {
@@ -245,6 +251,25 @@ impl Checker<'_> {
         ] {
             if number == 0 {
                 self.error(key, "must be at least 1");
+            }
+        }
+        for (key, number) in
+            [("limits.errors", limits.errors), ("limits.junk_commands", limits.junk_commands)]
+        {
+            if number == 0 {
+                self.error(key, "must be at least 1");
+            }
+        }
+        for (key, time, wanted) in [
+            ("limits.command_timeout", limits.command_timeout, 5 * 60),
+            ("limits.data_timeout", limits.data_timeout, 3 * 60),
+            ("limits.message_timeout", limits.message_timeout, 0),
+            ("limits.handshake_timeout", limits.handshake_timeout, 0),
+        ] {
+            if time.0.is_zero() {
+                self.error(key, "must be more than 0");
+            } else if time.0.as_secs() < wanted {
+                self.note(key, format!("is below {} minutes, which RFC 5321 §4.5.3.2 asks for", wanted / 60));
             }
         }
         if limits.message_size.0 == 0 {
