@@ -12,14 +12,18 @@
 //! See also: [`crate::smtp::command`] (the grammar), [`crate::smtp::body`] (DATA content).
 
 pub mod auth;
+mod bind;
 pub mod intake;
 mod options;
+mod places;
+mod proxy;
 mod received;
 mod sasl;
 mod serve;
 mod session;
 
 pub use auth::{Users, hash_password};
+pub use bind::bind;
 pub use intake::Guarded;
-pub use options::{ListenerAuth, ListenerOptions, ListenerTls, Options};
-pub use serve::{Sessions, bind, serve};
+pub use options::{ListenerAuth, ListenerOptions, ListenerTls, Options, ReceivedClient};
+pub use serve::{Sessions, serve};
