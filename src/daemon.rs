@@ -28,7 +28,7 @@ use tracing::{error, info, warn};
 use self::reload::Channels;
 use self::storage::Storage;
 use crate::admin::transfer::Transfer;
-use crate::admin::{self, AdminHandles};
+use crate::admin::{self, About, AdminHandles};
 use crate::config::{ConfigError, Doors, Loaded, Settings, Sources, doors};
 use crate::delivery::explain::Explainer;
 use crate::delivery::gather::Gather;
@@ -202,7 +202,20 @@ impl Daemon {
         .with_suppressions(storage.suppressions.clone())
         .with_metrics(metrics.clone())
         .with_report_targets(storage.reports.targets().clone());
+        let addresses: Vec<(String, SocketAddr)> = listeners
+            .iter()
+            .flat_map(|(listener, sockets)| {
+                sockets.iter().filter_map(|s| Some((listener.name.clone(), s.local_addr().ok()?)))
+            })
+            .collect();
+        let about = About {
+            hostname: receivers.delivery.borrow().hostname.clone(),
+            started_at: world.clock.now(),
+            listeners: addresses.clone(),
+        };
         let handles = AdminHandles {
+            about: Arc::new(about),
+            shutdown: shutdown.clone(),
             traffic: deliverer.traffic(),
             clock: Arc::clone(&world.clock),
             queue: storage.queue.clone(),
@@ -235,12 +248,6 @@ impl Daemon {
         };
         let keys = reporter.clone();
         let inbox = Guarded { queue: storage.queue.clone(), suppressions: storage.suppressions.clone() };
-        let addresses: Vec<(String, SocketAddr)> = listeners
-            .iter()
-            .flat_map(|(listener, sockets)| {
-                sockets.iter().filter_map(|s| Some((listener.name.clone(), s.local_addr().ok()?)))
-            })
-            .collect();
         for note in notes {
             info!("configuration: {note}");
         }

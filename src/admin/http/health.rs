@@ -39,7 +39,7 @@ async fn healthz(State(site): State<Arc<Site>>) -> Response {
 }
 
 async fn readyz(State(site): State<Arc<Site>>) -> Response {
-    match site.not_ready() {
+    match site.handles.not_ready() {
         None => plain(StatusCode::OK, "ok"),
         Some(why) => plain(StatusCode::SERVICE_UNAVAILABLE, &why),
     }
