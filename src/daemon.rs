@@ -245,6 +245,7 @@ impl Daemon {
             info!(listener = %name, %address, "listening");
         }
 
+        let users = submission::watch_users(receivers.submission.clone(), shutdown.clone());
         let sessions = Sessions::new(
             receivers.submission,
             receivers.server_tls,
@@ -281,6 +282,7 @@ impl Daemon {
         let digests = reporter.clone().run_digests(storage.policies.clone(), shutdown.clone());
         story("digests", Box::pin(digests));
         story("reporting", Box::pin(reporter.run(shutdown.clone())));
+        story("users file", Box::pin(users));
         story("submission", Box::pin(submission::serve(listeners, sessions)));
 
         // It asks DNS for a few seconds, and nothing waits for it.

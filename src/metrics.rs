@@ -42,7 +42,7 @@ struct Inner {
     connections: Family<Pairs<1>, Gauge>,
     connections_begun: Family<Pairs<1>, Counter>,
     connections_refused: Family<Pairs<2>, Counter>,
-    logins: Family<Pairs<2>, Counter>,
+    logins: Family<Pairs<3>, Counter>,
     accepted: Family<Pairs<1>, Counter>,
     accepted_octets: Family<Pairs<1>, Counter>,
     accepted_recipients: Family<Pairs<1>, Counter>,
@@ -169,10 +169,13 @@ impl Metrics {
         self.inner.count(&self.inner.connections_refused, &Pairs(labels), 1);
     }
 
-    /// An attempt to authenticate.
-    pub fn login(&self, listener: &str, granted: bool) {
-        let result = if granted { "granted" } else { "refused" };
-        let labels = [("listener", listener.to_owned()), ("result", result.to_owned())];
+    /// An attempt to authenticate: `granted`, `refused`, `put_off` or `busy`.
+    pub fn login(&self, listener: &str, mechanism: &'static str, result: &'static str) {
+        let labels = [
+            ("listener", listener.to_owned()),
+            ("mechanism", mechanism.to_owned()),
+            ("result", result.to_owned()),
+        ];
         self.inner.count(&self.inner.logins, &Pairs(labels), 1);
     }
 
@@ -269,7 +272,7 @@ impl Inner {
             "Connections turned away, by listener and reason",
             self.connections_refused.clone(),
         );
-        registry.register("logins", "Attempts to authenticate, by result", self.logins.clone());
+        registry.register("logins", "Attempts to authenticate, by mechanism and result", self.logins.clone());
         registry.register("messages_accepted", "Messages queued for clients", self.accepted.clone());
         registry.register("accepted_octets", "Octets of those messages", self.accepted_octets.clone());
         registry.register(
@@ -368,7 +371,7 @@ mod tests {
         let metrics = Metrics::new();
         let open = metrics.connection("smarthost");
         metrics.turned_away("smarthost", "limit");
-        metrics.login("submission", false);
+        metrics.login("submission", "PLAIN", "refused");
         metrics.accepted("smarthost", 1000, 2, Duration::from_millis(3));
         metrics.refused("smarthost", 550);
         metrics.attempt("deferred", "mta-sts enforce");
@@ -400,7 +403,7 @@ mod tests {
             "stsrelay_connections{listener=\"smarthost\"} 1",
             "stsrelay_connections_begun_total{listener=\"smarthost\"} 1",
             "stsrelay_connections_refused_total{listener=\"smarthost\",reason=\"limit\"} 1",
-            "stsrelay_logins_total{listener=\"submission\",result=\"refused\"} 1",
+            "stsrelay_logins_total{listener=\"submission\",mechanism=\"PLAIN\",result=\"refused\"} 1",
             "stsrelay_messages_accepted_total{listener=\"smarthost\"} 1",
             "stsrelay_accepted_octets_total{listener=\"smarthost\"} 1000",
             "stsrelay_accepted_recipients_total{listener=\"smarthost\"} 2",

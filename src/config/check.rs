@@ -3,6 +3,7 @@
 //! Reads the files the configuration names and changes nothing. Errors stop everything; notes are
 //! for `config check` and the log at start. Called by `cli` (config check), `daemon` (start, reload).
 
+mod auth;
 mod overrides;
 mod routes;
 
@@ -50,6 +51,7 @@ pub fn check(loaded: &Loaded, now: Timestamp) -> Findings {
     checker.listeners();
     checker.tls();
     checker.limits();
+    auth::check(&mut checker);
     checker.dns();
     checker.delivery();
     routes::check(&mut checker);

@@ -13,13 +13,19 @@
 
 pub mod auth;
 pub mod intake;
+mod lockout;
 mod options;
 mod received;
 mod sasl;
+mod scram;
 mod serve;
 mod session;
+mod users;
 
-pub use auth::{Users, hash_password};
+pub use auth::{hash_password, scram_accepts, scram_password};
 pub use intake::Guarded;
+pub use lockout::LockoutOptions;
 pub use options::{ListenerAuth, ListenerOptions, ListenerTls, Options};
+pub use sasl::Mechanism;
 pub use serve::{Sessions, bind, serve};
+pub use users::{Users, watch_users};

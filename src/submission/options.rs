@@ -5,7 +5,9 @@ use std::time::Duration;
 
 use ipnet::IpNet;
 
-use super::auth::Users;
+use super::lockout::LockoutOptions;
+use super::sasl::Mechanism;
+use super::users::Users;
 use crate::mail::Domain;
 
 /// How mail comes in.
@@ -40,6 +42,10 @@ pub struct Options {
     pub refuse_suppressed: bool,
     /// Who may authenticate; read with [`Users::load`] from `auth.users_file`.
     pub users: Users,
+    /// The only ways to authenticate; empty: all that can be used.
+    pub mechanisms: Vec<Mechanism>,
+    /// How failed logins are answered.
+    pub lockout: LockoutOptions,
 }
 
 impl Options {
@@ -59,6 +65,8 @@ impl Options {
             drain_timeout: Duration::from_secs(30),
             refuse_suppressed: false,
             users: Users::default(),
+            mechanisms: Vec::new(),
+            lockout: LockoutOptions::default(),
         }
     }
 }

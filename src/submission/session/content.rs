@@ -191,7 +191,7 @@ impl Content {
             client: client.peer.ip(),
             hostname: &client.options.hostname,
             esmtp,
-            tls: client.facts.get(),
+            tls: client.facts.get().map(|session| &session.facts),
             authenticated,
             smtputf8: draft.envelope.smtputf8,
             id,
