@@ -9,6 +9,7 @@
 //!
 //! Whatever is wrong at start is a [`ConfigError`]: one line, nothing left running. Called by `cli`.
 
+mod handover;
 mod hints;
 mod reload;
 mod storage;
@@ -155,11 +156,12 @@ impl Daemon {
         // Everything that another process may hold comes before anything is changed.
         let admin_socket =
             admin::bind(&loaded.config.admin.socket).map_err(|text| loaded.error("admin.socket", text))?;
-        let listeners = submission::bind(&submission, inherited())
+        let (inherited, units) = handover::passed().wanted(&submission.listeners);
+        let listeners = submission::bind(&submission, inherited)
             .map_err(|text| loaded.error("listener", text.strip_prefix("listener ").unwrap_or(&text)))?;
         let http = match http {
             Some(options) => {
-                let bound = admin::bind_http(options.address).await;
+                let bound = admin::bind_http(&options.address).await;
                 Some((bound.map_err(|text| loaded.error("admin.http", text))?, options))
             }
             None => None,
@@ -246,6 +248,7 @@ impl Daemon {
         }
 
         let users = submission::watch_users(receivers.submission.clone(), shutdown.clone());
+        handover::keep(listeners.iter().flat_map(|(_, sockets)| sockets), &units);
         let sessions = Sessions::new(
             receivers.submission,
             receivers.server_tls,
@@ -267,7 +270,7 @@ impl Daemon {
             });
         };
         if let Some((listener, options)) = http {
-            info!(address = %options.address, "metrics and health over HTTP");
+            info!(address = %options.address, "metrics, health and the API over HTTP");
             let (handles, token) = (handles.clone(), shutdown.clone());
             story("http", Box::pin(admin::serve_http(listener, handles, options, token)));
         }
@@ -388,6 +391,7 @@ impl Daemon {
             }
             Err(error) => error!(%error, "reload failed; the old configuration stays in force"),
         }
+        // The status of before is still the truth, and a reload that failed says so in the log.
         notify(&[NotifyState::Ready]);
     }
 
@@ -417,12 +421,6 @@ impl Daemon {
             *last = health;
         }
     }
-}
-
-/// Sockets a service manager passes (`LISTEN_FDS`), each to the listener that has its address.
-fn inherited() -> Vec<std::net::TcpListener> {
-    let mut passed = listenfd::ListenFd::from_env();
-    (0..passed.len()).filter_map(|n| passed.take_tcp_listener(n).ok().flatten()).collect()
 }
 
 /// Whether the threads that serve take up new work, within this time.
@@ -459,5 +457,18 @@ fn world(doors: Doors) -> Result<World, String> {
 fn notify(state: &[NotifyState<'_>]) {
     if let Err(error) = sd_notify::notify(state) {
         warn!(%error, "systemd could not be told");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_unit_gives_us_the_time_we_take_to_stop() {
+        let unit = include_str!("../systemd/stsrelay.service");
+        let seconds = unit.lines().find_map(|line| line.strip_prefix("TimeoutStopSec=")?.strip_suffix('s'));
+        let given = Duration::from_secs(seconds.expect("it is set").parse().expect("in seconds"));
+        assert!(DRAIN_MAX + CLOSE_MAX < given, "killed while draining or closing");
     }
 }

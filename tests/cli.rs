@@ -71,6 +71,18 @@ fn help_is_printed_for_every_verb_within_a_hundred_columns() {
 }
 
 #[test]
+fn pages_and_completions_are_written_for_packages() {
+    let folder = tempfile::tempdir().unwrap();
+    for (what, some) in [("man", "stsrelay-queue-list.8"), ("completions", "stsrelay.bash")] {
+        let to = folder.path().join(what);
+        let output = stsrelay(&["generate", what, to.to_str().unwrap()]);
+        assert_eq!(output.status.code(), Some(0), "{}", text(&output.stderr));
+        assert!(to.join(some).exists(), "{}", text(&output.stdout));
+    }
+    assert!(!text(&stsrelay(&["--help"]).stdout).contains("generate"), "it is not for operators");
+}
+
+#[test]
 fn wrong_arguments_are_64() {
     for arguments in [
         &[][..],

@@ -60,3 +60,10 @@ fn every_metric_is_documented_and_every_documented_one_exists() {
         assert!(text.contains(&format!("`stsrelay_{name}")), "not documented: {name}");
     }
 }
+
+#[test]
+fn the_package_has_the_version_of_the_program() {
+    let changelog = fs::read_to_string(root().join("config/debian/changelog")).expect("readable");
+    let expected = format!("stsrelay ({}-", env!("CARGO_PKG_VERSION"));
+    assert!(changelog.starts_with(&expected), "config/debian/changelog: {changelog}");
+}

@@ -136,3 +136,41 @@ async fn the_digest_of_yesterday_is_mailed_once_over_restarts() {
     world.drained().await;
     assert_eq!(digests(&world), 1);
 }
+
+#[tokio::test]
+async fn two_domains_that_name_each_other_get_one_report_each_and_no_more() {
+    let mut world = World::prepare(2, &[], REPORTING).await;
+    for (host, [domain, other]) in
+        [["one.test", "two.test"], ["two.test", "one.test"]].into_iter().enumerate()
+    {
+        world.good_domain(domain, host);
+        world.dns.txt(&format!("_smtp._tls.{domain}"), &format!("v=TLSRPTv1; rua=mailto:tls@{other}"));
+    }
+    world.daemon.start().await;
+    for domain in ["one.test", "two.test"] {
+        world.submit("a@home.test", &[&format!("b@{domain}")], &message("words")).await;
+    }
+    world.drained().await;
+    let sessions = async |domain: &'static str| {
+        let report = world.daemon.json(&["report", "preview", domain]).await.remove(0);
+        report["policies"][0]["summary"]["total-successful-session-count"].as_u64()
+    };
+    let before = (sessions("one.test").await, sessions("two.test").await);
+    assert_eq!(before, (Some(1), Some(1)));
+    for domain in ["one.test", "two.test"] {
+        assert_eq!(send(&world, domain, &[]).await[0]["outcome"], "queued");
+    }
+    world.drained().await;
+    for host in 0..2 {
+        // The message, and the report about the other domain.
+        assert_eq!(world.farm.hosts[host].accepted().len(), 2);
+    }
+    assert_eq!(
+        (sessions("one.test").await, sessions("two.test").await),
+        before,
+        "reports count in no report"
+    );
+    for domain in ["one.test", "two.test"] {
+        assert_eq!(send(&world, domain, &[]).await[0]["outcome"], "not-sent", "it went out already");
+    }
+}

@@ -292,3 +292,29 @@ async fn nothing_that_is_wrong_with_a_next_hop_bounces_mail() {
         assert!(said.starts_with("deferred: 4.") && said.contains(words), "{said}");
     }
 }
+
+#[tokio::test]
+async fn report_mail_takes_the_route_with_its_login_and_makes_no_report() {
+    let world = world(1, &[], |world| {
+        let next_hop = format!("[smart.test]:{}", world.farm.port);
+        format!("[tlsrpt]\nfrom = \"tlsrpt@home.test\"\n{}", route("*", &next_hop, &login(world, "")))
+    })
+    .await;
+    world.dns.address("smart.test", world.farm.hosts[0].ip);
+    world.farm.hosts[0].behave(guarded(world.secured(&["smart.test"], Kind::Good)));
+    world.dns.txt("_smtp._tls.smart.test", "v=TLSRPTv1; rua=mailto:tls@far.test");
+    world.submit("a@home.test", &["b@one.test"], &message("one")).await;
+    world.arrivals(0, 1).await;
+    world.drained().await;
+    let before = world.daemon.json(&["report", "preview", "smart.test"]).await;
+    assert_eq!(before[0]["policies"][0]["summary"]["total-successful-session-count"], 1, "{before:?}");
+    let today = before[0]["date-range"]["start-datetime"].as_str().expect("a day")[..10].to_owned();
+    let sent = world.daemon.json(&["report", "send", "--day", &today]).await;
+    assert_eq!(sent[0]["outcome"], "queued", "{sent:?}");
+    let report = world.arrivals(0, 2).await.remove(1);
+    assert!(report.tls && report.rcpts[0].contains("tls@far.test"), "{report:?}");
+    assert!(report.text().contains("TLS-Report-Domain: smart.test"), "{}", report.text());
+    world.drained().await;
+    let after = world.daemon.json(&["report", "preview", "smart.test"]).await;
+    assert_eq!(after[0]["policies"][0]["summary"], before[0]["policies"][0]["summary"]);
+}

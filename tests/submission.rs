@@ -278,6 +278,109 @@ async fn many_clients_at_once_all_get_their_250() {
     queue.close().await;
 }
 
+/// A connection that a proxy has made, with its header.
+async fn proxied(relay: &Relay, header: &[u8]) -> Client<TcpStream> {
+    let mut client = relay.client().await;
+    client.0.get_mut().write_all(header).await.unwrap();
+    client
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_listed_proxy_says_whom_it_speaks_for_and_nobody_else_may() {
+    let dir = tempfile::tempdir().unwrap();
+    let queue = open(dir.path());
+    let mut options = options();
+    options.connections_per_address = 2;
+    options.handshake_timeout = Duration::from_secs(1);
+    options.listeners[0].trusted_networks = vec!["198.51.100.0/24".parse().unwrap()];
+    options.listeners[0].proxy_protocol = vec!["127.0.0.1/32".parse().unwrap()];
+    let relay = Relay::start(options, None, queue.clone());
+
+    // The named client's rights count, and its address is told.
+    let mut client = proxied(&relay, b"PROXY TCP4 198.51.100.7 192.0.2.1 4711 25\r\n").await;
+    client.greet().await;
+    let id = client.submit("Subject: x\r\n\r\ny").await;
+    let body = queue.body(id.parse().unwrap()).await.unwrap();
+    let first = body.reader().await.unwrap().next().await.unwrap().unwrap();
+    assert!(first.starts_with(b"Received: from client.example ([198.51.100.7])\r\n"));
+    let mut v2 = b"\r\n\r\n\0\r\nQUIT\n\x21\x21\0\x28".to_vec();
+    v2.extend("2001:db8::7".parse::<std::net::Ipv6Addr>().unwrap().octets());
+    v2.extend([0; 16]);
+    v2.extend([0x12, 0x67, 0, 25, 4, 0, 1, 0]);
+    let mut held = Vec::new();
+    for _ in 0..2 {
+        let mut client = proxied(&relay, &v2).await;
+        client.greet().await;
+        client.ask("MAIL FROM:<a@example.com>", "554 5.7.1").await;
+        held.push(client);
+    }
+    // So does its share of connections, not the proxy's.
+    proxied(&relay, &v2).await.expect("421 4.7.0").await;
+    proxied(&relay, b"PROXY TCP4 198.51.100.8 192.0.2.1 4711 25\r\n").await.greet().await;
+    // The proxy itself, and somebody it cannot name, are in no trusted network here.
+    for header in [&b"\r\n\r\n\0\r\nQUIT\n\x20\0\0\0"[..], b"PROXY UNKNOWN\r\n"] {
+        let mut client = proxied(&relay, header).await;
+        client.greet().await;
+        client.ask("MAIL FROM:<a@example.com>", "554 5.7.1").await;
+        client.ask("QUIT", "221 ").await;
+    }
+    // Without a header, with a bad one, or with silence, there is nothing but the end.
+    for first in [&b"EHLO client.example\r\n"[..], b"PROXY TCP4 1.2.3.4 junk\r\n", b""] {
+        assert_eq!(proxied(&relay, first).await.reply().await, "", "{first:?}");
+    }
+    // From elsewhere the word is no command, and no address is believed.
+    let socket = tokio::net::TcpSocket::new_v4().unwrap();
+    socket.bind("127.0.0.2:0".parse().unwrap()).unwrap();
+    let mut direct = Client(BufReader::new(socket.connect(relay.addresses[0]).await.unwrap()));
+    direct.expect("220 ").await;
+    direct.ask("PROXY TCP4 198.51.100.7 192.0.2.1 4711 25", "500 5.5.1").await;
+    direct.ask("EHLO client.example", "250 ").await;
+    direct.ask("MAIL FROM:<a@example.com>", "554 5.7.1").await;
+    relay.stop().await;
+    queue.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn clients_that_only_wait_keep_nobody_out() {
+    let dir = tempfile::tempdir().unwrap();
+    let queue = open(dir.path());
+    let mut options = options();
+    options.connections = 4;
+    options.listeners[0].trusted_networks = vec!["127.0.0.9/32".parse().unwrap()];
+    let relay = Relay::start(options, None, queue.clone());
+    let to = relay.addresses[0];
+    let connect = async |from: &str| {
+        let socket = tokio::net::TcpSocket::new_v4().unwrap();
+        socket.bind(format!("{from}:0").parse().unwrap()).unwrap();
+        Client(BufReader::new(socket.connect(to).await.unwrap()))
+    };
+    let mut idle = Vec::new();
+    for _ in 0..4 {
+        let mut client = connect("127.0.0.2").await;
+        client.greet().await;
+        idle.push(client);
+    }
+    // Each trusted client gets a place at once; the oldest stranger is told to go.
+    let mut trusted = Vec::new();
+    for stranger in &mut idle {
+        let mut client = connect("127.0.0.9").await;
+        client.greet().await;
+        client.ask("MAIL FROM:<a@example.com>", "250 2.1.0").await;
+        trusted.push(client);
+        stranger.expect("421 4.3.2").await;
+        assert_eq!(stranger.reply().await, "");
+    }
+    // They keep it; one more stranger waits until one of them leaves.
+    let mut late = connect("127.0.0.3").await;
+    for client in &mut trusted {
+        client.ask("NOOP", "250 ").await;
+    }
+    trusted.pop().unwrap().ask("QUIT", "221 ").await;
+    late.greet().await;
+    relay.stop().await;
+    queue.close().await;
+}
+
 #[test]
 fn no_samotop_feature_is_on_and_its_old_runtime_is_not_in_the_tree() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));

@@ -13,6 +13,8 @@ PACKAGES=(
   openssl                           # test CA
   python3 python3-dkim python3-nacl python3-dnspython # helpers, DKIM verification
   curl procps iproute2
+  systemd strace                    # systemd-analyze; what the daemon asks of the kernel
+  mmdebstrap dpkg-dev groff-base lintian # the package, in a root of its own
 )
 
 packages_missing() {

@@ -50,7 +50,7 @@ pub struct AdminHandles {
 
 impl AdminHandles {
     /// Does what is asked.
-    pub(super) async fn answer(&self, request: Request) -> Answer {
+    pub(in crate::admin) async fn answer(&self, request: Request) -> Answer {
         match request {
             Request::QueueList { filter, cursor, history, max } => {
                 self.queue_page(&filter, cursor, history, max).await

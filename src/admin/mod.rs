@@ -1,8 +1,8 @@
 //! The admin socket: what the command line asks the daemon.
 //!
 //! A Unix socket of mode 0660: whoever may open it may do everything. `protocol` is what is said,
-//! `socket` makes the listener, `serve` answers, `client` asks. `http` serves metrics and health. Never
-//! changes anything but through the stories' own doors.
+//! `socket` makes the listener, `serve` answers, `client` asks. `http` serves metrics, health and the same
+//! answers as JSON. Never changes anything but through the stories' own doors.
 
 mod answer;
 pub mod client;
@@ -16,6 +16,6 @@ mod socket;
 pub mod transfer;
 
 pub use answer::AdminHandles;
-pub use http::{HttpOptions, bind_http, serve_http};
+pub use http::{HttpAddress, HttpListener, HttpOptions, bind_http, serve_http};
 pub use serve::serve;
 pub use socket::{AdminSocket, bind};

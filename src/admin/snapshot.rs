@@ -12,7 +12,7 @@ use crate::sts::Mode;
 
 impl AdminHandles {
     /// What can be read now.
-    pub(super) fn snapshot(&self) -> Snapshot {
+    pub(in crate::admin) fn snapshot(&self) -> Snapshot {
         let stats = self.queue.stats();
         let now = self.clock.now();
         let oldest = stats.oldest.map(|oldest| now.duration_since(oldest));

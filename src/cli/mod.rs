@@ -6,6 +6,7 @@ mod check;
 mod config;
 mod evidence;
 mod explain;
+mod generate;
 mod logging;
 mod output;
 mod policy;
@@ -184,6 +185,9 @@ enum Verb {
     /// Make lines for the users file
     #[command(subcommand)]
     User(user::Verb),
+    /// Write manual pages or shell completions, for packages
+    #[command(subcommand, hide = true)]
+    Generate(generate::Verb),
 }
 
 /// `--json`, for every listing.
@@ -215,6 +219,7 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> Result<Exit, Failur
         Verb::Report(verb) => report::run(verb, &cli.config),
         Verb::Suppression(verb) => suppression::run(verb, &cli.config),
         Verb::User(verb) => user::run(&verb),
+        Verb::Generate(verb) => generate::run(&verb),
     }
 }
 

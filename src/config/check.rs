@@ -3,15 +3,19 @@
 //! Reads the files the configuration names and changes nothing. Errors stop everything; notes are
 //! for `config check` and the log at start. Called by `cli` (config check), `daemon` (start, reload).
 
+mod admin;
 mod auth;
 mod overrides;
 mod routes;
 
 use std::net::{SocketAddr, UdpSocket};
+use std::path::Path;
 use std::time::Duration;
 
 use jiff::Timestamp;
 
+use super::load::leaves;
+use super::secret::{self, SecretError};
 use super::{ConfigError, Dnssec, Listener, ListenerAuth, ListenerTls, Loaded, doors, settings};
 use crate::mail::Domain;
 use crate::tlsrpt::record::RUA_MAX;
@@ -60,6 +64,7 @@ pub fn check(loaded: &Loaded, now: Timestamp) -> Findings {
     checker.tlsrpt();
     checker.digest();
     checker.admin_and_log();
+    let hidden = checker.credentials();
     let doors = doors(loaded);
     // Of the system's own servers nothing is said above.
     if let Ok(doors) = &doors
@@ -73,10 +78,7 @@ pub fn check(loaded: &Loaded, now: Timestamp) -> Findings {
     for error in unreadable.into_iter().flatten().flatten() {
         // One line per key; the checks above know more.
         let told = checker.found.errors.iter().any(|known| known.key == error.key);
-        // Only the service sees its credentials; whoever checks by hand hears of them in a note.
-        let elsewhere = error.key.ends_with(".password_file")
-            && checker.found.notes.iter().any(|note| note.key == error.key);
-        if !told && !elsewhere {
+        if !told && !hidden.contains(&error.key) {
             checker.found.errors.push(error);
         }
     }
@@ -94,6 +96,21 @@ const EVIDENCE_SECONDS_MIN: u64 = 3600;
 const EVIDENCE_BYTES_MIN: u64 = 32 << 20;
 
 impl Checker<'_> {
+    /// Notes the files that are credentials of a service this process is not, and returns their keys: only the
+    /// service sees them, and whoever checks by hand is not told that they are missing.
+    fn credentials(&mut self) -> Vec<String> {
+        let mut hidden = Vec::new();
+        for (key, value) in leaves(&self.loaded.config) {
+            if let (true, Some(file)) = (key.ends_with("_file"), value.as_str())
+                && let Err(error @ SecretError::NoCredentials) = secret::locate(Path::new(file))
+            {
+                self.note(&key, error.to_string());
+                hidden.push(key);
+            }
+        }
+        hidden
+    }
+
     fn evidence(&mut self) {
         let (keep, max) = (self.loaded.config.evidence.keep.0, self.loaded.config.evidence.max_size.0);
         if keep.as_secs() < EVIDENCE_SECONDS_MIN {
@@ -199,6 +216,12 @@ impl Checker<'_> {
         {
             self.note(&key("trusted_networks"), "trusts every address: whoever can connect may relay");
         }
+        if listener.proxy_protocol.iter().any(|network| network.0.prefix_len() == 0) {
+            self.error(
+                &key("proxy_protocol"),
+                "lets everyone claim any address; name the addresses of your proxies alone",
+            );
+        }
     }
 
     fn overlaps(&mut self, index: usize, listener: &Listener) {
@@ -230,6 +253,25 @@ impl Checker<'_> {
         ] {
             if number == 0 {
                 self.error(key, "must be at least 1");
+            }
+        }
+        for (key, number) in
+            [("limits.errors", limits.errors), ("limits.junk_commands", limits.junk_commands)]
+        {
+            if number == 0 {
+                self.error(key, "must be at least 1");
+            }
+        }
+        for (key, time, wanted) in [
+            ("limits.command_timeout", limits.command_timeout, 5 * 60),
+            ("limits.data_timeout", limits.data_timeout, 3 * 60),
+            ("limits.message_timeout", limits.message_timeout, 0),
+            ("limits.handshake_timeout", limits.handshake_timeout, 0),
+        ] {
+            if time.0.is_zero() {
+                self.error(key, "must be more than 0");
+            } else if time.0.as_secs() < wanted {
+                self.note(key, format!("is below {} minutes, which RFC 5321 §4.5.3.2 asks for", wanted / 60));
             }
         }
         if limits.message_size.0 == 0 {
@@ -524,23 +566,7 @@ impl Checker<'_> {
 
     fn admin_and_log(&mut self) {
         let config = &self.loaded.config;
-        if config.admin.socket.as_os_str().is_empty() {
-            self.error("admin.socket", "is empty");
-        }
-        // sockaddr_un holds 108 octets, the final NUL included.
-        if config.admin.socket.as_os_str().len() > 107 {
-            self.error("admin.socket", "is longer than the 107 octets a Unix socket's path may have");
-        }
-        match (config.admin.http, &config.admin.token_file) {
-            (Some(address), None) if !address.ip().is_loopback() => self.error(
-                "admin.http",
-                format!(
-                    "{address} can be reached from elsewhere; set admin.token_file, or listen on 127.0.0.1"
-                ),
-            ),
-            (None, Some(_)) => self.note("admin.token_file", "has no effect without admin.http"),
-            _ => {}
-        }
+        admin::check(self);
         if let Err(text) = parse_level(&config.log.level) {
             self.error("log.level", text);
         }

@@ -4,6 +4,7 @@
 //! through the module that owns it; what cannot be read is an error at its key.
 
 use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -76,7 +77,9 @@ pub fn settings(loaded: &Loaded) -> Result<Settings, Vec<ConfigError>> {
     let mut errors = Vec::new();
     let server_tls = keep(server_tls(loaded), &mut errors);
     let users = keep(users(loaded), &mut errors);
-    let token = keep(admin_token(loaded), &mut errors);
+    let admin = &config.admin;
+    let token = keep(admin_token(loaded, "admin.token_file", &admin.token_file), &mut errors);
+    let read_token = keep(admin_token(loaded, "admin.read_token_file", &admin.read_token_file), &mut errors);
     let routes = routes(loaded).map_err(|more| errors.extend(more)).ok();
     let signers = keep(signers(loaded), &mut errors);
     let hostname = config.server.hostname.clone();
@@ -88,12 +91,20 @@ pub fn settings(loaded: &Loaded) -> Result<Settings, Vec<ConfigError>> {
     else {
         return Err(errors);
     };
+    let Some(read_token) = read_token else { return Err(errors) };
+    if token.is_some() && token == read_token {
+        let text = "holds the token of admin.token_file, which would let its readers change things";
+        return Err(vec![loaded.error("admin.read_token_file", text)]);
+    }
     Ok(Settings {
         submission: submission_options(loaded, hostname.clone(), users),
         server_tls,
         delivery: delivery_options(loaded, hostname.clone()),
         gather: gather_options(loaded, hostname.clone(), routes),
-        http: config.admin.http.map(|address| HttpOptions { address, token, hostname: hostname.clone() }),
+        http: config.admin.http.clone().map(|address| {
+            let hostname = hostname.clone();
+            HttpOptions { address, token, read_token, hostname }
+        }),
         reporting: reporting_options(loaded, hostname, signers)
             .map_err(|error| vec![loaded.error("tlsrpt.from", error)])?,
         queue: QueueOptions { data_dir: config.server.data_dir.clone(), node: config.server.node },
@@ -115,13 +126,31 @@ fn named(loaded: &Loaded, text: &str, or: &str) -> ConfigError {
     }
 }
 
+/// Where a file of the configuration is.
+fn located(loaded: &Loaded, key: &str, file: &Path) -> Result<PathBuf, ConfigError> {
+    super::secret::locate(file).map_err(|error| loaded.error(key, error.to_string()))
+}
+
+/// The same for a key that need not be set.
+fn located_if_set(
+    loaded: &Loaded,
+    key: &str,
+    file: Option<&PathBuf>,
+) -> Result<Option<PathBuf>, ConfigError> {
+    file.map(|file| located(loaded, key, file)).transpose()
+}
+
 fn server_tls(loaded: &Loaded) -> Result<Option<ServerTls>, ConfigError> {
     let tls = &loaded.config.tls;
     match (&tls.certificate_file, &tls.key_file) {
         (None, None) => Ok(None),
-        (Some(certificate), Some(key)) => ServerTls::load(certificate, key)
-            .map(Some)
-            .map_err(|text| named(loaded, &text, "tls.certificate_file")),
+        (Some(certificate), Some(key)) => {
+            let certificate = located(loaded, "tls.certificate_file", certificate)?;
+            let key = located(loaded, "tls.key_file", key)?;
+            ServerTls::load(&certificate, &key)
+                .map(Some)
+                .map_err(|text| named(loaded, &text, "tls.certificate_file"))
+        }
         (Some(_), None) => Err(loaded.error("tls.key_file", "is missing; tls.certificate_file is set")),
         (None, Some(_)) => Err(loaded.error("tls.certificate_file", "is missing; tls.key_file is set")),
     }
@@ -130,16 +159,17 @@ fn server_tls(loaded: &Loaded) -> Result<Option<ServerTls>, ConfigError> {
 fn users(loaded: &Loaded) -> Result<Users, ConfigError> {
     match &loaded.config.auth.users_file {
         None => Ok(Users::default()),
-        Some(file) => Users::load(file).map_err(|text| named(loaded, &text, "auth.users_file")),
+        Some(file) => Users::load(&located(loaded, "auth.users_file", file)?)
+            .map_err(|text| named(loaded, &text, "auth.users_file")),
     }
 }
 
-/// `admin.token_file`: its first line.
-fn admin_token(loaded: &Loaded) -> Result<Option<String>, ConfigError> {
-    let admin = &loaded.config.admin;
-    let (Some(_), Some(file)) = (admin.http, &admin.token_file) else { return Ok(None) };
-    let wrong = |text: &str| loaded.error("admin.token_file", format!("{}: {text}", file.display()));
-    let text = std::fs::read_to_string(file).map_err(|error| wrong(&error.to_string()))?;
+/// `admin.token_file`, `admin.read_token_file`: the first line.
+fn admin_token(loaded: &Loaded, key: &str, file: &Option<PathBuf>) -> Result<Option<String>, ConfigError> {
+    let (Some(_), Some(file)) = (&loaded.config.admin.http, file) else { return Ok(None) };
+    let file = located(loaded, key, file)?;
+    let wrong = |text: &str| loaded.error(key, format!("{}: {text}", file.display()));
+    let text = std::fs::read_to_string(&file).map_err(|error| wrong(&error.to_string()))?;
     let token = text.lines().next().unwrap_or_default().trim();
     let usable = token.len() >= TOKEN_BYTES_MIN && token.bytes().all(|b| b.is_ascii_graphic());
     if !usable {
@@ -162,7 +192,7 @@ fn signers(loaded: &Loaded) -> Result<Vec<reporting::Signer>, ConfigError> {
         let (Some(domain), Some(selector), Some(file)) = (&tlsrpt.dkim_domain, selector, file) else {
             continue;
         };
-        let signer = reporting::Signer::load(domain.clone(), selector, file)
+        let signer = reporting::Signer::load(domain.clone(), selector, &located(loaded, key, file)?)
             .map_err(|error| loaded.error(key, format!("{}: {}", error.file, error.text)))?;
         signers.push(signer);
     }
@@ -208,6 +238,11 @@ fn routes(loaded: &Loaded) -> Result<Vec<Arc<StaticRoute>>, Vec<ConfigError>> {
 pub fn doors(loaded: &Loaded) -> Result<Doors, Vec<ConfigError>> {
     let config = &loaded.config;
     let mut errors = Vec::new();
+    let anchors = located_if_set(loaded, "dns.trust_anchor_file", config.dns.trust_anchor_file.as_ref());
+    let roots = located_if_set(loaded, "tls.extra_roots_file", config.tls.extra_roots_file.as_ref());
+    let (Some(anchors), Some(roots)) = (keep(anchors, &mut errors), keep(roots, &mut errors)) else {
+        return Err(errors);
+    };
     let dns_options = dns::Options {
         nameservers: config.dns.nameservers.iter().map(|server| server.0).collect(),
         dnssec: match config.dns.dnssec {
@@ -215,15 +250,13 @@ pub fn doors(loaded: &Loaded) -> Result<Doors, Vec<ConfigError>> {
             Dnssec::TrustAd => dns::Dnssec::TrustAd,
             Dnssec::Validate => dns::Dnssec::Validate,
         },
-        trust_anchor_file: config.dns.trust_anchor_file.clone(),
+        trust_anchor_file: anchors,
         dnssec_probe: config.dns.dnssec_probe.clone(),
         cache_min_ttl: config.dns.cache_min_ttl.0,
         ..dns::Options::default()
     };
-    let client_options = ClientOptions {
-        use_system_roots: config.tls.use_system_roots,
-        extra_roots_file: config.tls.extra_roots_file.clone(),
-    };
+    let client_options =
+        ClientOptions { use_system_roots: config.tls.use_system_roots, extra_roots_file: roots };
     let dns = keep(
         HickoryDns::new(dns_options).map_err(|text| named(loaded, &text, "dns.nameservers")),
         &mut errors,
@@ -276,12 +309,21 @@ fn submission_options(loaded: &Loaded, hostname: Domain, users: Users) -> submis
                 },
                 allow_plaintext_auth: listener.allow_plaintext_auth,
                 trusted_networks: listener.trusted_networks.iter().map(|network| network.0).collect(),
+                proxy_protocol: listener.proxy_protocol.iter().map(|network| network.0).collect(),
+                bare_newlines: listener.bare_newlines,
+                received_client: listener.received_client,
             })
             .collect(),
         message_size: config.limits.message_size.0,
         recipients: config.limits.recipients,
         connections: config.limits.connections,
         connections_per_address: config.limits.connections_per_address,
+        command_timeout: config.limits.command_timeout.0,
+        data_timeout: config.limits.data_timeout.0,
+        message_timeout: config.limits.message_timeout.0,
+        handshake_timeout: config.limits.handshake_timeout.0,
+        errors: config.limits.errors,
+        junk_commands: config.limits.junk_commands,
         refuse_suppressed: config.delivery.suppression.enabled
             && config.delivery.suppression.answer == SuppressionAnswer::Refuse,
         users,

@@ -1,7 +1,8 @@
-//! Secrets in files: a path, or `credential:NAME` for what systemd hands to the service
-//! (`LoadCredential=NAME:PATH`, systemd.exec(5)).
+//! Where the files of the configuration are: a path, or `credential:NAME` for what systemd hands to the
+//! service (`LoadCredential=NAME:PATH`, systemd.exec(5)); and the secrets that are such a file's first line.
 //!
-//! Never shows what it read. Called by `options`, at start and at reload.
+//! Every `*_file` key may be either. Never shows what it read. Called by `options`, at start and at reload, and
+//! by `check`.
 
 use std::ffi::OsStr;
 use std::fmt;
@@ -38,6 +39,24 @@ impl fmt::Display for SecretError {
     }
 }
 
+/// The path of a file that the configuration names. Asks nobody whether it is there.
+///
+/// # Errors
+/// One sentence.
+pub(super) fn locate(file: &Path) -> Result<PathBuf, SecretError> {
+    locate_in(file, std::env::var_os(DIRECTORY).as_deref())
+}
+
+fn locate_in(file: &Path, directory: Option<&OsStr>) -> Result<PathBuf, SecretError> {
+    match file.to_str().and_then(|text| text.strip_prefix(PREFIX)) {
+        None => Ok(file.to_owned()),
+        Some(name) if name.is_empty() || name.contains('/') || name.starts_with('.') => {
+            Err(SecretError::Unusable(format!("{name:?} is not the name of a systemd credential")))
+        }
+        Some(name) => Ok(PathBuf::from(directory.ok_or(SecretError::NoCredentials)?).join(name)),
+    }
+}
+
 /// Reads a secret; one line end after it is not part of it. Blocking.
 ///
 /// # Errors
@@ -47,13 +66,7 @@ pub(super) fn read(file: &Path) -> Result<String, SecretError> {
 }
 
 fn read_in(file: &Path, directory: Option<&OsStr>) -> Result<String, SecretError> {
-    let path = match file.to_str().and_then(|text| text.strip_prefix(PREFIX)) {
-        None => file.to_owned(),
-        Some(name) if name.is_empty() || name.contains('/') || name.starts_with('.') => {
-            return Err(SecretError::Unusable(format!("{name:?} is not the name of a systemd credential")));
-        }
-        Some(name) => PathBuf::from(directory.ok_or(SecretError::NoCredentials)?).join(name),
-    };
+    let path = locate_in(file, directory)?;
     let failed = |error: io::Error| SecretError::Unusable(format!("{}: {error}", path.display()));
     let mut text = String::new();
     let limit = SECRET_BYTES_MAX + 1;

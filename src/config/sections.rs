@@ -9,14 +9,16 @@ use serde::{Deserialize, Serialize};
 
 use super::source::SourceAddress;
 use super::value::{Nameserver, Network, Size, Span, Until};
+use crate::admin::HttpAddress;
 use crate::delivery::pace::Rate;
 use crate::delivery::pool;
 use crate::delivery::static_route::{HopTls, NextHopName, RouteFor};
 use crate::mail::{Domain, Mailbox, Pattern};
 use crate::queue::RetryOptions;
+use crate::smtp::body::BareNewlines;
 use crate::smtp::client::Timeouts as ClientTimeouts;
 use crate::store::suppressions::SuppressionAnswer;
-use crate::submission::{LockoutOptions, Mechanism};
+use crate::submission::{LockoutOptions, Mechanism, ReceivedClient};
 use crate::tlspolicy::{DaneInsecureMx, DaneWithSts, LocalRule, Whom};
 use crate::tlsrpt::record::RUA_MAX;
 use crate::tlsrpt::target::TargetPattern;
@@ -96,6 +98,15 @@ pub struct Listener {
     /// Offer AUTH without TLS too; passwords travel in clear.
     #[serde(default)]
     pub allow_plaintext_auth: bool,
+    /// Proxies: a connection from there begins with a PROXY header and counts as its client's.
+    #[serde(default)]
+    pub proxy_protocol: Vec<Network>,
+    /// `refuse` or `normalise`: what becomes of a message with a CR or LF alone.
+    #[serde(default)]
+    pub bare_newlines: BareNewlines,
+    /// `full`, `omit-for-users` or `omit`: whether our Received field names the client.
+    #[serde(default)]
+    pub received_client: ReceivedClient,
 }
 
 /// `listener.tls`
@@ -148,10 +159,23 @@ pub struct Limits {
     pub message_size: Size,
     /// Recipients per transaction; at least 100 (RFC 5321 §4.5.3.1.8).
     pub recipients: usize,
-    /// Connections at a time, over all listeners; more wait. Read once, at start.
+    /// Connections at a time, over all listeners; when all places are taken, who only waits loses its
+    /// own to the next. Read once, at start.
     pub connections: usize,
     /// Connections at a time from one address, trusted networks excepted; more are refused.
     pub connections_per_address: usize,
+    /// For one command line (RFC 5321 §4.5.3.2.7).
+    pub command_timeout: Span,
+    /// Between two pieces of content.
+    pub data_timeout: Span,
+    /// For the whole content of a message.
+    pub message_timeout: Span,
+    /// For a TLS handshake, and for a PROXY header.
+    pub handshake_timeout: Span,
+    /// Errors between two messages before a session ends.
+    pub errors: u32,
+    /// NOOP, RSET, VRFY, HELP and EHLO between two messages that are no errors yet.
+    pub junk_commands: u32,
 }
 
 /// `[auth]`
@@ -465,10 +489,12 @@ pub struct NetworkSection {
 pub struct Admin {
     /// Unix socket for the command line.
     pub socket: PathBuf,
-    /// Metrics and health.
-    pub http: Option<SocketAddr>,
+    /// Metrics, health, the API: an address, or `unix:/PATH`.
+    pub http: Option<HttpAddress>,
     /// Holds the token asked for there; needed where that address is not loopback.
     pub token_file: Option<PathBuf>,
+    /// Holds a token that reads and changes nothing.
+    pub read_token_file: Option<PathBuf>,
 }
 
 /// `[log]`
@@ -509,6 +535,9 @@ impl Default for Config {
                     .map(|text| text.parse().expect("a constant network"))
                     .to_vec(),
                 allow_plaintext_auth: false,
+                proxy_protocol: Vec::new(),
+                bare_newlines: BareNewlines::default(),
+                received_client: ReceivedClient::default(),
             }],
             tls: Tls::default(),
             limits: Limits::default(),
@@ -573,6 +602,12 @@ impl Default for Limits {
             recipients: 1000,
             connections: 1000,
             connections_per_address: 50,
+            command_timeout: seconds(300),
+            data_timeout: seconds(300),
+            message_timeout: seconds(3600),
+            handshake_timeout: seconds(30),
+            errors: 10,
+            junk_commands: 100,
         }
     }
 }
@@ -720,7 +755,8 @@ impl Default for Tlsrpt {
 
 impl Default for Admin {
     fn default() -> Self {
-        Self { socket: PathBuf::from("/run/stsrelay/admin.sock"), http: None, token_file: None }
+        let socket = PathBuf::from("/run/stsrelay/admin.sock");
+        Self { socket, http: None, token_file: None, read_token_file: None }
     }
 }
 

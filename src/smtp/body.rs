@@ -7,6 +7,7 @@
 //! Called by `submission::session` (in), `smtp::client`'s driver (out).
 
 use memchr::{memchr2, memchr3};
+use serde::{Deserialize, Serialize};
 
 /// Octets of a text line without its CRLF at most (RFC 5321 §4.5.3.1.6: 1000 with CRLF).
 pub const LINE_BYTES_MAX: usize = 998;
@@ -24,6 +25,17 @@ pub enum Violation {
     LineTooLong,
 }
 
+/// What a CR or LF that stands alone is in DATA content.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum BareNewlines {
+    /// The reason to refuse the message.
+    #[default]
+    Refuse,
+    /// The end of a line that becomes CRLF. It never ends the content, whatever follows it.
+    Normalise,
+}
+
 /// The first violation counts, but one that could smuggle outranks a long line.
 fn note(slot: &mut Option<Violation>, seen: Violation) {
     if matches!(slot, None | Some(Violation::LineTooLong)) {
@@ -38,8 +50,13 @@ fn note_long(slot: &mut Option<Violation>, line: usize) {
 }
 
 /// Reads DATA content: finds the end, takes stuffing off, notices what could smuggle.
+///
+/// Strays are passed on as they are. Who wants them normalised puts a [`Normalizer`] behind: then a dot
+/// after an LF alone counts as stuffed, as it does for servers that take that LF for a line end, but a
+/// lone dot there stays a line of the message.
 #[derive(Debug, Clone, Default)]
 pub struct Unstuffer {
+    bare: BareNewlines,
     at: Reading,
     /// Octets of the current line so far.
     line: usize,
@@ -56,6 +73,10 @@ enum Reading {
     Dot,
     /// After dot and CR at the start of a line; both are held back.
     DotCr,
+    /// After an LF alone that counts as the end of a line; likewise. Nothing here ends the content.
+    BareStart,
+    BareDot,
+    BareDotCr,
     /// Inside a line.
     Text,
     /// After a CR inside a line; it has been passed on.
@@ -63,6 +84,11 @@ enum Reading {
 }
 
 impl Unstuffer {
+    /// One that takes a CR or LF alone for this.
+    pub fn new(bare: BareNewlines) -> Self {
+        Self { bare, ..Self::default() }
+    }
+
     /// Takes input, appends content to `out`; returns how many octets were used and whether
     /// `CRLF.CRLF` was reached (only that ends it; the rest of `input` is the next command).
     ///
@@ -73,22 +99,36 @@ impl Unstuffer {
         let mut i = 0;
         while let Some(&octet) = input.get(i) {
             match self.at {
-                Reading::LineStart if octet == b'.' => {
+                Reading::LineStart | Reading::BareStart if octet == b'.' => {
                     out.extend_from_slice(&input[kept..i]);
                     i += 1;
                     kept = i;
-                    self.at = Reading::Dot;
+                    let after_crlf = self.at == Reading::LineStart;
+                    self.at = if after_crlf { Reading::Dot } else { Reading::BareDot };
                 }
-                Reading::LineStart => self.at = Reading::Text,
-                Reading::Dot if octet == b'\r' => {
+                Reading::LineStart | Reading::BareStart => self.at = Reading::Text,
+                Reading::Dot | Reading::BareDot if octet == b'\r' => {
                     i += 1;
                     kept = i;
-                    self.at = Reading::DotCr;
+                    self.at = if self.at == Reading::Dot { Reading::DotCr } else { Reading::BareDotCr };
+                }
+                // A line of one dot was not stuffed.
+                Reading::Dot | Reading::BareDot if octet == b'\n' && self.bare == BareNewlines::Normalise => {
+                    out.push(b'.');
+                    self.at = Reading::Text;
                 }
                 // RFC 5321 §4.5.2: with other characters on the line the first dot goes.
-                Reading::Dot => self.at = Reading::Text,
+                Reading::Dot | Reading::BareDot => self.at = Reading::Text,
                 Reading::DotCr if octet == b'\n' => return (i + 1, true),
-                Reading::DotCr => {
+                // Never: after an LF alone this ends nothing.
+                Reading::BareDotCr if octet == b'\n' => {
+                    out.extend_from_slice(b".\r\n");
+                    i += 1;
+                    kept = i;
+                    self.line = 0;
+                    self.at = Reading::LineStart;
+                }
+                Reading::DotCr | Reading::BareDotCr => {
                     out.push(b'\r');
                     self.line += 1;
                     note(&mut self.violation, Violation::BareCr);
@@ -104,7 +144,7 @@ impl Unstuffer {
                         i += run;
                         match input[i] {
                             b'\r' => self.at = Reading::Cr,
-                            b'\n' => self.stray(Violation::BareLf),
+                            b'\n' => self.bare_lf(),
                             _ => self.stray(Violation::Nul),
                         }
                         i += 1;
@@ -130,6 +170,14 @@ impl Unstuffer {
     fn run(&mut self, octets: usize) {
         self.line += octets;
         note_long(&mut self.violation, self.line);
+    }
+
+    fn bare_lf(&mut self) {
+        self.stray(Violation::BareLf);
+        if self.bare == BareNewlines::Normalise {
+            self.line = 0;
+            self.at = Reading::BareStart;
+        }
     }
 
     fn stray(&mut self, violation: Violation) {
@@ -164,7 +212,8 @@ impl Stuffer {
     }
 }
 
-/// Reads BDAT content (RFC 3030): octets counted by the caller, nothing stuffed.
+/// Reads BDAT content (RFC 3030), octets counted by the caller, nothing stuffed; or DATA content that an
+/// [`Unstuffer`] has read, where strays are to be normalised.
 ///
 /// A stray CR or LF becomes CRLF, so that the message can go on to hosts that only know DATA.
 #[derive(Debug, Clone, Default)]

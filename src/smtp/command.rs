@@ -129,7 +129,7 @@ pub fn parse(line: &[u8]) -> Result<Command, CommandError> {
     if is("RCPT") {
         return rcpt(rest);
     }
-    if !line.is_ascii() {
+    if !line.is_ascii() && !asks_in_utf8(verb, rest) {
         return Err(CommandError::NotAscii);
     }
     let bare = |command: Command, usage: &'static str| {
@@ -155,6 +155,12 @@ pub fn parse(line: &[u8]) -> Result<Command, CommandError> {
         "TURN" | "ATRN" | "ETRN" | "SEND" | "SOML" | "SAML" => Err(CommandError::NotImplemented),
         _ => Err(CommandError::Unrecognised),
     }
+}
+
+/// RFC 6531 §3.7.4.2: VRFY and EXPN with the parameter may name what is not ASCII.
+fn asks_in_utf8(verb: &str, rest: &str) -> bool {
+    let asks = verb.eq_ignore_ascii_case("VRFY") || verb.eq_ignore_ascii_case("EXPN");
+    asks && rest.rsplit_once(' ').is_some_and(|(_, last)| last.eq_ignore_ascii_case("SMTPUTF8"))
 }
 
 /// An EHLO argument. Many clients give no valid domain; RFC 5321 §4.1.4 forbids to refuse mail for

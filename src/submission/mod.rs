@@ -12,9 +12,12 @@
 //! See also: [`crate::smtp::command`] (the grammar), [`crate::smtp::body`] (DATA content).
 
 pub mod auth;
+mod bind;
 pub mod intake;
 mod lockout;
 mod options;
+mod places;
+mod proxy;
 mod received;
 mod sasl;
 mod scram;
@@ -23,9 +26,10 @@ mod session;
 mod users;
 
 pub use auth::{hash_password, scram_accepts, scram_password};
+pub use bind::bind;
 pub use intake::Guarded;
 pub use lockout::LockoutOptions;
-pub use options::{ListenerAuth, ListenerOptions, ListenerTls, Options};
+pub use options::{ListenerAuth, ListenerOptions, ListenerTls, Options, ReceivedClient};
 pub use sasl::Mechanism;
-pub use serve::{Sessions, bind, serve};
+pub use serve::{Sessions, serve};
 pub use users::{Users, watch_users};

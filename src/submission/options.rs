@@ -4,11 +4,13 @@ use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
 use ipnet::IpNet;
+use serde::{Deserialize, Serialize};
 
 use super::lockout::LockoutOptions;
 use super::sasl::Mechanism;
 use super::users::Users;
 use crate::mail::Domain;
+use crate::smtp::body::BareNewlines;
 
 /// How mail comes in.
 #[derive(Debug, Clone)]
@@ -22,8 +24,9 @@ pub struct Options {
     pub message_size: u64,
     /// Recipients per transaction; at least 100 (RFC 5321 §4.5.3.1.8). Default 1000.
     pub recipients: usize,
-    /// Connections at a time, over all listeners; more wait in the system's backlog. Default 1000.
-    /// Read once, when serving starts.
+    /// Connections at a time, over all listeners. When all places are taken the next connection gets that
+    /// of a client that only waits; otherwise it waits itself. Default 1000. Read once, when serving
+    /// starts.
     pub connections: usize,
     /// Connections at a time from one IPv4 address or one IPv6 /64, trusted networks excepted; more
     /// are answered with 421. Default 50.
@@ -34,8 +37,14 @@ pub struct Options {
     pub data_timeout: Duration,
     /// For the whole content of one message. Default 1 h.
     pub message_timeout: Duration,
-    /// For a TLS handshake. Default 30 s.
+    /// For a TLS handshake, and for a PROXY header. Default 30 s.
     pub handshake_timeout: Duration,
+    /// Lines that are no valid command here, and refusals of those who may not submit, between two
+    /// messages, before a session ends. Default 10.
+    pub errors: u32,
+    /// Commands that lead nowhere (NOOP, RSET, VRFY, HELP, EHLO) between two messages; more count as
+    /// errors. Default 100.
+    pub junk_commands: u32,
     /// After shutdown was asked for: how long a message in transfer may take to end. Default 30 s.
     pub drain_timeout: Duration,
     /// Refuse recipients on the suppression list, but for mail from the null path. Default no.
@@ -62,6 +71,8 @@ impl Options {
             data_timeout: Duration::from_secs(300),
             message_timeout: Duration::from_secs(3600),
             handshake_timeout: Duration::from_secs(30),
+            errors: 10,
+            junk_commands: 100,
             drain_timeout: Duration::from_secs(30),
             refuse_suppressed: false,
             users: Users::default(),
@@ -86,6 +97,13 @@ pub struct ListenerOptions {
     pub allow_plaintext_auth: bool,
     /// May relay without AUTH, unless `auth` is `required`.
     pub trusted_networks: Vec<IpNet>,
+    /// Proxies: a connection from there must begin with a PROXY header, and is treated as one from the
+    /// client named in it. Connections from elsewhere must not. Default none.
+    pub proxy_protocol: Vec<IpNet>,
+    /// What a CR or LF alone is in DATA content. Default refused.
+    pub bare_newlines: BareNewlines,
+    /// Whether the Received field names the client. Default yes.
+    pub received_client: ReceivedClient,
 }
 
 impl ListenerOptions {
@@ -98,6 +116,9 @@ impl ListenerOptions {
             auth: ListenerAuth::None,
             allow_plaintext_auth: false,
             trusted_networks: Vec::new(),
+            proxy_protocol: Vec::new(),
+            bare_newlines: BareNewlines::default(),
+            received_client: ReceivedClient::default(),
         }
     }
 
@@ -107,6 +128,25 @@ impl ListenerOptions {
         let ip = ip.to_canonical();
         self.trusted_networks.iter().any(|network| network.contains(&ip))
     }
+
+    /// Whether an address is one of the proxies that must tell whom they speak for.
+    pub fn is_proxy(&self, ip: IpAddr) -> bool {
+        let ip = ip.to_canonical();
+        self.proxy_protocol.iter().any(|network| network.contains(&ip))
+    }
+}
+
+/// Whether our Received field tells the client's name and address to everyone who gets the message.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum ReceivedClient {
+    /// It does.
+    #[default]
+    Full,
+    /// Not for clients that have authenticated: people, and where they are.
+    OmitForUsers,
+    /// Never.
+    Omit,
 }
 
 /// When TLS starts on a listener.

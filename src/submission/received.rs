@@ -16,10 +16,8 @@ use crate::queue::QueueId;
 /// What the field tells.
 #[derive(Debug)]
 pub(super) struct Received<'a> {
-    /// The EHLO or HELO argument.
-    pub client_name: &'a str,
-    /// Where the connection came from.
-    pub client: IpAddr,
+    /// The EHLO or HELO argument, and where the connection came from; `None`: nobody shall know.
+    pub client: Option<(&'a str, IpAddr)>,
     /// Our name.
     pub hostname: &'a Domain,
     /// EHLO, not HELO.
@@ -41,10 +39,13 @@ pub(super) struct Received<'a> {
 impl Received<'_> {
     /// The field, folded, with its final CRLF.
     pub(super) fn render(&self) -> String {
-        let literal = Destination::Literal(self.client.to_canonical());
+        // RFC 5321 §4.4: the FROM clause is not optional; this word is a domain and says nothing.
+        let from = self.client.map_or_else(
+            || "unknown".to_owned(),
+            |(name, ip)| format!("{name} ({})", Destination::Literal(ip.to_canonical())),
+        );
         let mut field = format!(
-            "Received: from {} ({literal})\r\n\tby {} with {} id {}",
-            self.client_name,
+            "Received: from {from}\r\n\tby {} with {} id {}",
             self.hostname,
             self.protocol(),
             self.id
@@ -94,8 +95,7 @@ mod tests {
     /// A field about a plain ESMTP client and one recipient, but for a change.
     fn render(change: impl FnOnce(&mut Received<'static>)) -> String {
         let mut received = Received {
-            client_name: "client.example",
-            client: "192.0.2.1".parse().unwrap(),
+            client: Some(("client.example", "192.0.2.1".parse().unwrap())),
             hostname: &HOSTNAME,
             esmtp: true,
             tls: None,
@@ -112,8 +112,7 @@ mod tests {
     #[test]
     fn the_field_has_every_clause_in_its_place() {
         let field = render(|received| {
-            received.client_name = "[IPv6:2001:db8::1]";
-            received.client = "2001:db8::1".parse().unwrap();
+            received.client = Some(("[IPv6:2001:db8::1]", "2001:db8::1".parse().unwrap()));
             received.tls = Some(&TLS);
             received.authenticated = true;
         });
@@ -128,9 +127,19 @@ mod tests {
     }
 
     #[test]
+    fn a_client_that_nobody_shall_know_is_not_named() {
+        let field = render(|received| received.client = None);
+        assert_eq!(
+            field,
+            "Received: from unknown\r\n\tby relay.example.org with ESMTP id 1-00000007\r\n\
+             \tfor <b@example.net>;\r\n\tMon, 02 Nov 2026 04:09:36 +0000\r\n"
+        );
+    }
+
+    #[test]
     fn several_recipients_are_not_named() {
         let field = render(|received| {
-            received.client = "::ffff:192.0.2.1".parse().unwrap();
+            received.client = Some(("client.example", "::ffff:192.0.2.1".parse().unwrap()));
             received.recipients = &TO[..];
         });
         assert!(!field.contains("for <") && !field.contains("tls "), "{field}");

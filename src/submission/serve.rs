@@ -1,8 +1,9 @@
-//! Binds the listeners, accepts connections within limits, and lets sessions end at shutdown.
+//! Accepts connections within limits, and lets sessions end at shutdown.
 //!
-//! A connection is accepted only when there is a permit for it; more wait in the system's backlog.
-//! One loop accepts for all listeners, each session is a task of its own. At shutdown the sockets are
-//! closed first, idle sessions are told 421, and a message in transfer may end within its limit.
+//! One loop accepts for all listeners, each connection is a task of its own. A listed proxy first says
+//! whom it speaks for; then the address's share is looked at; then a place is waited for (`places`). At
+//! most [`LOBBY`] connections are on that way, more wait in the system's backlog. At shutdown the sockets
+//! are closed first, idle sessions are told 421, and a message in transfer may end within its limit.
 
 use std::collections::HashMap;
 use std::io;
@@ -11,15 +12,16 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::task::Poll;
 use std::time::Duration;
 
-use socket2::Socket as Socket2;
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::{Semaphore, watch};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
 
 use super::auth::Authenticator;
 use super::intake::Inbox;
+use super::places::{Holder, Place, Places};
+use super::proxy::{self, Speaker};
 use super::session::{self, Client, Shared};
 use super::{ListenerOptions, ListenerTls, Options};
 use crate::mail::Domain;
@@ -28,70 +30,16 @@ use crate::net::tcp::Stream;
 use crate::net::tls::ServerTls;
 use crate::net::world::Clock;
 
-/// Connections the system keeps waiting per socket.
-const BACKLOG: i32 = 1024;
 /// After an accept error that is ours (no descriptors, no memory): first and longest pause.
 const PAUSE_MIN: Duration = Duration::from_millis(10);
 const PAUSE_MAX: Duration = Duration::from_secs(1);
+/// Connections accepted that have no place yet: proxies that have not said whom they speak for, and
+/// clients for whom somebody else must leave first.
+const LOBBY: usize = 256;
+/// A stranger who was asked to leave and has not is cut off after this: time for its 421.
+const LEAVE_WITHIN: Duration = Duration::from_secs(1);
 /// Beyond the drain time: for replies and closing.
 const DRAIN_SLACK: Duration = Duration::from_secs(5);
-
-/// Binds every listener's addresses; within a runtime. Called before anything is served, so that a
-/// wrong address stops the start. An address that one of the `inherited` sockets has is not bound again:
-/// a service manager holds it open over restarts, and may have ports that we may not.
-///
-/// # Errors
-/// One line: the listener, the address, the reason; or an inherited socket that no listener names.
-pub fn bind(
-    options: &Options,
-    mut inherited: Vec<std::net::TcpListener>,
-) -> Result<Vec<(ListenerOptions, Vec<TcpListener>)>, String> {
-    // [::] alone takes IPv4 too; next to 0.0.0.0 on the same port it must not.
-    let addresses = options.listeners.iter().flat_map(|listener| &listener.listen);
-    let v4_ports: Vec<u16> = addresses.filter(|address| address.is_ipv4()).map(SocketAddr::port).collect();
-    let mut bound = Vec::with_capacity(options.listeners.len());
-    for listener in &options.listeners {
-        let mut sockets = Vec::with_capacity(listener.listen.len());
-        for &address in &listener.listen {
-            let only_v6 = address.is_ipv6() && v4_ports.contains(&address.port());
-            let theirs = inherited.iter().position(|socket| socket.local_addr().ok() == Some(address));
-            let socket = match theirs {
-                Some(at) => adopt(inherited.swap_remove(at)),
-                None => bind_one(address, only_v6),
-            };
-            let socket = socket.map_err(|error| {
-                format!("listener {:?}: cannot listen on {address}: {error}", listener.name)
-            })?;
-            sockets.push(socket);
-        }
-        bound.push((listener.clone(), sockets));
-    }
-    match inherited.first().map(std::net::TcpListener::local_addr) {
-        None => Ok(bound),
-        Some(Ok(address)) => Err(format!(
-            "the service manager passed a socket on {address}, and no listener has that address in `listen`"
-        )),
-        Some(Err(error)) => Err(format!("the service manager passed a socket that cannot be used: {error}")),
-    }
-}
-
-fn adopt(socket: std::net::TcpListener) -> io::Result<TcpListener> {
-    socket.set_nonblocking(true)?;
-    TcpListener::from_std(socket)
-}
-
-fn bind_one(address: SocketAddr, only_v6: bool) -> io::Result<TcpListener> {
-    let socket = Socket2::new(socket2::Domain::for_address(address), socket2::Type::STREAM, None)?;
-    if only_v6 {
-        socket.set_only_v6(true)?;
-    }
-    // A restart must not wait for old connections to be forgotten.
-    socket.set_reuse_address(true)?;
-    socket.set_nonblocking(true)?;
-    socket.bind(&address.into())?;
-    socket.listen(BACKLOG)?;
-    TcpListener::from_std(socket.into())
-}
 
 /// Serves until the sessions' `shutdown`, then until they have ended or `drain_timeout` is over.
 pub async fn serve(listeners: Vec<(ListenerOptions, Vec<TcpListener>)>, holder: Sessions) {
@@ -103,19 +51,23 @@ pub async fn serve(listeners: Vec<(ListenerOptions, Vec<TcpListener>)>, holder: 
             sockets.into_iter().map(move |socket| Socket { listener: listener.clone(), socket })
         })
         .collect();
-    let permits = Arc::new(Semaphore::new(options.borrow().connections.max(1)));
-    let addresses = Addresses::default();
+    let hall = Arc::new(Hall {
+        places: Places::new(options.borrow().connections),
+        addresses: Addresses::default(),
+        holder,
+    });
+    let lobby = Arc::new(Semaphore::new(LOBBY));
     let mut sessions = JoinSet::new();
     let mut pause = PAUSE_MIN;
     let mut turn: usize = 0;
     loop {
         while sessions.try_join_next().is_some() {}
-        let permit = tokio::select! {
+        let waiting = tokio::select! {
             biased;
             () = shutdown.cancelled() => break,
-            permit = permits.clone().acquire_owned() => permit,
+            waiting = lobby.clone().acquire_owned() => waiting,
         };
-        let Ok(permit) = permit else { break };
+        let Ok(waiting) = waiting else { break };
         turn = turn.wrapping_add(1);
         let accepted = tokio::select! {
             biased;
@@ -133,25 +85,101 @@ pub async fn serve(listeners: Vec<(ListenerOptions, Vec<TcpListener>)>, holder: 
             }
         };
         pause = PAUSE_MIN;
-        let client = holder.client(listener, peer);
-        let exempt = client.listener.trusts(peer.ip());
-        let Some(seat) = addresses.enter(peer.ip(), client.options.connections_per_address, exempt) else {
-            holder.shared.metrics.turned_away(&client.listener.name, "limit");
-            turn_away(&client, &stream);
-            continue;
-        };
-        let open = holder.shared.metrics.connection(&client.listener.name);
-        sessions.spawn(async move {
-            let local = stream.local_addr().ok();
-            // Replies are small and each is waited for.
-            let _ = stream.set_nodelay(true);
-            session::hold(Box::new(stream), local, client).await;
-            drop((permit, seat, open));
-        });
+        let client = hall.holder.client(listener, peer);
+        sessions.spawn(Arc::clone(&hall).receive(client, stream, waiting));
     }
     drop(sockets);
     let within = options.borrow().drain_timeout;
     drain(sessions, within).await;
+}
+
+/// What all connections pass on their way to a session.
+struct Hall {
+    places: Places,
+    addresses: Addresses,
+    holder: Sessions,
+}
+
+impl Hall {
+    async fn receive(self: Arc<Self>, client: Client, stream: TcpStream, waiting: OwnedSemaphorePermit) {
+        let shutdown = self.holder.shared.shutdown.clone();
+        let admitted = tokio::select! {
+            biased;
+            admitted = self.admit(client, stream) => admitted,
+            // Nothing has been promised to those without a place.
+            () = shutdown.cancelled() => None,
+        };
+        drop(waiting);
+        let Some((client, stream, seat, place)) = admitted else { return };
+        let open = self.holder.shared.metrics.connection(&client.listener.name);
+        let local = stream.local_addr().ok();
+        let holder = place.holder();
+        // Replies are small and each is waited for.
+        let _ = stream.set_nodelay(true);
+        tokio::select! {
+            () = session::hold(Box::new(stream), local, client) => {}
+            () = overstays(&holder) => {}
+        }
+        drop((place, seat, open));
+    }
+
+    /// Whom the connection is from, whether its address may have one more, and its place.
+    async fn admit(
+        &self,
+        mut client: Client,
+        mut stream: TcpStream,
+    ) -> Option<(Client, TcpStream, Seat, Place)> {
+        let metrics = &self.holder.shared.metrics;
+        if client.listener.is_proxy(client.peer.ip()) && !introduce(&mut client, &mut stream).await {
+            metrics.turned_away(&client.listener.name, "proxy");
+            return None;
+        }
+        let max = client.options.connections_per_address;
+        let Some(seat) = self.addresses.enter(client.peer.ip(), max, client.in_trusted_network()) else {
+            metrics.turned_away(&client.listener.name, "limit");
+            turn_away(&client, &stream);
+            return None;
+        };
+        let (place, asked) = self.places.enter().await;
+        if asked {
+            metrics.turned_away(&client.listener.name, "evicted");
+        }
+        client.place = place.holder();
+        client.place.entitle(client.trusted());
+        Some((client, stream, seat, place))
+    }
+}
+
+/// Ends a while after a stranger was asked to leave. Who may submit leaves at the end of its message.
+async fn overstays(holder: &Holder) {
+    holder.asked_to_leave().await;
+    loop {
+        sleep(LEAVE_WITHIN).await;
+        if !holder.is_entitled() {
+            return;
+        }
+    }
+}
+
+/// Lets a proxy say whom it speaks for; false if it does not.
+async fn introduce(client: &mut Client, stream: &mut TcpStream) -> bool {
+    let header = timeout(client.options.handshake_timeout, proxy::read(stream)).await;
+    let error = match header {
+        Ok(Ok(Speaker::Client(address))) => {
+            client.peer = address;
+            return true;
+        }
+        Ok(Ok(Speaker::Proxy)) => return true,
+        Ok(Ok(Speaker::Unknown)) => {
+            client.nameless = true;
+            return true;
+        }
+        Ok(Err(error)) => error.to_string(),
+        Err(_) => "no PROXY header in time".to_owned(),
+    };
+    let listener = &client.listener.name;
+    tracing::warn!(listener, proxy = %client.peer.ip(), error, "proxy does not say whom it speaks for");
+    false
 }
 
 async fn drain(mut sessions: JoinSet<()>, within: Duration) {
@@ -211,7 +239,9 @@ impl Sessions {
             ListenerTls::None => None,
             ListenerTls::StartTls | ListenerTls::Implicit => self.tls.borrow().clone(),
         };
-        Client { shared: Arc::clone(&self.shared), options, listener, peer, tls, facts: session::no_facts() }
+        let shared = Arc::clone(&self.shared);
+        let (facts, place) = (session::no_facts(), Holder::default());
+        Client { shared, options, listener, peer, nameless: false, place, tls, facts }
     }
 }
 
@@ -332,41 +362,5 @@ mod tests {
         let key = |text: &str| peer_key(text.parse().unwrap());
         assert_eq!(key("2001:db8:1:2::1"), key("2001:db8:1:2:ffff::2"));
         assert_ne!(key("2001:db8:1:2::1"), key("2001:db8:1:3::1"));
-    }
-
-    #[tokio::test]
-    async fn both_families_may_share_a_port() {
-        let free = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let port = free.local_addr().unwrap().port();
-        drop(free);
-        let mut options = Options::new(Domain::parse("relay.example.org").unwrap());
-        let any = [format!("0.0.0.0:{port}"), format!("[::]:{port}")].map(|text| text.parse().unwrap());
-        options.listeners = vec![ListenerOptions::new("both", any.to_vec())];
-        assert_eq!(bind(&options, Vec::new()).unwrap()[0].1.len(), 2);
-    }
-
-    #[tokio::test]
-    async fn an_occupied_port_is_named_with_its_listener() {
-        let taken = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let address = taken.local_addr().unwrap();
-        let mut options = Options::new(Domain::parse("relay.example.org").unwrap());
-        options.listeners = vec![ListenerOptions::new("smarthost", vec![address])];
-        let error = bind(&options, Vec::new()).unwrap_err();
-        assert!(error.contains("\"smarthost\"") && error.contains(&address.to_string()), "{error}");
-    }
-
-    #[tokio::test]
-    async fn inherited_sockets_are_served_and_unknown_ones_refused() {
-        let held = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
-        let address = held.local_addr().unwrap();
-        let mut options = Options::new(Domain::parse("relay.example.org").unwrap());
-        options.listeners = vec![ListenerOptions::new("submission", vec![address])];
-        let again = held.try_clone().unwrap();
-        let bound = bind(&options, vec![again]).unwrap();
-        let (client, served) = tokio::join!(TcpStream::connect(address), bound[0].1[0].accept());
-        assert!(client.is_ok() && served.is_ok());
-        options.listeners[0].listen = vec!["127.0.0.1:0".parse().unwrap()];
-        let error = bind(&options, vec![held]).unwrap_err();
-        assert!(error.contains(&address.to_string()) && error.contains("no listener"), "{error}");
     }
 }

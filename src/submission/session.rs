@@ -34,6 +34,8 @@ use self::lines::{AuthLine, AuthLines, Line, Lines};
 use self::wire::{TlsFacts, Wire};
 use super::auth::Authenticator;
 use super::intake::Inbox;
+use super::places::Holder;
+use super::sasl::Exchange;
 use super::sasl::{Exchange, Mechanism, Terms};
 use super::users::book::Book;
 use super::{ListenerAuth, ListenerOptions, ListenerTls, Options};
@@ -70,6 +72,10 @@ pub(super) struct Client {
     pub options: Arc<Options>,
     pub listener: ListenerOptions,
     pub peer: SocketAddr,
+    /// A proxy could not tell the client's address, and `peer` is its own.
+    pub nameless: bool,
+    /// Its place among the connections.
+    pub place: Holder,
     /// Whether STARTTLS or implicit TLS can be had.
     pub tls: Option<Arc<ServerTls>>,
     /// The TLS session, once there is one.
@@ -77,8 +83,17 @@ pub(super) struct Client {
 }
 
 impl Client {
-    fn trusted(&self) -> bool {
-        self.listener.auth != ListenerAuth::Required && self.listener.trusts(self.peer.ip())
+    pub(super) fn trusted(&self) -> bool {
+        self.listener.auth != ListenerAuth::Required && self.in_trusted_network()
+    }
+
+    pub(super) fn in_trusted_network(&self) -> bool {
+        !self.nameless && self.listener.trusts(self.peer.ip())
+    }
+
+    /// RFC 3207 §4: nothing can be done here before TLS, by anyone.
+    fn needs_tls(&self) -> bool {
+        self.listener.auth == ListenerAuth::Required && self.offers_starttls() && !self.offers_auth()
     }
 
     fn encrypted(&self) -> bool {
@@ -203,6 +218,10 @@ struct Dialogue {
     transfer: Option<Transfer>,
     /// Commands that were none since the last message.
     errors: u32,
+    /// Commands that led nowhere since the last message.
+    junk: u32,
+    /// Refusals in this session, for the log.
+    refusals: u32,
 }
 
 /// A transaction before its content begins.

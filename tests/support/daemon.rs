@@ -35,6 +35,15 @@ pub struct Daemon {
     pub stranger: SocketAddr,
 }
 
+/// The program: the built binary, or in the demo the demo itself, which does what the binary does when
+/// it is given a verb.
+fn program() -> PathBuf {
+    match option_env!("CARGO_BIN_EXE_stsrelay") {
+        Some(path) => path.into(),
+        None => std::env::current_exe().expect("a program knows where it is"),
+    }
+}
+
 /// A loopback address that no other world of this or another test process uses, so that the ports
 /// found free on it stay free until the daemon takes them, and between its restarts.
 fn own_ip() -> Ipv4Addr {
@@ -135,7 +144,7 @@ socket = "{root}/admin.sock"
     }
 
     fn command(&self) -> Command {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_stsrelay"));
+        let mut command = Command::new(program());
         command.stdin(Stdio::null()).current_dir(self.dir.path());
         for (name, _) in std::env::vars().filter(|(name, _)| name.starts_with("STSRELAY_")) {
             command.env_remove(name);

@@ -1,6 +1,7 @@
 //! `[auth]`: ways to log in that nobody can use, and limits that would lock users out.
 
 use super::Checker;
+use crate::config::secret;
 use crate::submission::{Mechanism, Users};
 
 /// A reply may take two minutes (RFC 6409 §5.3), and a shutdown does not wait for longer ones than this.
@@ -23,7 +24,8 @@ pub(super) fn check(checker: &mut Checker<'_>) {
         }
     }
     // Trouble with the file is told where it is read.
-    let Some(Ok(users)) = auth.users_file.as_deref().map(Users::load) else { return };
+    let file = auth.users_file.as_deref().and_then(|file| secret::locate(file).ok());
+    let Some(Ok(users)) = file.as_deref().map(Users::load) else { return };
     let scram = [Mechanism::Scram, Mechanism::ScramPlus];
     let wants_scram = auth.mechanisms.iter().any(|mechanism| scram.contains(mechanism));
     let without = users.without_scram();

@@ -4,7 +4,6 @@
 //! answers.
 
 use super::super::Dnssec;
-use super::super::secret::{self, SecretError};
 use super::super::sections::RouteSection;
 use super::Checker;
 use crate::delivery::static_route::{HopTls, NextHopName};
@@ -31,11 +30,7 @@ fn login(checker: &mut Checker<'_>, route: &RouteSection, key: &dyn Fn(&str) -> 
         (None, None) => return,
         (Some(_), None) => return checker.error(&key("password_file"), "is missing; username is set"),
         (None, Some(_)) => return checker.error(&key("username"), "is missing; password_file is set"),
-        (Some(_), Some(file)) => {
-            if let Err(error @ SecretError::NoCredentials) = secret::read(file) {
-                checker.note(&key("password_file"), error.to_string());
-            }
-        }
+        (Some(_), Some(_)) => {}
     }
     match (&route.next_hop, route.require) {
         (NextHopName::Address(..), _) => checker.error(

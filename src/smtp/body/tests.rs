@@ -213,3 +213,76 @@ proptest! {
         prop_assert!(!matches!(violation, Some(Violation::BareCr | Violation::BareLf)));
     }
 }
+
+/// What a session that normalises stores of `wire`, and whether and where it ended.
+fn normalised(wire: &[u8], step: usize) -> (Vec<u8>, usize, bool, Option<Violation>) {
+    let (mut unstuffer, mut lines) = (Unstuffer::new(BareNewlines::Normalise), Normalizer::default());
+    let (mut out, mut used) = (Vec::new(), 0);
+    for piece in wire.chunks(step.max(1)) {
+        let mut content = Vec::new();
+        let (n, ended) = unstuffer.feed(piece, &mut content);
+        used += n;
+        lines.feed(&content, &mut out);
+        if ended {
+            lines.finish(&mut out);
+            return (out, used, true, lines.violation());
+        }
+    }
+    (out, used, false, lines.violation())
+}
+
+#[test]
+fn normalising_makes_whole_lines_and_a_bare_newline_never_ends_content() {
+    for (wire, content) in [
+        // What other servers have taken for the end of data is a line with a dot.
+        (&b"a\n.\nb"[..], &b"a\r\n.\r\nb\r\n"[..]),
+        (b"a\n.\r\nb", b"a\r\n.\r\nb\r\n"),
+        (b"a\r\n.\nb", b"a\r\n.\r\nb\r\n"),
+        (b"a\r.\rb", b"a\r\n.\r\nb\r\n"),
+        (b"a\r.\r\nb", b"a\r\n.\r\nb\r\n"),
+        (b"a\r.\nb", b"a\r\n.\r\nb\r\n"),
+        (b"a\n.\rb", b"a\r\n\r\nb\r\n"),
+        (b"a\r\n.\rb", b"a\r\n\r\nb\r\n"),
+        (b"a\r\r\n.\r\r\nb", b"a\r\n\r\n\r\n\r\nb\r\n"),
+        (b"\n.\nb", b"\r\n.\r\nb\r\n"),
+        // Stuffing comes off behind an LF as behind CRLF, and nowhere else.
+        (b"a\n..\nb", b"a\r\n.\r\nb\r\n"),
+        (b"a\n..b\n.c", b"a\r\n.b\r\nc\r\n"),
+        (b"a\r..b", b"a\r\n..b\r\n"),
+        (b"a\nb\rc\r\nd", b"a\r\nb\r\nc\r\nd\r\n"),
+        (b"a\n\n\r\r", b"a\r\n\r\n\r\n\r\n\r\n"),
+    ] {
+        let closed = [wire, b"\r\n.\r\nQUIT\r\n"].concat();
+        for step in 1..=closed.len() {
+            let (out, used, ended, violation) = normalised(&closed, step);
+            let shown = || wire.escape_ascii().to_string();
+            assert!(ended && violation.is_none() && &closed[used..] == b"QUIT\r\n", "{} {step}", shown());
+            assert_eq!(out.escape_ascii().to_string(), content.escape_ascii().to_string(), "{}", shown());
+        }
+    }
+    assert_eq!(normalised(b"a\0\n\r\n.\r\n", 4).3, Some(Violation::Nul));
+    let long = [&b"x".repeat(998)[..], b"\n", &b"x".repeat(998)[..], b"\r\n.\r\n"].concat();
+    assert_eq!(normalised(&long, 100).3, None, "lines count as they will be");
+    let longer = [&b"x".repeat(999)[..], b"\n\r\n.\r\n"].concat();
+    assert_eq!(normalised(&longer, 100).3, Some(Violation::LineTooLong));
+}
+
+/// Where any of the world's receivers might see the end of a message.
+#[path = "../../../tests/fuzz/src/receivers.rs"]
+mod receivers;
+
+proptest! {
+    #[test]
+    fn whatever_comes_in_normalised_goes_out_as_one_message(wire in nasty(60), a in 1usize..12, b in 1usize..9) {
+        let closed = [&wire[..], b"x\r\n.\r\n"].concat();
+        let (content, used, ended, violation) = normalised(&closed, a);
+        // The end is where the strict reader sees it, whatever stands before.
+        let (_, strict_used, strict_ended, _) = unstuff(&closed, b);
+        prop_assert_eq!((used, ended), (strict_used, strict_ended));
+        prop_assert_eq!(violation.is_some(), closed[..used].contains(&0));
+        prop_assert!(is_canonical(&content));
+        if violation.is_none() {
+            receivers::check_one_message(&stuff(&content, b));
+        }
+    }
+}

@@ -96,6 +96,10 @@ fn lines_that_are_no_commands_get_their_rfc_reply() {
     }
     assert_eq!(bad(format!("EHLO {}", "a".repeat(256))), "501 5.5.4");
     assert_eq!(bad("EHLO bücher.example"), "501 5.5.2");
+    assert_eq!(good("VRFY grüße SMTPUTF8"), Command::Vrfy);
+    assert_eq!(good("expn grüße smtputf8"), Command::Expn);
+    assert_eq!(bad("VRFY grüße"), "501 5.5.2");
+    assert_eq!(bad("NOOP grüße SMTPUTF8"), "501 5.5.2");
     assert_eq!(bad("NOOP\n"), "500 5.5.2");
     assert_eq!(bad("MAIL FROM:<a@b.c>\nRCPT TO:<d@e.f>"), "500 5.5.2");
     assert_eq!(bad("MAIL FROM:<a@b.c>\r"), "500 5.5.2");
@@ -136,6 +140,63 @@ fn reverse_paths_are_read_and_bad_ones_refused() {
     }
     assert_eq!(bad(format!("MAIL FROM:<{}@b.example>", "a".repeat(65))), "501 5.1.7");
     assert_eq!(bad(format!("MAIL FROM:<a@{}.example>", "b.".repeat(130))), "501 5.1.7");
+}
+
+#[test]
+fn paths_at_the_limits_of_the_rfc_are_taken_and_beyond_them_refused() {
+    // RFC 5321 §4.5.3.1: 64 octets of local part, 255 of domain, 256 of path with its brackets.
+    let label = "d".repeat(49);
+    let domain = |last: usize| format!("{label}.{label}.{label}.{}.example", "d".repeat(last));
+    let path = |local: usize, last: usize| format!("{}@{}", "l".repeat(local), domain(last));
+    assert_eq!(path(64, 31).len(), 254);
+    assert_eq!(mail_of(&format!("MAIL FROM:<{}>", path(64, 31))).path.to_string().len(), 256);
+    assert_eq!(bad(format!("MAIL FROM:<{}>", path(64, 32))), "501 5.1.7");
+    assert_eq!(bad(format!("RCPT TO:<{}>", path(64, 32))), "501 5.1.3");
+    assert_eq!(bad(format!("RCPT TO:<{}>", path(65, 1))), "501 5.1.3");
+    let quoted = format!("\"{}\"", "q".repeat(62));
+    assert!(matches!(rcpt_of(&format!("RCPT TO:<{quoted}@b.example>")).to, To::Mailbox(_)));
+    assert_eq!(bad(format!("RCPT TO:<\"{}\"@b.example>", "q".repeat(63))), "501 5.1.3");
+    assert_eq!(bad(format!("RCPT TO:<a@{}.example>", "d".repeat(64))), "501 5.1.3");
+}
+
+#[test]
+fn quoted_local_parts_stay_as_they_were_said_and_literals_are_addresses() {
+    let to = |line: &str| match rcpt_of(line).to {
+        To::Mailbox(mailbox) => mailbox.to_string(),
+        To::Postmaster(local) => local,
+    };
+    for (path, kept) in [
+        (r#""a b"@Example.NET"#, r#""a b"@example.net"#),
+        (r#""\a\ b"@example.net"#, r#""\a\ b"@example.net"#),
+        (r#""plain"@example.net"#, r#""plain"@example.net"#),
+        (r#""<@>, \"x\""@example.net"#, r#""<@>, \"x\""@example.net"#),
+        ("User+Tag@example.net", "User+Tag@example.net"),
+        ("a@[192.0.2.1]", "a@[192.0.2.1]"),
+        ("a@[IPv6:2001:DB8::1]", "a@[IPv6:2001:db8::1]"),
+        ("a@bücher.example", "a@xn--bcher-kva.example"),
+        ("a@XN--BCHER-KVA.example", "a@xn--bcher-kva.example"),
+        ("PostMaster", "PostMaster"),
+    ] {
+        assert_eq!(to(&format!("RCPT TO:<{path}>")), kept);
+    }
+    for path in [
+        "a@[192.0.2.256]",
+        "a@[192.0.2.1",
+        "a@192.0.2.1]",
+        "a@[2001:db8::1]",
+        "a@[IPv6:192.0.2.1]",
+        "a@[IPv6:2001:db8::1::2]",
+        "a@[x-tag:thing]",
+        r#""a"b@example.net"#,
+        r#""a@example.net"#,
+        r#""\"@example.net"#,
+        "a@-b.example",
+        ".a@b.example",
+        "a..b@b.example",
+        "a.@b.example",
+    ] {
+        assert_eq!(&bad(format!("RCPT TO:<{path}>"))[..3], "501", "{path}");
+    }
 }
 
 #[test]

@@ -18,9 +18,8 @@ use crate::smtp::command::{Command, CommandError, Mail, Rcpt, To};
 use crate::submission::intake::queue_reply;
 use crate::submission::{ListenerAuth, ListenerTls};
 
-/// Lines that are no valid command, between two messages, before the session ends. A client that
-/// makes more of them talks another protocol.
-const ERRORS_MAX: u32 = 10;
+/// Refusals of one session that are logged; a list of a hundred thousand bad addresses is one fact.
+const REFUSALS_LOGGED_MAX: u32 = 20;
 
 /// See the module.
 #[derive(Debug, Clone)]
@@ -50,9 +49,16 @@ pub(super) fn out_of_order(text: &str) -> Reply {
 impl Client {
     /// Refuses a command: says so, and logs it.
     pub(super) fn refuse(&self, state: &mut SmtpContext, reply: &Reply) {
-        let user = dialogue(state).login.as_deref();
-        let (listener, client) = (&self.listener.name, self.peer.ip());
-        tracing::info!(listener, %client, user, %reply, "command refused");
+        let now = dialogue(state);
+        now.refusals = now.refusals.saturating_add(1);
+        let (listener, client, user) = (&self.listener.name, self.peer.ip(), now.login.as_deref());
+        match now.refusals {
+            ..REFUSALS_LOGGED_MAX => tracing::info!(listener, %client, user, %reply, "command refused"),
+            REFUSALS_LOGGED_MAX => {
+                tracing::info!(listener, %client, user, %reply, "command refused; more of this session are not told");
+            }
+            _ => {}
+        }
         self.shared.metrics.refused(listener, reply.code);
         state.session.say_our(reply);
     }
@@ -60,10 +66,23 @@ impl Client {
     /// Refuses a command that was none; the session ends when there are too many.
     pub(super) fn reproach(&self, state: &mut SmtpContext, reply: &Reply) {
         self.refuse(state, reply);
+        self.count_error(state);
+    }
+
+    fn count_error(&self, state: &mut SmtpContext) {
         let dialogue = dialogue(state);
         dialogue.errors += 1;
-        if dialogue.errors >= ERRORS_MAX {
+        if dialogue.errors >= self.options.errors {
             state.session.say_last(421, "4.7.0", "too many errors, closing the connection");
+        }
+    }
+
+    /// Notes a command that leads nowhere; without end they would keep us busy for nothing.
+    fn count_junk(&self, state: &mut SmtpContext) {
+        let dialogue = dialogue(state);
+        dialogue.junk = dialogue.junk.saturating_add(1);
+        if dialogue.junk > self.options.junk_commands {
+            self.count_error(state);
         }
     }
 
@@ -80,6 +99,14 @@ impl Commands {
     async fn obey(&self, line: Line, state: &mut SmtpContext) {
         if line.more && must_wait(&line.command, dialogue(state)) {
             return self.0.cut_off(state);
+        }
+        if self.0.needs_tls() && !goes_before_tls(&line.command) {
+            return self.0.reproach(state, &reply(530, 7, 0, "say STARTTLS first"));
+        }
+        if let Ok(command) = &line.command
+            && is_junk(command)
+        {
+            self.0.count_junk(state);
         }
         match line.command {
             Ok(Command::Mail(mail)) => self.mail(*mail, state).await,
@@ -147,6 +174,8 @@ impl Commands {
         if self.0.encrypted() {
             lines.push_str("250-REQUIRETLS\r\n");
         }
+        // RFC 9422 §4: so that a client need not find out by 452.
+        lines.push_str(&format!("250-LIMITS RCPTMAX={}\r\n", self.0.options.recipients));
         lines.push_str(&format!("250 SIZE {}\r\n", self.0.options.message_size));
         state.session.say(DriverControl::Response(lines.into_bytes()));
     }
@@ -185,7 +214,9 @@ impl Commands {
         // Whatever a guard began is undone with the session's reset.
         if let Err(refusal) = outcome {
             reset(state);
-            return self.0.refuse(state, &refusal);
+            // Who may not submit at all has nothing to gain by asking again and again.
+            let stranger = dialogue(state).login.is_none() && !self.0.trusted();
+            return if stranger { self.0.reproach(state, &refusal) } else { self.0.refuse(state, &refusal) };
         }
         let envelope = Envelope {
             reverse_path: mail.path,
@@ -282,6 +313,29 @@ impl Commands {
             }
         }
     }
+}
+
+/// RFC 3207 §4: what is heard where TLS must come first; of the others only that. AUTH has a reply of its
+/// own, BDAT is followed by octets that must be read, and what is no command is told so.
+fn goes_before_tls(command: &Result<Command, CommandError>) -> bool {
+    matches!(
+        command,
+        Ok(Command::Ehlo(_)
+            | Command::Noop
+            | Command::StartTls
+            | Command::Quit
+            | Command::Auth { .. }
+            | Command::Bdat { .. })
+            | Err(_)
+    )
+}
+
+/// Commands that change nothing that matters, however often they are said.
+fn is_junk(command: &Command) -> bool {
+    matches!(
+        command,
+        Command::Noop | Command::Rset | Command::Vrfy | Command::Help | Command::Ehlo(_) | Command::Helo(_)
+    )
 }
 
 /// Whether the client had to wait for the reply to this command before it sent more.

@@ -8,17 +8,18 @@ use std::io;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
-use samotop_core::common::{S1Fut, poll_fn};
+use samotop_core::common::S1Fut;
 use samotop_core::mail::MailDispatch;
 use samotop_core::smtp::{Action, DriverControl, ParseError, ParseResult, Parser, SmtpContext, SmtpSession};
 use tokio::time::Instant;
 
 use super::commands::{out_of_order, reply};
 use super::lines::not_mine;
-use super::sink::{Receipt, Sink, refusal};
+use super::sink::{Receipt, Sink, close, refusal, write};
 use super::{BDAT_MODE, Client, Dialogue, Draft, Mode, Say, dialogue, mode, reset};
 use crate::mail::{Reply, ReversePath};
-use crate::smtp::body::{LINE_BYTES_MAX, Normalizer, Unstuffer, Violation};
+use crate::smtp::body::{BareNewlines, LINE_BYTES_MAX, Normalizer, Unstuffer, Violation};
+use crate::submission::ReceivedClient;
 use crate::submission::intake::{Incoming, Opening, queue_reply};
 use crate::submission::received::Received;
 
@@ -37,8 +38,8 @@ pub(super) struct Transfer {
 /// Where content ends.
 #[derive(Debug, Clone)]
 enum Framing {
-    /// At CRLF dot CRLF.
-    Dots(Unstuffer),
+    /// At CRLF dot CRLF; strays are mended by the second, where they are not refused.
+    Dots(Unstuffer, Option<Normalizer>),
     /// After so many octets, chunk by chunk.
     Chunks {
         /// Octets of this chunk still to come.
@@ -54,9 +55,14 @@ enum Framing {
 impl Framing {
     fn violation(&self) -> Option<Violation> {
         match self {
-            Self::Dots(unstuffer) => unstuffer.violation(),
-            Self::Chunks { lines, .. } => lines.violation(),
+            Self::Dots(_, Some(lines)) | Self::Chunks { lines, .. } => lines.violation(),
+            Self::Dots(unstuffer, None) => unstuffer.violation(),
         }
+    }
+
+    /// A line end other than CRLF was made one.
+    fn was_mended(&self) -> bool {
+        matches!(self, Self::Dots(unstuffer, Some(_)) if unstuffer.violation().is_some())
     }
 }
 
@@ -87,7 +93,16 @@ impl Parser<Piece> for Pieces {
         let mut framing = transfer.framing.clone();
         let mut content = Vec::with_capacity(input.len());
         let (used, ended) = match &mut framing {
-            Framing::Dots(unstuffer) => unstuffer.feed(input, &mut content),
+            Framing::Dots(unstuffer, None) => unstuffer.feed(input, &mut content),
+            Framing::Dots(unstuffer, Some(lines)) => {
+                let mut raw = Vec::with_capacity(input.len());
+                let (used, ended) = unstuffer.feed(input, &mut raw);
+                lines.feed(&raw, &mut content);
+                if ended {
+                    lines.finish(&mut content);
+                }
+                (used, ended)
+            }
             Framing::Chunks { left, last, lines, .. } => {
                 let used = usize::try_from(*left).unwrap_or(usize::MAX).min(input.len());
                 lines.feed(&input[..used], &mut content);
@@ -116,6 +131,17 @@ impl Action<Piece> for Content {
     }
 }
 
+impl Client {
+    /// Whether the Received field names it.
+    fn is_told_of(&self, authenticated: bool) -> bool {
+        match self.listener.received_client {
+            ReceivedClient::Full => true,
+            ReceivedClient::OmitForUsers => !authenticated,
+            ReceivedClient::Omit => false,
+        }
+    }
+}
+
 impl Content {
     /// `DATA`
     pub(super) async fn data(&self, state: &mut SmtpContext) {
@@ -127,7 +153,9 @@ impl Content {
             Ok(draft) => draft,
             Err(refusal) => return self.0.reproach(state, &refusal),
         };
-        match self.open(draft, Framing::Dots(Unstuffer::default()), state).await {
+        let bare = self.0.listener.bare_newlines;
+        let mend = (bare == BareNewlines::Normalise).then(Normalizer::default);
+        match self.open(draft, Framing::Dots(Unstuffer::new(bare), mend), state).await {
             Ok(()) => {
                 state.session.mode = Some(SmtpSession::DATA_MODE);
                 let go = b"354 End data with <CR><LF>.<CR><LF>\r\n".to_vec();
@@ -149,6 +177,7 @@ impl Content {
             }
         } else {
             let opened = match ready_draft(state) {
+                Err(_) if self.0.needs_tls() => Err(reply(530, 7, 0, "say STARTTLS first")),
                 Ok(draft) => self.open(draft, chunk(Normalizer::default()), state).await,
                 Err(refusal) => Err(refusal),
             };
@@ -187,8 +216,9 @@ impl Content {
         let id = client.shared.inbox.allocate_id();
         let received_at = client.shared.clock.now();
         let received = Received {
-            client_name: state.session.peer_name.as_deref().unwrap_or_default(),
-            client: client.peer.ip(),
+            client: client
+                .is_told_of(authenticated)
+                .then(|| (state.session.peer_name.as_deref().unwrap_or_default(), client.peer.ip())),
             hostname: &client.options.hostname,
             esmtp,
             tls: client.facts.get().map(|session| &session.facts),
@@ -257,7 +287,7 @@ impl Content {
     /// The content or the chunk has ended: the reply.
     async fn end(&self, state: &mut SmtpContext) {
         let Some(transfer) = &dialogue(state).transfer else { return };
-        let stray = matches!(transfer.framing, Framing::Dots(_))
+        let stray = matches!(transfer.framing, Framing::Dots(..))
             && matches!(transfer.framing.violation(), Some(violation) if violation != Violation::LineTooLong);
         if let (Framing::Chunks { size, last: false, .. }, None) = (&transfer.framing, &transfer.refusal) {
             let text = format!("{size} octets received");
@@ -278,7 +308,7 @@ impl Content {
         match transfer.refusal {
             None => self.accepted(&transfer, begun.elapsed(), state),
             // Out of order: counts as an error.
-            Some(refusal) if refusal.code == 503 => self.0.reproach(state, &refusal),
+            Some(refusal) if matches!(refusal.code, 503 | 530) => self.0.reproach(state, &refusal),
             Some(refusal) => self.0.refuse(state, &refusal),
         }
         if stray {
@@ -291,7 +321,7 @@ impl Content {
             return self.0.refuse(state, &queue_reply(false));
         };
         let now = dialogue(state);
-        now.errors = 0;
+        (now.errors, now.junk) = (0, 0);
         let recipients = transfer.recipients as u64;
         self.0.shared.metrics.accepted(&self.0.listener.name, queued.size, recipients, took);
         tracing::info!(
@@ -303,6 +333,7 @@ impl Content {
             client = %self.0.peer.ip(),
             tls = self.0.facts.get().map(|tls| tls.version),
             user = now.login.as_deref(),
+            normalised = transfer.framing.was_mended().then_some(true),
             "message accepted"
         );
         state.session.say_line(250, "2.0.0", &format!("Ok: queued as {}", queued.id));
@@ -333,22 +364,4 @@ fn violation_reply(violation: Violation) -> Reply {
             reply(550, 6, 0, &format!("a line of the message is longer than {LINE_BYTES_MAX} octets"))
         }
     }
-}
-
-/// Writes all of it to the body sink.
-async fn write(session: &mut SmtpSession, mut content: &[u8]) -> io::Result<()> {
-    let sink = session.transaction.sink.as_mut().ok_or(io::ErrorKind::BrokenPipe)?;
-    while !content.is_empty() {
-        match poll_fn(|cx| sink.as_mut().poll_write(cx, content)).await? {
-            0 => return Err(io::ErrorKind::WriteZero.into()),
-            written => content = &content[written..],
-        }
-    }
-    Ok(())
-}
-
-/// Closes the body sink: the message is queued, or not.
-async fn close(session: &mut SmtpSession) -> io::Result<()> {
-    let mut sink = session.transaction.sink.take().ok_or(io::ErrorKind::BrokenPipe)?;
-    poll_fn(|cx| sink.as_mut().poll_close(cx)).await
 }

@@ -20,7 +20,7 @@ use samotop_core::smtp::{
 };
 use tokio::time::{Instant, sleep_until, timeout};
 
-use super::{Client, Mode, Say, line_limit, mode};
+use super::{Client, Mode, Say, dialogue, line_limit, mode};
 use crate::submission::ListenerTls;
 
 /// Octets asked for at a time while commands are read: a full AUTH line and more.
@@ -89,6 +89,8 @@ enum Brought {
     End,
     TimedOut,
     Shutdown,
+    /// The place is wanted for somebody else.
+    Wanted,
 }
 
 impl Driver {
@@ -111,6 +113,9 @@ impl Driver {
                 Brought::End => return Ok(()),
                 Brought::TimedOut => state.session.say_last(421, "4.4.2", "timeout, closing the connection"),
                 Brought::Shutdown => state.session.say_last(421, "4.3.2", "shutting down, try again later"),
+                Brought::Wanted => {
+                    state.session.say_last(421, "4.3.2", "too busy for silent clients, try again later");
+                }
             }
         }
     }
@@ -132,6 +137,7 @@ impl Driver {
                 talk.waiting = None;
                 if mode(&state.session) != Mode::Content {
                     talk.content = None;
+                    self.client.place.entitle(self.client.trusted() || dialogue(state).login.is_some());
                 }
                 consumed == 0
             }
@@ -200,10 +206,14 @@ impl Driver {
     async fn handshake(&self, io: &mut Box<dyn MayBeTls>) -> Result<(), DriverError> {
         Pin::new(&mut *io).encrypt();
         let ready = poll_fn(|cx| Pin::new(&mut *io).poll_flush(cx));
-        timeout(self.client.options.handshake_timeout, ready)
-            .await
-            .unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()))
-            .map_err(DriverError::IoFailed)
+        let ready = timeout(self.client.options.handshake_timeout, ready);
+        tokio::select! {
+            biased;
+            ready = ready => ready.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into())),
+            // There is no way to say why.
+            () = self.client.place.asked_to_leave() => Err(io::ErrorKind::ConnectionAborted.into()),
+        }
+        .map_err(DriverError::IoFailed)
     }
 
     /// Reads what there is, within the limits of the session's mode.
@@ -225,7 +235,9 @@ impl Driver {
             *input = Vec::new();
         }
         let overlong = cut(input, limit);
+        self.client.place.falls_silent();
         let brought = self.read_until(talk, input, COMMAND_READ_BYTES, until, true).await;
+        self.client.place.speaks();
         if overlong {
             skip(input, limit);
         }
@@ -256,6 +268,10 @@ impl Driver {
                         return Ok(Brought::Shutdown);
                     }
                     talk.drain = Some(Instant::now() + self.client.options.drain_timeout);
+                }
+                () = self.client.place.asked_to_leave(), if between_commands => {
+                    input.truncate(kept);
+                    return Ok(Brought::Wanted);
                 }
                 () = sleep_until(until) => {
                     input.truncate(kept);

@@ -11,6 +11,8 @@ use std::task::{Context, Poll, ready};
 
 use futures_util::future::BoxFuture;
 use samotop_core::common::io::Write;
+use samotop_core::common::poll_fn;
+use samotop_core::smtp::SmtpSession;
 
 use crate::submission::intake::{Incoming, IntakeError, Queued};
 
@@ -115,4 +117,22 @@ impl Write for Sink {
             Err(error) => self.fail(error),
         }
     }
+}
+
+/// Writes all of it to the body sink.
+pub(super) async fn write(session: &mut SmtpSession, mut content: &[u8]) -> io::Result<()> {
+    let sink = session.transaction.sink.as_mut().ok_or(io::ErrorKind::BrokenPipe)?;
+    while !content.is_empty() {
+        match poll_fn(|cx| sink.as_mut().poll_write(cx, content)).await? {
+            0 => return Err(io::ErrorKind::WriteZero.into()),
+            written => content = &content[written..],
+        }
+    }
+    Ok(())
+}
+
+/// Closes the body sink: the message is queued, or not.
+pub(super) async fn close(session: &mut SmtpSession) -> io::Result<()> {
+    let mut sink = session.transaction.sink.take().ok_or(io::ErrorKind::BrokenPipe)?;
+    poll_fn(|cx| sink.as_mut().poll_close(cx)).await
 }

@@ -2,7 +2,9 @@
 //!
 //! First octet: the size of pieces. The rest is what follows the reply to DATA.
 
-use stsrelay::smtp::body::{LINE_BYTES_MAX, Normalizer, Stuffer, Unstuffer, Violation, is_canonical};
+use stsrelay::smtp::body::{
+    BareNewlines, LINE_BYTES_MAX, Normalizer, Stuffer, Unstuffer, Violation, is_canonical,
+};
 
 use super::receivers::check_one_message;
 
@@ -11,6 +13,7 @@ pub fn run(data: &[u8]) {
     let size = usize::from(*size) + 1;
     check_unstuffing(wire, size);
     check_mending(wire, size);
+    check_normalising(wire, size);
     // A NUL is never taken in, so none goes out.
     let wire: Vec<u8> = wire.iter().copied().filter(|b| *b != 0).collect();
     let wire = wire.as_slice();
@@ -47,6 +50,35 @@ fn unstuffed(wire: &[u8], size: usize) -> (usize, bool, Vec<u8>, Option<Violatio
         }
     }
     (used, false, out, unstuffer.violation())
+}
+
+/// With strays normalised the end is where it is without, and what goes on is one message to everyone.
+fn check_normalising(wire: &[u8], size: usize) {
+    let (used, ended, content) = normalised(wire, size);
+    let whole = normalised(wire, usize::MAX);
+    assert_eq!((used, ended, &content), (whole.0, whole.1, &whole.2), "pieces of {size}");
+    let (strict_used, strict_ended, ..) = unstuffed(wire, size);
+    assert_eq!((used, ended), (strict_used, strict_ended));
+    if ended && !content.contains(&0) {
+        assert!(is_canonical(&content));
+        check_one_message(&stuffed(&content, size));
+    }
+}
+
+fn normalised(wire: &[u8], size: usize) -> (usize, bool, Vec<u8>) {
+    let (mut unstuffer, mut lines) = (Unstuffer::new(BareNewlines::Normalise), Normalizer::default());
+    let (mut out, mut used) = (Vec::new(), 0);
+    for piece in wire.chunks(size) {
+        let mut content = Vec::new();
+        let (more, ended) = unstuffer.feed(piece, &mut content);
+        used += more;
+        lines.feed(&content, &mut out);
+        if ended {
+            lines.finish(&mut out);
+            return (used, true, out);
+        }
+    }
+    (used, false, out)
 }
 
 /// Against the rule of RFC 5321 §4.5.2 in its simplest form.

@@ -17,7 +17,7 @@ use stsrelay::net::tcp::Stream;
 use stsrelay::net::tls::ServerTls;
 use stsrelay::net::world::Clock;
 use stsrelay::queue::QueueId;
-use stsrelay::smtp::body::{LINE_BYTES_MAX, Normalizer, Stuffer};
+use stsrelay::smtp::body::{BareNewlines, LINE_BYTES_MAX, Normalizer, Stuffer};
 use stsrelay::smtp::decoder::Decoder;
 use stsrelay::store::{Body, Health, NewMessage, QueueError};
 use stsrelay::submission::intake::{Inbox, InboxBody};
@@ -54,6 +54,9 @@ async fn session(mut input: Input<'_>) {
     listener.tls = if ways & 2 == 2 { ListenerTls::StartTls } else { ListenerTls::None };
     listener.auth = if trusted { ListenerAuth::Optional } else { ListenerAuth::Required };
     listener.allow_plaintext_auth = ways & 4 == 4;
+    if ways & 8 == 8 {
+        listener.bare_newlines = BareNewlines::Normalise;
+    }
     listener.trusted_networks = vec!["192.0.2.0/24".parse().expect("a network")];
     let mut options = Options::new(Domain::parse("relay.example.org").expect("a domain"));
     options.message_size = MESSAGE_BYTES_MAX;

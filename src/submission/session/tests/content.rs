@@ -2,8 +2,9 @@
 
 use super::support::{Setting, Talk};
 use crate::mail::{BodyType, Notify, NotifyWhen, Ret, TlsRequest};
+use crate::smtp::body::BareNewlines;
 use crate::store::Health;
-use crate::submission::ListenerAuth;
+use crate::submission::{ListenerAuth, ReceivedClient};
 
 #[tokio::test]
 async fn a_message_is_queued_as_it_came_behind_our_received_field() {
@@ -222,6 +223,78 @@ async fn nothing_can_be_smuggled_through_data() {
         talk.closed().await;
         assert_eq!(setting.queue.count(), 0, "{end:?}");
     }
+}
+
+#[tokio::test]
+async fn a_first_line_that_ends_in_lf_makes_nothing_lenient() {
+    let setting = Setting::trusted();
+    let mut talk = setting.greeted().await;
+    talk.begin().await;
+    talk.send("Subject: x\nTo: y\n\ntext\n.\nMAIL FROM:<evil@example.com>\r\n.\r\n").await;
+    talk.expect("550 5.5.2").await;
+    talk.closed().await;
+    assert_eq!(setting.queue.count(), 0);
+}
+
+#[tokio::test]
+async fn where_bare_newlines_are_normalised_a_message_becomes_whole_lines_and_stays_one() {
+    let mut setting = Setting::trusted();
+    setting.listener.bare_newlines = BareNewlines::Normalise;
+    let mut talk = setting.greeted().await;
+    for (content, stored) in [
+        ("Subject: x\nTo: y\n\nz\r..\n", "Subject: x\r\nTo: y\r\n\r\nz\r\n..\r\n\r\n"),
+        (
+            "Subject: x\r\n\r\ny\n.\nMAIL FROM:<evil@example.com>",
+            "Subject: x\r\n\r\ny\r\n.\r\nMAIL FROM:<evil@example.com>\r\n",
+        ),
+        ("Subject: x\r\n\r\ny\n.\r\nz", "Subject: x\r\n\r\ny\r\n.\r\nz\r\n"),
+        ("Subject: x\r\n\r\n..y\n..z", "Subject: x\r\n\r\n.y\r\n.z\r\n"),
+    ] {
+        talk.message(content, "250 2.0.0 Ok: queued").await;
+        assert_eq!(setting.queue.last_content(), stored, "{content:?}");
+    }
+    assert_eq!(setting.queue.count(), 4);
+    // Commands are commands, and a NUL has no good reading.
+    talk.ask("NOOP\nNOOP", "500 5.5.2").await;
+    talk.message("Subject: x\n\ny\0z", "550 5.5.2").await;
+    talk.closed().await;
+}
+
+#[tokio::test]
+async fn the_received_field_names_the_client_as_the_listener_says() {
+    let mut setting = Setting::submission();
+    for (wanted, named) in
+        [(ReceivedClient::Full, true), (ReceivedClient::OmitForUsers, false), (ReceivedClient::Omit, false)]
+    {
+        setting.listener.received_client = wanted;
+        let mut talk = authenticated(&setting).await;
+        talk.message("Subject: x\r\n\r\ny", "250").await;
+        let (_, stored) = setting.queue.last();
+        let from = if named {
+            "Received: from client.example ([198.51.100.7])\r\n"
+        } else {
+            "Received: from unknown\r\n"
+        };
+        assert!(stored.starts_with(from), "{stored}");
+        assert_eq!(stored.contains("198.51.100.7") || stored.contains("client.example"), named);
+    }
+    let mut setting = Setting::trusted();
+    for (wanted, named) in [(ReceivedClient::OmitForUsers, true), (ReceivedClient::Omit, false)] {
+        setting.listener.received_client = wanted;
+        let mut talk = setting.greeted().await;
+        talk.message("Subject: x\r\n\r\ny", "250").await;
+        assert_eq!(setting.queue.last().1.contains("192.0.2.9"), named);
+    }
+}
+
+#[tokio::test]
+async fn trace_and_hidden_copies_of_the_author_go_through_as_they_are() {
+    let setting = Setting::submission();
+    let mut talk = authenticated(&setting).await;
+    let content = "Return-Path: <a@example.com>\r\nReceived: by a; date\r\nBCC: <c@example.net>\r\n\
+                   Received: by b\r\n\tfolded\r\nDate: x\r\nMessage-ID: <a@b>\r\nX: \u{fc} \t \r\n\r\n \r\n";
+    talk.message(content, "250").await;
+    assert_eq!(setting.queue.last_content(), format!("{content}\r\n"));
 }
 
 #[tokio::test]

@@ -108,6 +108,40 @@ async fn too_many_errors_end_the_session_but_bad_addresses_do_not() {
     talk.closed().await;
 }
 
+#[tokio::test]
+async fn a_stranger_who_asks_again_and_again_is_cut_off() {
+    let mut setting = Setting::trusted();
+    setting.peer = "198.51.100.7:1";
+    let mut talk = setting.greeted().await;
+    for _ in 0..10 {
+        talk.ask("MAIL FROM:<a@example.com>", "554 5.7.1").await;
+    }
+    talk.expect("421 4.7.0").await;
+    talk.closed().await;
+}
+
+#[tokio::test]
+async fn commands_that_lead_nowhere_are_limited_between_messages() {
+    let mut setting = Setting::trusted();
+    setting.options.junk_commands = 20;
+    let mut talk = setting.greeted().await;
+    // Well-behaved clients reset between messages, and keep a session open.
+    for _ in 0..15 {
+        for _ in 0..6 {
+            talk.ask("RSET", "250").await;
+            talk.ask("NOOP", "250").await;
+        }
+        talk.message("Subject: x\r\n\r\ny", "250").await;
+    }
+    talk.send("NOOP\r\n".repeat(1000)).await;
+    for _ in 0..29 {
+        talk.expect("250").await;
+    }
+    talk.expect("421 4.7.0").await;
+    talk.closed().await;
+    assert_eq!(setting.queue.count(), 15);
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_silent_and_a_trickling_client_run_out_of_time() {
     let setting = Setting::trusted();

@@ -10,8 +10,16 @@ async fn keywords(talk: &mut Talk) -> Vec<String> {
     keywords
 }
 
-const ALWAYS: [&str; 7] =
-    ["8BITMIME", "CHUNKING", "DSN", "ENHANCEDSTATUSCODES", "PIPELINING", "SIZE 50000000", "SMTPUTF8"];
+const ALWAYS: [&str; 8] = [
+    "8BITMIME",
+    "CHUNKING",
+    "DSN",
+    "ENHANCEDSTATUSCODES",
+    "LIMITS RCPTMAX=1000",
+    "PIPELINING",
+    "SIZE 50000000",
+    "SMTPUTF8",
+];
 
 #[tokio::test]
 async fn ehlo_offers_what_the_listener_and_the_connection_allow() {
@@ -132,11 +140,44 @@ async fn nobody_relays_who_is_neither_trusted_nor_authenticated() {
         let mut talk = setting.greeted().await;
         talk.ask("MAIL FROM:<a@example.com>", reply).await;
         if !reply.starts_with('2') {
-            talk.ask("RCPT TO:<b@example.net>", "503").await;
-            talk.ask("DATA", "503").await;
-            talk.ask("BDAT 0 LAST", "503").await;
+            let encrypt_first = auth == Required && tls == ListenerTls::StartTls && !plaintext;
+            let refusal = if encrypt_first { "530 5.7.0" } else { "503 5.5.1" };
+            talk.ask("RCPT TO:<b@example.net>", refusal).await;
+            talk.ask("DATA", refusal).await;
+            talk.ask("BDAT 0 LAST", refusal).await;
         }
     }
+}
+
+#[tokio::test]
+async fn where_tls_must_come_first_nothing_else_is_heard() {
+    let setting = Setting::submission();
+    let mut talk = setting.greeted().await;
+    for line in ["MAIL FROM:<a@example.com>", "RCPT TO:<b@example.net>", "DATA", "RSET", "VRFY b", "HELP"] {
+        talk.ask(line, "530 5.7.0").await;
+    }
+    talk.ask("AUTH PLAIN AGFsaWNlAHNlY3JldA==", "538 5.7.11").await;
+    talk.ask("NOOP", "250").await;
+    // The octets of a refused chunk are no commands.
+    talk.send("BDAT 6 LAST\r\nQUIT\r\nNOOP\r\n").await;
+    talk.expect("530 5.7.0").await;
+    talk.expect("250 2.0.0").await;
+    let mut talk = talk.starttls().await;
+    talk.ask("EHLO client.example", "250").await;
+    talk.ask("RSET", "250").await;
+    talk.ask("AUTH PLAIN AGFsaWNlAHNlY3JldA==", "235").await;
+    talk.message("Subject: x\r\n\r\ny", "250").await;
+    let mut talk = setting.greeted().await;
+    talk.ask("HELO client.example", "530 5.7.0").await;
+    talk.ask("QUIT", "221").await;
+}
+
+#[tokio::test]
+async fn a_client_a_proxy_cannot_name_is_in_no_trusted_network() {
+    let mut setting = Setting::trusted();
+    setting.nameless = true;
+    let mut talk = setting.greeted().await;
+    talk.ask("MAIL FROM:<a@example.com>", "554 5.7.1").await;
 }
 
 #[tokio::test]

@@ -15,6 +15,7 @@ use crate::queue::QueueId;
 use crate::store::{Body, Health, NewMessage, QueueError};
 use crate::submission::auth::Authenticator;
 use crate::submission::intake::{Inbox, InboxBody};
+use crate::submission::places::Holder;
 use crate::submission::session::{Client, Shared, hold, no_facts};
 use crate::submission::{ListenerAuth, ListenerOptions, ListenerTls, Options, Users};
 
@@ -134,6 +135,7 @@ pub(super) struct Setting {
     pub options: Options,
     pub listener: ListenerOptions,
     pub peer: &'static str,
+    pub nameless: bool,
     pub tls: Option<Arc<ServerTls>>,
     pub queue: Arc<FakeQueue>,
     pub shutdown: CancellationToken,
@@ -150,6 +152,7 @@ impl Setting {
             options,
             listener,
             peer: "192.0.2.9:4711",
+            nameless: false,
             tls: None,
             queue: Arc::default(),
             shutdown: CancellationToken::new(),
@@ -192,6 +195,8 @@ impl Setting {
             options: Arc::new(self.options.clone()),
             listener: self.listener.clone(),
             peer: self.peer.parse().unwrap(),
+            nameless: self.nameless,
+            place: Holder::default(),
             tls: self.tls.clone(),
             facts: no_facts(),
         };
