@@ -35,7 +35,6 @@ use self::wire::{TlsFacts, Wire};
 use super::auth::Authenticator;
 use super::intake::Inbox;
 use super::places::Holder;
-use super::sasl::Exchange;
 use super::sasl::{Exchange, Mechanism, Terms};
 use super::users::book::Book;
 use super::{ListenerAuth, ListenerOptions, ListenerTls, Options};
