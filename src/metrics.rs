@@ -59,6 +59,7 @@ struct Inner {
     queue_octets: Gauge,
     queue_oldest: Gauge,
     store_writable: Gauge,
+    store_free: Gauge,
     policies: Family<Pairs<1>, Gauge>,
     policy_changes: Family<Pairs<1>, Gauge>,
     policy_fetches_failed: Gauge,
@@ -90,6 +91,8 @@ pub struct Snapshot {
     pub queue_oldest: Duration,
     /// Whether messages can be stored.
     pub writable: bool,
+    /// Octets free on the queue's disk; 0 where it does not tell.
+    pub disk_free: u64,
     /// Cached MTA-STS policies by mode.
     pub policies: Vec<(&'static str, u64)>,
     /// Policy changes since the start by severity.
@@ -143,6 +146,7 @@ impl Metrics {
             queue_octets: Gauge::default(),
             queue_oldest: Gauge::default(),
             store_writable: Gauge::default(),
+            store_free: Gauge::default(),
             policies: Family::default(),
             policy_changes: Family::default(),
             policy_fetches_failed: Gauge::default(),
@@ -241,6 +245,7 @@ impl Metrics {
         inner.queue_octets.set(number(now.queue_octets));
         inner.queue_oldest.set(number(now.queue_oldest.as_secs()));
         inner.store_writable.set(i64::from(now.writable));
+        inner.store_free.set(number(now.disk_free));
         show(&inner.policies, "mode", &now.policies);
         show(&inner.policy_changes, "severity", &now.policy_changes);
         inner.policy_fetches_failed.set(number(now.policy_fetches_failed));
@@ -321,6 +326,12 @@ impl Inner {
             "Whether messages can be stored: 1, or 0 while clients get 451 or 452",
             self.store_writable.clone(),
         );
+        registry.register_with_unit(
+            "store_free",
+            "Room left on the queue's disk",
+            Unit::Bytes,
+            self.store_free.clone(),
+        );
         registry.register("policies", "Cached MTA-STS policies, by mode", self.policies.clone());
         registry.register(
             "policy_changes",
@@ -386,6 +397,7 @@ mod tests {
             queue_octets: 5000,
             queue_oldest: Duration::from_secs(60),
             writable: true,
+            disk_free: 9000,
             policies: vec![("enforce", 9)],
             policy_changes: vec![("alarm", 1)],
             policy_fetches_failed: 2,
@@ -420,6 +432,7 @@ mod tests {
             "stsrelay_queue_bytes 5000",
             "stsrelay_queue_oldest_seconds 60",
             "stsrelay_store_writable 1",
+            "stsrelay_store_free_bytes 9000",
             "stsrelay_policies{mode=\"enforce\"} 9",
             "stsrelay_policy_changes{severity=\"alarm\"} 1",
             "stsrelay_policy_fetches_failed 2",

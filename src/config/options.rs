@@ -24,7 +24,7 @@ use crate::reporting;
 use crate::smtp::client::{Credentials, Timeouts};
 use crate::store::suppressions::{SuppressionAnswer, SuppressionOptions};
 use crate::store::targets::SuppressRule;
-use crate::store::{EvidenceLimits, QueueOptions};
+use crate::store::{EvidenceLimits, QueueOptions, RoomLimits};
 use crate::submission::{self, ListenerOptions, LockoutOptions, Users};
 use crate::tlspolicy::{DaneUse, Override};
 use crate::tlsrpt::omit::Omit;
@@ -50,6 +50,8 @@ pub struct Settings {
     pub queue: QueueOptions,
     /// How much evidence is kept, and how long.
     pub evidence: EvidenceLimits,
+    /// How much room there must be for mail to be taken.
+    pub room: RoomLimits,
     /// Metrics and health over HTTP, where they are wanted.
     pub http: Option<HttpOptions>,
 }
@@ -108,6 +110,7 @@ pub fn settings(loaded: &Loaded) -> Result<Settings, Vec<ConfigError>> {
         reporting: reporting_options(loaded, hostname, signers)
             .map_err(|error| vec![loaded.error("tlsrpt.from", error)])?,
         queue: QueueOptions { data_dir: config.server.data_dir.clone(), node: config.server.node },
+        room: RoomLimits { disk_free: config.limits.disk_free.0, items: config.limits.queue_items },
         evidence: EvidenceLimits { keep: config.evidence.keep.0, max_bytes: config.evidence.max_size.0 },
     })
 }

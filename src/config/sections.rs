@@ -176,6 +176,10 @@ pub struct Limits {
     pub errors: u32,
     /// NOOP, RSET, VRFY, HELP and EHLO between two messages that are no errors yet.
     pub junk_commands: u32,
+    /// No message is taken that would leave less of the disk free than this; 0: no such limit.
+    pub disk_free: Size,
+    /// Nor while the queue has so many items; 0: no such limit.
+    pub queue_items: u64,
 }
 
 /// `[auth]`
@@ -608,6 +612,8 @@ impl Default for Limits {
             handshake_timeout: seconds(30),
             errors: 10,
             junk_commands: 100,
+            disk_free: Size(256_000_000),
+            queue_items: 1_000_000,
         }
     }
 }
