@@ -28,7 +28,7 @@ use tracing::{error, info, warn};
 use self::reload::Channels;
 use self::storage::Storage;
 use crate::admin::transfer::Transfer;
-use crate::admin::{self, AdminHandles};
+use crate::admin::{self, About, AdminHandles};
 use crate::config::{ConfigError, Doors, Loaded, Settings, Sources, doors};
 use crate::delivery::explain::Explainer;
 use crate::delivery::gather::Gather;
@@ -151,7 +151,7 @@ impl Daemon {
         let Start { sources, loaded, settings, notes, level } = start;
         let signals =
             Signals::new().map_err(|error| loaded.error("server", format!("no signals: {error}")))?;
-        let Settings { submission, server_tls, delivery, gather, reporting, queue, evidence, http } =
+        let Settings { submission, server_tls, delivery, gather, reporting, queue, evidence, room, http } =
             settings;
         // Everything that another process may hold comes before anything is changed.
         let admin_socket =
@@ -169,6 +169,7 @@ impl Daemon {
         let metrics = Metrics::new();
         let storage = Storage::open(&loaded, queue, metrics.clone()).await?;
         storage.queue.limit_evidence(evidence);
+        storage.queue.limit_room(room);
         // Now, for what the doors log: an error above is the only line that is printed.
         let doors = doors(&loaded).map_err(|errors| {
             errors.into_iter().next().unwrap_or_else(|| loaded.error("dns", "the doors cannot be opened"))
@@ -201,7 +202,20 @@ impl Daemon {
         .with_suppressions(storage.suppressions.clone())
         .with_metrics(metrics.clone())
         .with_report_targets(storage.reports.targets().clone());
+        let addresses: Vec<(String, SocketAddr)> = listeners
+            .iter()
+            .flat_map(|(listener, sockets)| {
+                sockets.iter().filter_map(|s| Some((listener.name.clone(), s.local_addr().ok()?)))
+            })
+            .collect();
+        let about = About {
+            hostname: receivers.delivery.borrow().hostname.clone(),
+            started_at: world.clock.now(),
+            listeners: addresses.clone(),
+        };
         let handles = AdminHandles {
+            about: Arc::new(about),
+            shutdown: shutdown.clone(),
             traffic: deliverer.traffic(),
             clock: Arc::clone(&world.clock),
             queue: storage.queue.clone(),
@@ -234,12 +248,6 @@ impl Daemon {
         };
         let keys = reporter.clone();
         let inbox = Guarded { queue: storage.queue.clone(), suppressions: storage.suppressions.clone() };
-        let addresses: Vec<(String, SocketAddr)> = listeners
-            .iter()
-            .flat_map(|(listener, sockets)| {
-                sockets.iter().filter_map(|s| Some((listener.name.clone(), s.local_addr().ok()?)))
-            })
-            .collect();
         for note in notes {
             info!("configuration: {note}");
         }
@@ -247,6 +255,7 @@ impl Daemon {
             info!(listener = %name, %address, "listening");
         }
 
+        let users = submission::watch_users(receivers.submission.clone(), shutdown.clone());
         handover::keep(listeners.iter().flat_map(|(_, sockets)| sockets), &units);
         let sessions = Sessions::new(
             receivers.submission,
@@ -284,6 +293,7 @@ impl Daemon {
         let digests = reporter.clone().run_digests(storage.policies.clone(), shutdown.clone());
         story("digests", Box::pin(digests));
         story("reporting", Box::pin(reporter.run(shutdown.clone())));
+        story("users file", Box::pin(users));
         story("submission", Box::pin(submission::serve(listeners, sessions)));
 
         // It asks DNS for a few seconds, and nothing waits for it.
@@ -378,6 +388,7 @@ impl Daemon {
         let read = tokio::task::spawn_blocking(move || reload::read(&sources)).await;
         match read {
             Ok(Ok((loaded, settings))) => {
+                self.storage.queue.limit_room(settings.room);
                 reload::apply(&self.channels, &self.level, &self.loaded, &loaded, settings);
                 self.loaded = *loaded;
             }
@@ -398,16 +409,16 @@ impl Daemon {
         let stats = self.storage.queue.stats();
         let health = self.storage.queue.health();
         let totals = format!("{} active, {} deferred, {} held", stats.active, stats.deferred, stats.held);
-        let state = match &health {
-            Health::Fine => "accepting mail".to_owned(),
-            Health::Full(text) => format!("not accepting mail, disk full: {text}"),
-            Health::ReadOnly(text) => format!("not accepting mail, disk read-only: {text}"),
-            Health::Failed(text) => format!("not accepting mail, storage failed: {text}"),
+        let state = match health.trouble() {
+            None => "accepting mail".to_owned(),
+            Some(trouble) => format!("not accepting mail, {trouble}"),
         };
         notify(&[NotifyState::Status(&format!("{state}; {totals}"))]);
-        if health != *last {
+        // The same trouble with other numbers is no news.
+        if std::mem::discriminant(&health) != std::mem::discriminant(last) {
             match &health {
                 Health::Fine => info!("accepting mail again"),
+                Health::Low(text) => warn!(cause = %text, "not accepting mail: there is no room for more"),
                 Health::Full(text) => error!(cause = %text, "not accepting mail: the disk is full"),
                 Health::ReadOnly(text) => {
                     error!(cause = %text, "not accepting or delivering mail: the disk is read-only");

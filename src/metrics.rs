@@ -42,7 +42,7 @@ struct Inner {
     connections: Family<Pairs<1>, Gauge>,
     connections_begun: Family<Pairs<1>, Counter>,
     connections_refused: Family<Pairs<2>, Counter>,
-    logins: Family<Pairs<2>, Counter>,
+    logins: Family<Pairs<3>, Counter>,
     accepted: Family<Pairs<1>, Counter>,
     accepted_octets: Family<Pairs<1>, Counter>,
     accepted_recipients: Family<Pairs<1>, Counter>,
@@ -59,6 +59,7 @@ struct Inner {
     queue_octets: Gauge,
     queue_oldest: Gauge,
     store_writable: Gauge,
+    store_free: Gauge,
     policies: Family<Pairs<1>, Gauge>,
     policy_changes: Family<Pairs<1>, Gauge>,
     policy_fetches_failed: Gauge,
@@ -90,6 +91,8 @@ pub struct Snapshot {
     pub queue_oldest: Duration,
     /// Whether messages can be stored.
     pub writable: bool,
+    /// Octets free on the queue's disk; 0 where it does not tell.
+    pub disk_free: u64,
     /// Cached MTA-STS policies by mode.
     pub policies: Vec<(&'static str, u64)>,
     /// Policy changes since the start by severity.
@@ -143,6 +146,7 @@ impl Metrics {
             queue_octets: Gauge::default(),
             queue_oldest: Gauge::default(),
             store_writable: Gauge::default(),
+            store_free: Gauge::default(),
             policies: Family::default(),
             policy_changes: Family::default(),
             policy_fetches_failed: Gauge::default(),
@@ -169,10 +173,13 @@ impl Metrics {
         self.inner.count(&self.inner.connections_refused, &Pairs(labels), 1);
     }
 
-    /// An attempt to authenticate.
-    pub fn login(&self, listener: &str, granted: bool) {
-        let result = if granted { "granted" } else { "refused" };
-        let labels = [("listener", listener.to_owned()), ("result", result.to_owned())];
+    /// An attempt to authenticate: `granted`, `refused`, `put_off` or `busy`.
+    pub fn login(&self, listener: &str, mechanism: &'static str, result: &'static str) {
+        let labels = [
+            ("listener", listener.to_owned()),
+            ("mechanism", mechanism.to_owned()),
+            ("result", result.to_owned()),
+        ];
         self.inner.count(&self.inner.logins, &Pairs(labels), 1);
     }
 
@@ -238,6 +245,7 @@ impl Metrics {
         inner.queue_octets.set(number(now.queue_octets));
         inner.queue_oldest.set(number(now.queue_oldest.as_secs()));
         inner.store_writable.set(i64::from(now.writable));
+        inner.store_free.set(number(now.disk_free));
         show(&inner.policies, "mode", &now.policies);
         show(&inner.policy_changes, "severity", &now.policy_changes);
         inner.policy_fetches_failed.set(number(now.policy_fetches_failed));
@@ -269,7 +277,7 @@ impl Inner {
             "Connections turned away, by listener and reason",
             self.connections_refused.clone(),
         );
-        registry.register("logins", "Attempts to authenticate, by result", self.logins.clone());
+        registry.register("logins", "Attempts to authenticate, by mechanism and result", self.logins.clone());
         registry.register("messages_accepted", "Messages queued for clients", self.accepted.clone());
         registry.register("accepted_octets", "Octets of those messages", self.accepted_octets.clone());
         registry.register(
@@ -317,6 +325,12 @@ impl Inner {
             "store_writable",
             "Whether messages can be stored: 1, or 0 while clients get 451 or 452",
             self.store_writable.clone(),
+        );
+        registry.register_with_unit(
+            "store_free",
+            "Room left on the queue's disk",
+            Unit::Bytes,
+            self.store_free.clone(),
         );
         registry.register("policies", "Cached MTA-STS policies, by mode", self.policies.clone());
         registry.register(
@@ -368,7 +382,7 @@ mod tests {
         let metrics = Metrics::new();
         let open = metrics.connection("smarthost");
         metrics.turned_away("smarthost", "limit");
-        metrics.login("submission", false);
+        metrics.login("submission", "PLAIN", "refused");
         metrics.accepted("smarthost", 1000, 2, Duration::from_millis(3));
         metrics.refused("smarthost", 550);
         metrics.attempt("deferred", "mta-sts enforce");
@@ -383,6 +397,7 @@ mod tests {
             queue_octets: 5000,
             queue_oldest: Duration::from_secs(60),
             writable: true,
+            disk_free: 9000,
             policies: vec![("enforce", 9)],
             policy_changes: vec![("alarm", 1)],
             policy_fetches_failed: 2,
@@ -400,7 +415,7 @@ mod tests {
             "stsrelay_connections{listener=\"smarthost\"} 1",
             "stsrelay_connections_begun_total{listener=\"smarthost\"} 1",
             "stsrelay_connections_refused_total{listener=\"smarthost\",reason=\"limit\"} 1",
-            "stsrelay_logins_total{listener=\"submission\",result=\"refused\"} 1",
+            "stsrelay_logins_total{listener=\"submission\",mechanism=\"PLAIN\",result=\"refused\"} 1",
             "stsrelay_messages_accepted_total{listener=\"smarthost\"} 1",
             "stsrelay_accepted_octets_total{listener=\"smarthost\"} 1000",
             "stsrelay_accepted_recipients_total{listener=\"smarthost\"} 2",
@@ -417,6 +432,7 @@ mod tests {
             "stsrelay_queue_bytes 5000",
             "stsrelay_queue_oldest_seconds 60",
             "stsrelay_store_writable 1",
+            "stsrelay_store_free_bytes 9000",
             "stsrelay_policies{mode=\"enforce\"} 9",
             "stsrelay_policy_changes{severity=\"alarm\"} 1",
             "stsrelay_policy_fetches_failed 2",

@@ -80,6 +80,7 @@ fn each_dependency_is_named_in_its_folder_only() {
     let homes = [
         ("samotop_core", "submission"),
         ("sled", "store"),
+        ("rustix", "store"),
         ("hickory_resolver", "net"),
         ("reqwest", "net"),
         ("mail_auth", "reporting"),

@@ -1,11 +1,15 @@
 //! What each admin request does, through the stories' own doors.
 
+use std::net::SocketAddr;
 use std::sync::Arc;
 
+use jiff::Timestamp;
+use tokio_util::sync::CancellationToken;
 use tracing::info;
 
 use super::protocol::changes::ChangesAnswer;
 use super::protocol::evidence::EvidenceAnswer;
+use super::protocol::status::{ListenerStatus, Status, health_text};
 use super::protocol::{Answer, PAGE_MAX, Request};
 use super::transfer::Transfer;
 use crate::delivery::Traffic;
@@ -17,7 +21,7 @@ use crate::mail::{Domain, Mailbox};
 use crate::metrics::Metrics;
 use crate::net::Clock;
 use crate::reporting::Reporting;
-use crate::store::{Policies, Queue, Reports, Suppressions};
+use crate::store::{Health, Policies, Queue, Reports, Suppressions};
 
 /// Everything the command line may look at or change.
 #[derive(Clone)]
@@ -46,6 +50,21 @@ pub struct AdminHandles {
     pub explainer: Explainer,
     /// What is counted.
     pub metrics: Metrics,
+    /// What the daemon is.
+    pub about: Arc<About>,
+    /// Cancelled when it stops.
+    pub shutdown: CancellationToken,
+}
+
+/// What stays as it is while the daemon runs.
+#[derive(Debug, Clone)]
+pub struct About {
+    /// `server.hostname`
+    pub hostname: Domain,
+    /// When it was started.
+    pub started_at: Timestamp,
+    /// Where mail is taken: name and address.
+    pub listeners: Vec<(String, SocketAddr)>,
 }
 
 impl AdminHandles {
@@ -101,7 +120,8 @@ impl AdminHandles {
             Request::Reports(request) => self.report(request).await,
             Request::Transfer(request) => self.transfer.answer(request).await,
             Request::Evidence(asked) => {
-                match self.queue.evidence(&asked.filter, asked.cursor, PAGE_MAX).await {
+                let max = asked.max.unwrap_or(PAGE_MAX).clamp(1, PAGE_MAX);
+                match self.queue.evidence(&asked.filter, asked.cursor, max).await {
                     Ok(page) => {
                         Answer::Evidence(EvidenceAnswer { attempts: page.attempts, cursor: page.cursor })
                     }
@@ -143,6 +163,7 @@ impl AdminHandles {
                 Ok(false) => unsuppressed(&address),
                 Err(error) => Answer::Failed { text: error.to_string() },
             },
+            Request::Status => Answer::Status(Box::new(self.status().await)),
             Request::Explain { destination, connect } => {
                 Answer::Explained(Box::new(self.explainer.explain(destination, connect).await))
             }
@@ -150,8 +171,36 @@ impl AdminHandles {
     }
 }
 
-/// The mode as policies write it.
 impl AdminHandles {
+    async fn status(&self) -> Status {
+        let (about, not_ready) = (&self.about, self.not_ready());
+        let uptime = self.clock.now().duration_since(about.started_at).as_secs();
+        let listener = |(name, address): &(String, SocketAddr)| ListenerStatus {
+            name: name.clone(),
+            address: address.to_string(),
+        };
+        Status {
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            hostname: about.hostname.to_string(),
+            started_at: about.started_at,
+            uptime: u64::try_from(uptime).unwrap_or_default(),
+            ready: not_ready.is_none(),
+            not_ready,
+            health: health_text(&self.queue.health()),
+            dnssec: self.gather.validation().await.to_string(),
+            listeners: about.listeners.iter().map(listener).collect(),
+        }
+    }
+
+    /// Why no mail is taken, in words.
+    pub(in crate::admin) fn not_ready(&self) -> Option<String> {
+        match self.queue.health() {
+            _ if self.shutdown.is_cancelled() => Some("shutting down".to_owned()),
+            Health::Fine => None,
+            health => Some(health_text(&health)),
+        }
+    }
+
     fn local_rule(&self, domain: &Domain) -> Option<LocalFacts> {
         let local = self.explainer.local_rule(domain);
         (local != LocalFacts::default()).then_some(local)
@@ -173,6 +222,7 @@ fn unsuppressed(address: &Mailbox) -> Answer {
     Answer::Nothing { text: format!("{address} is not on the suppression list") }
 }
 
+/// The mode as policies write it.
 fn mode_name(policy: &crate::sts::StsPolicy) -> &'static str {
     match policy.mode {
         crate::sts::Mode::Enforce => "enforce",

@@ -15,7 +15,7 @@ mod snapshot;
 mod socket;
 pub mod transfer;
 
-pub use answer::AdminHandles;
+pub use answer::{About, AdminHandles};
 pub use http::{HttpAddress, HttpListener, HttpOptions, bind_http, serve_http};
 pub use serve::serve;
 pub use socket::{AdminSocket, bind};

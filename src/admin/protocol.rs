@@ -6,8 +6,10 @@
 
 pub mod changes;
 pub mod evidence;
+pub mod policies;
 mod queue;
 pub mod reports;
+pub mod status;
 pub mod transfer;
 
 use jiff::Timestamp;
@@ -19,8 +21,8 @@ use crate::queue::ItemId;
 use crate::store::suppressions::Suppressed;
 use crate::sts::CachedPolicy;
 pub use queue::{
-    ActCursor, DestinationTotal, EntryRecipient, EntryState, FrozenTotal, QueueAction, QueueEntry,
-    QueueFilter, QueueState, QueueTotals, TlsAsk,
+    ActCursor, ActOutcome, DestinationTotal, EntryRecipient, EntryState, FrozenTotal, QueueAction,
+    QueueEntry, QueueFilter, QueueState, QueueTotals, TlsAsk,
 };
 
 /// Raised whenever an older side could misunderstand.
@@ -142,6 +144,8 @@ pub enum Request {
         /// Whom.
         address: Mailbox,
     },
+    /// How the daemon is.
+    Status,
     /// Everything that decides about mail to a destination, now.
     Explain {
         /// Where mail would go.
@@ -213,6 +217,8 @@ pub enum Answer {
         /// There are more after the last one.
         more: bool,
     },
+    /// How the daemon is.
+    Status(Box<status::Status>),
     /// What decides about mail to a destination.
     Explained(Box<Explanation>),
     /// There is no such thing.
@@ -225,6 +231,30 @@ pub enum Answer {
         /// One sentence.
         text: String,
     },
+}
+
+/// A recipient was taken off the suppression list.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct RemovedView {
+    /// Whom.
+    pub address: Mailbox,
+    /// It was.
+    pub removed: bool,
+}
+
+/// Where mail to this address or domain goes: an address, with or without angle brackets, or the part of
+/// one after `@`.
+///
+/// # Errors
+/// What is wrong with it.
+pub fn whereto(text: &str) -> Result<Destination, String> {
+    // Operators paste addresses as logs show them.
+    let text = text.trim_start_matches('<').trim_end_matches('>');
+    if !text.contains('@') {
+        return Destination::parse(text).map_err(|error| error.to_string());
+    }
+    let mailbox = Mailbox::parse(text).map_err(|error| error.to_string())?;
+    Ok(mailbox.domain().clone())
 }
 
 #[cfg(test)]

@@ -45,6 +45,7 @@ impl AdminHandles {
             queue_octets: stats.bytes,
             queue_oldest: oldest.and_then(|age| Duration::try_from(age).ok()).unwrap_or_default(),
             writable: self.queue.health() == Health::Fine,
+            disk_free: self.queue.disk_free().unwrap_or(0),
             policies: policies.to_vec(),
             policy_changes: vec![
                 ("notice", counters.notices.load(Relaxed)),

@@ -5,7 +5,7 @@ use jiff::Timestamp;
 
 use super::output::{Output, instant, relative, wrap};
 use super::{ConfigArgs, Exit, Failure, JsonArg, unexpected};
-use crate::admin::protocol::evidence::{EvidenceAnswer, EvidenceRequest};
+use crate::admin::protocol::evidence::{EvidenceAnswer, EvidenceRequest, named};
 use crate::admin::protocol::{Answer, Request};
 use crate::mail::Destination;
 use crate::net::{Clock as _, SystemClock};
@@ -39,18 +39,12 @@ fn destination(text: &str) -> Result<String, String> {
 }
 
 fn filter(arguments: &Arguments) -> EvidenceFilter {
-    let mut filter = EvidenceFilter {
+    EvidenceFilter {
         destination: arguments.recipient_domain.clone(),
         since: arguments.since,
         until: arguments.until,
-        ..EvidenceFilter::default()
-    };
-    if let Some(id) = &arguments.id {
-        filter.item = id.parse().ok();
-        filter.id = id.parse().ok().filter(|_| filter.item.is_none());
-        filter.message_id = Some(id.clone()).filter(|_| filter.item.is_none() && filter.id.is_none());
+        ..arguments.id.as_deref().map(named).unwrap_or_default()
     }
-    filter
 }
 
 pub(super) fn run(arguments: &Arguments, config: &ConfigArgs) -> Result<Exit, Failure> {
@@ -59,7 +53,7 @@ pub(super) fn run(arguments: &Arguments, config: &ConfigArgs) -> Result<Exit, Fa
     let mut out = Output::new();
     let (mut cursor, mut count) = (None, 0);
     loop {
-        let asked = EvidenceRequest { filter: filter.clone(), cursor };
+        let asked = EvidenceRequest { filter: filter.clone(), cursor, max: None };
         let EvidenceAnswer { attempts, cursor: next } = match daemon.ask(Request::Evidence(asked))? {
             Answer::Evidence(page) => page,
             other => return Err(unexpected(other)),

@@ -7,36 +7,26 @@ use jiff::Timestamp;
 
 use super::output::{COLUMNS, Output, cut, instant, relative, wrap};
 use super::{ConfigArgs, Exit, Failure, JsonArg, output, unexpected};
-use crate::admin::protocol::{Answer, Request};
+use crate::admin::protocol::{Answer, Request, whereto};
 use crate::delivery::explain::facts::{
     Asked, Explanation, Fate, HostExplained, LocalFacts, PolicyFacts, ReportFacts, RouteFacts, Try,
     VerdictFacts,
 };
 use crate::delivery::static_route::HopTls;
-use crate::mail::{Destination, Mailbox};
+use crate::mail::Destination;
 use crate::tlspolicy::LocalRule;
 
 /// What to explain.
 #[derive(Debug, Args)]
 pub(super) struct Arguments {
     /// An address, or the part of one after @
-    #[arg(value_name = "ADDRESS-or-DOMAIN", value_parser = destination)]
+    #[arg(value_name = "ADDRESS-or-DOMAIN", value_parser = whereto)]
     to: Destination,
     /// Connect to the hosts too, up to the TLS handshake; no message is sent
     #[arg(long)]
     connect: bool,
     #[command(flatten)]
     json: JsonArg,
-}
-
-fn destination(text: &str) -> Result<Destination, String> {
-    // Operators paste addresses as logs show them.
-    let text = text.trim_start_matches('<').trim_end_matches('>');
-    if !text.contains('@') {
-        return Destination::parse(text).map_err(|error| error.to_string());
-    }
-    let mailbox = Mailbox::parse(text).map_err(|error| error.to_string())?;
-    Ok(mailbox.domain().clone())
 }
 
 pub(super) fn run(arguments: Arguments, args: &ConfigArgs) -> Result<Exit, Failure> {

@@ -15,6 +15,7 @@ mod queue;
 mod report;
 mod serve;
 mod since;
+mod status;
 mod suppression;
 mod user;
 
@@ -153,6 +154,10 @@ enum Verb {
     /// Look at cached MTA-STS policies, fetch them anew, forget them
     #[command(subcommand)]
     Policy(policy::Verb),
+    /// Show how the daemon is: release, readiness, storage, DNSSEC, listeners
+    ///
+    /// Exit status 1 while it takes no mail.
+    Status(JsonArg),
     /// Explain what would become of mail to an address now, and why
     ///
     /// The daemon tells what it would do: MX records and their DNSSEC status, MTA-STS record and policy
@@ -212,6 +217,7 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> Result<Exit, Failur
         Verb::Config(verb) => config::run(&verb, &cli.config),
         Verb::Queue(verb) => queue::run(verb, &cli.config),
         Verb::Policy(verb) => policy::run(verb, &cli.config),
+        Verb::Status(json) => status::run(json, &cli.config),
         Verb::Explain(arguments) => explain::run(arguments, &cli.config),
         Verb::Evidence(arguments) => evidence::run(&arguments, &cli.config),
         Verb::Check(arguments) => check::run(&arguments, &cli.config),

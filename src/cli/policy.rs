@@ -1,20 +1,17 @@
 //! `stsrelay policy ...`: the MTA-STS policies the daemon holds.
 
-use std::time::Duration;
-
 use clap::{Args, Subcommand};
 use jiff::Timestamp;
-use serde::Serialize;
 
 use super::explain::local_text;
 use super::output::{Output, Table, instant, relative, wrap};
 use super::{ConfigArgs, Exit, Failure, JsonArg, changes, output, unexpected};
 use crate::admin::client::Client;
+use crate::admin::protocol::policies::{ForgottenView, PolicyView, RefreshView};
 use crate::admin::protocol::{Answer, Request};
 use crate::delivery::explain::facts::LocalFacts;
 use crate::mail::Domain;
 use crate::net::{Clock as _, SystemClock};
-use crate::queue::retry::after;
 use crate::sts::{CachedPolicy, Mode};
 
 #[derive(Debug, Subcommand)]
@@ -43,57 +40,12 @@ pub(super) struct One {
     json: JsonArg,
 }
 
-/// What is printed of a policy.
-#[derive(Debug, Serialize)]
-struct View<'a> {
-    domain: &'a Domain,
-    mode: Option<Mode>,
-    id: Option<&'a str>,
-    mx: Vec<String>,
-    max_age: Option<u32>,
-    fetched_at: Option<Timestamp>,
-    expires_at: Option<Timestamp>,
-    refresh_at: Option<Timestamp>,
-    expired: bool,
-    trouble: Option<Trouble<'a>>,
-    /// Of the one domain asked for.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    local: Option<&'a LocalFacts>,
-}
+/// For people.
+struct Words<'a>(&'a PolicyView);
 
-#[derive(Debug, Serialize)]
-struct Trouble<'a> {
-    at: Timestamp,
-    count: u32,
-    text: &'a str,
-}
-
-impl<'a> View<'a> {
-    fn new(entry: &'a CachedPolicy, now: Timestamp) -> Self {
-        let held = entry.held.as_ref();
-        let expires_at =
-            held.map(|held| after(held.fetched_at, Duration::from_secs(u64::from(held.policy.max_age))));
-        Self {
-            domain: &entry.domain,
-            mode: held.map(|held| held.policy.mode),
-            id: held.map(|held| held.id.as_str()),
-            mx: held.map(|held| held.policy.mx.iter().map(ToString::to_string).collect()).unwrap_or_default(),
-            max_age: held.map(|held| held.policy.max_age),
-            fetched_at: held.map(|held| held.fetched_at),
-            expires_at,
-            refresh_at: held.map(|held| held.refresh_at),
-            expired: expires_at.is_some_and(|at| at <= now),
-            trouble: entry.trouble.as_ref().map(|trouble| Trouble {
-                at: trouble.at,
-                count: trouble.count,
-                text: &trouble.text,
-            }),
-            local: None,
-        }
-    }
-
+impl Words<'_> {
     fn mode_name(&self) -> &'static str {
-        match self.mode {
+        match self.0.mode {
             Some(Mode::Enforce) => "enforce",
             Some(Mode::Testing) => "testing",
             Some(Mode::None) => "none",
@@ -102,22 +54,23 @@ impl<'a> View<'a> {
     }
 
     fn lines(&self, now: Timestamp) -> Vec<String> {
-        let mut lines = vec![self.domain.to_string()];
+        let view = self.0;
+        let mut lines = vec![view.domain.to_string()];
         if let (Some(id), Some(max_age), Some(fetched), Some(expires), Some(refresh)) =
-            (self.id, self.max_age, self.fetched_at, self.expires_at, self.refresh_at)
+            (&view.id, view.max_age, view.fetched_at, view.expires_at, view.refresh_at)
         {
             lines.push(format!("  mode      {}", self.mode_name()));
             lines.push(format!("  id        {id}"));
-            lines.extend(wrap("  mx        ", &self.mx.join(" ")));
+            lines.extend(wrap("  mx        ", &view.mx.join(" ")));
             lines.push(format!("  max_age   {max_age} seconds"));
             lines.push(format!("  fetched   {} ({})", instant(fetched), relative(fetched, now)));
-            let over = if self.expired { ", expired: it does not apply" } else { "" };
+            let over = if view.expired { ", expired: it does not apply" } else { "" };
             lines.push(format!("  expires   {} ({}){over}", instant(expires), relative(expires, now)));
             lines.push(format!("  refetch   {} ({})", instant(refresh), relative(refresh, now)));
         } else {
             lines.push("  no policy is held".to_owned());
         }
-        if let Some(trouble) = &self.trouble {
+        if let Some(trouble) = &view.trouble {
             let text = format!(
                 "{} ({}), {} in a row: {}",
                 instant(trouble.at),
@@ -127,7 +80,7 @@ impl<'a> View<'a> {
             );
             lines.extend(wrap("  trouble   ", &text));
         }
-        if let Some(local) = self.local {
+        if let Some(local) = &view.local {
             lines.extend(wrap("  rule      ", &local_text(local)));
         }
         lines
@@ -151,7 +104,7 @@ pub(super) fn run(verb: Verb, args: &ConfigArgs) -> Result<Exit, Failure> {
             Answer::Changed { .. } => {
                 let mut out = Output::new();
                 if one.json.json {
-                    out.json(&serde_json::json!({ "domain": one.domain, "forgotten": true }))?;
+                    out.json(&ForgottenView { domain: one.domain, forgotten: true })?;
                 } else {
                     out.line(&format!("the policy of {} is forgotten", one.domain))?;
                 }
@@ -167,11 +120,11 @@ fn print(entries: &[CachedPolicy], local: Option<&LocalFacts>, as_json: bool) ->
     let now = SystemClock.now();
     let mut out = Output::new();
     for entry in entries {
-        let view = View { local, ..View::new(entry, now) };
+        let view = PolicyView { local: local.cloned(), ..PolicyView::new(entry, now) };
         if as_json {
             out.json(&view)?;
         } else {
-            view.lines(now).iter().try_for_each(|line| out.line(line))?;
+            Words(&view).lines(now).iter().try_for_each(|line| out.line(line))?;
         }
     }
     out.finish()?;
@@ -189,20 +142,20 @@ fn list(daemon: &mut Client, as_json: bool) -> Result<Exit, Failure> {
             other => return Err(unexpected(other)),
         };
         for entry in &entries {
-            let view = View::new(entry, now);
+            let view = PolicyView::new(entry, now);
             if as_json {
                 out.json(&view)?;
             } else {
                 table.row(
                     vec![
                         view.domain.to_string(),
-                        view.mode_name().to_owned(),
-                        view.id.unwrap_or("-").to_owned(),
+                        Words(&view).mode_name().to_owned(),
+                        view.id.unwrap_or_else(|| "-".to_owned()),
                         view.fetched_at.map_or_else(|| "-".to_owned(), |at| relative(at, now)),
                         view.expires_at.map_or_else(|| "-".to_owned(), |at| relative(at, now)),
                         view.trouble.as_ref().map_or_else(|| "-".to_owned(), |t| format!("{}x", t.count)),
                     ],
-                    view.trouble.as_ref().map(|trouble| trouble.text.to_owned()),
+                    view.trouble.map(|trouble| trouble.text),
                 );
             }
         }
@@ -233,14 +186,7 @@ fn refresh(daemon: &mut Client, one: One) -> Result<Exit, Failure> {
     let failed = matches!(fetch, Some(Err(_)));
     let mut out = Output::new();
     if one.json.json {
-        out.json(&serde_json::json!({
-            "domain": domain,
-            "record_id": record.as_ref().ok(),
-            "record_trouble": record.as_ref().err(),
-            "fetched_mode": fetch.as_ref().and_then(|fetch| fetch.as_ref().ok()),
-            "fetch_trouble": fetch.as_ref().and_then(|fetch| fetch.as_ref().err()),
-            "policy": entry.as_ref().map(|entry| View::new(entry, now)),
-        }))?;
+        out.json(&RefreshView::new(domain, record, fetch, entry.as_deref(), now))?;
     } else {
         let record = record.map_or_else(|trouble| format!("none: {trouble}"), |id| format!("id {id}"));
         wrap(&format!("record _mta-sts.{domain}: "), &record).iter().try_for_each(|line| out.line(line))?;
@@ -251,7 +197,7 @@ fn refresh(daemon: &mut Client, one: One) -> Result<Exit, Failure> {
         };
         wrap("fetch: ", &fetched).iter().try_for_each(|line| out.line(line))?;
         if let Some(entry) = &entry {
-            View::new(entry, now).lines(now).iter().try_for_each(|line| out.line(line))?;
+            Words(&PolicyView::new(entry, now)).lines(now).iter().try_for_each(|line| out.line(line))?;
         }
     }
     out.finish()?;

@@ -5,7 +5,7 @@ use clap::{Args, Subcommand};
 use super::output::{Output, Table, instant, relative, wrap};
 use super::{ConfigArgs, Exit, Failure, JsonArg, unexpected};
 use crate::admin::client::Client;
-use crate::admin::protocol::{Answer, Request};
+use crate::admin::protocol::{Answer, RemovedView, Request};
 use crate::config::value::Span;
 use crate::mail::Mailbox;
 use crate::net::{Clock as _, SystemClock};
@@ -71,7 +71,7 @@ pub(super) fn run(verb: Verb, args: &ConfigArgs) -> Result<Exit, Failure> {
                 Answer::Changed { .. } => {
                     let mut out = Output::new();
                     if one.json.json {
-                        out.json(&serde_json::json!({ "address": one.address, "removed": true }))?;
+                        out.json(&RemovedView { address: one.address, removed: true })?;
                     } else {
                         out.line(&format!("mail to {} goes again", one.address))?;
                     }

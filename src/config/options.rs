@@ -24,8 +24,8 @@ use crate::reporting;
 use crate::smtp::client::{Credentials, Timeouts};
 use crate::store::suppressions::{SuppressionAnswer, SuppressionOptions};
 use crate::store::targets::SuppressRule;
-use crate::store::{EvidenceLimits, QueueOptions};
-use crate::submission::{self, ListenerOptions, Users};
+use crate::store::{EvidenceLimits, QueueOptions, RoomLimits};
+use crate::submission::{self, ListenerOptions, LockoutOptions, Users};
 use crate::tlspolicy::{DaneUse, Override};
 use crate::tlsrpt::omit::Omit;
 
@@ -50,6 +50,8 @@ pub struct Settings {
     pub queue: QueueOptions,
     /// How much evidence is kept, and how long.
     pub evidence: EvidenceLimits,
+    /// How much room there must be for mail to be taken.
+    pub room: RoomLimits,
     /// Metrics and health over HTTP, where they are wanted.
     pub http: Option<HttpOptions>,
 }
@@ -108,6 +110,7 @@ pub fn settings(loaded: &Loaded) -> Result<Settings, Vec<ConfigError>> {
         reporting: reporting_options(loaded, hostname, signers)
             .map_err(|error| vec![loaded.error("tlsrpt.from", error)])?,
         queue: QueueOptions { data_dir: config.server.data_dir.clone(), node: config.server.node },
+        room: RoomLimits { disk_free: config.limits.disk_free.0, items: config.limits.queue_items },
         evidence: EvidenceLimits { keep: config.evidence.keep.0, max_bytes: config.evidence.max_size.0 },
     })
 }
@@ -327,6 +330,14 @@ fn submission_options(loaded: &Loaded, hostname: Domain, users: Users) -> submis
         refuse_suppressed: config.delivery.suppression.enabled
             && config.delivery.suppression.answer == SuppressionAnswer::Refuse,
         users,
+        mechanisms: config.auth.mechanisms.clone(),
+        lockout: LockoutOptions {
+            failures_free: config.auth.failures_free,
+            back_off_max: config.auth.back_off_max.0,
+            failures_of_user: config.auth.failures_of_user,
+            slow_down_max: config.auth.slow_down_max.0,
+            known_for: config.auth.known_for.0,
+        },
         drain_timeout: DRAIN,
         ..submission::Options::new(hostname)
     }

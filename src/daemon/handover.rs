@@ -104,17 +104,9 @@ fn name(address: SocketAddr) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::submission::{ListenerAuth, ListenerTls};
 
     fn listener(listen: Vec<SocketAddr>) -> ListenerOptions {
-        ListenerOptions {
-            name: "smarthost".to_owned(),
-            listen,
-            tls: ListenerTls::None,
-            auth: ListenerAuth::None,
-            allow_plaintext_auth: false,
-            trusted_networks: Vec::new(),
-        }
+        ListenerOptions::new("smarthost", listen)
     }
 
     fn socket() -> (TcpListener, SocketAddr) {

@@ -25,6 +25,10 @@ pub trait Disk: Send + Sync + 'static {
     fn create_dir(&self, path: &Path) -> io::Result<()>;
     /// Makes the names in a folder durable.
     fn sync_dir(&self, path: &Path) -> io::Result<()>;
+    /// Octets that may still be written to the disk of `path`; `None` from one that does not tell.
+    fn free(&self, _path: &Path) -> io::Result<Option<u64>> {
+        Ok(None)
+    }
 }
 
 /// A file open for writing at its end.
@@ -71,6 +75,12 @@ impl Disk for RealDisk {
 
     fn sync_dir(&self, path: &Path) -> io::Result<()> {
         File::open(path)?.sync_all()
+    }
+
+    fn free(&self, path: &Path) -> io::Result<Option<u64>> {
+        let told = rustix::fs::statvfs(path)?;
+        // Without what only root may use.
+        Ok(Some(told.f_bavail.saturating_mul(told.f_frsize)))
     }
 }
 

@@ -111,7 +111,7 @@ impl Keeper {
     fn may_copy(&self, segment: u32) -> bool {
         let table = self.shared.table();
         match table.health {
-            Health::Fine => true,
+            Health::Fine | Health::Low(_) => true,
             Health::Full(_) => {
                 !table.starved && table.segments.live(segment) <= self.shared.limits.reserve_bytes / COPY_PART
             }

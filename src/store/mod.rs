@@ -39,6 +39,7 @@ mod replay;
 pub mod reports;
 mod resultlog;
 pub mod results;
+mod room;
 mod segments;
 mod shared;
 pub mod suppressions;
@@ -61,4 +62,5 @@ pub use queue::{
 };
 pub use reports::{ReportEntry, Reports, RuaState, RuaStatus};
 pub use results::Results;
+pub use room::RoomLimits;
 pub use suppressions::Suppressions;

@@ -208,10 +208,25 @@ impl DestinationTotal {
 pub enum Health {
     /// Yes.
     Fine,
+    /// There is room only for what was accepted already: 452 until there is more. Nothing is wrong.
+    Low(String),
     /// The disk is full: 452 until there is space again.
     Full(String),
     /// The disk is read-only: 452, and nothing is delivered, until it can be written to again.
     ReadOnly(String),
     /// The journal failed: 451 until restart.
     Failed(String),
+}
+
+impl Health {
+    /// Why no messages are accepted, in words; `None` while they are.
+    pub fn trouble(&self) -> Option<String> {
+        match self {
+            Self::Fine => None,
+            Self::Low(text) => Some(format!("no room for more mail: {text}")),
+            Self::Full(text) => Some(format!("disk full: {text}")),
+            Self::ReadOnly(text) => Some(format!("disk read-only: {text}")),
+            Self::Failed(text) => Some(format!("storage failed: {text}")),
+        }
+    }
 }

@@ -373,7 +373,7 @@ impl Queue {
 
     /// Whether messages can be accepted.
     pub fn health(&self) -> Health {
-        self.inner.shared.table().health.clone()
+        self.health_for(0)
     }
 
     /// Flushes, marks the store CLEAN and ends its loops. Later calls fail.
@@ -414,7 +414,7 @@ impl Queue {
         match &self.inner.shared.table().health {
             Health::Full(text) => Err(QueueError::Full(text.clone())),
             Health::ReadOnly(text) => Err(QueueError::ReadOnly(text.clone())),
-            Health::Fine | Health::Failed(_) => Ok(()),
+            Health::Fine | Health::Low(_) | Health::Failed(_) => Ok(()),
         }
     }
 
@@ -493,7 +493,7 @@ fn unrecordable(table: &Table) -> Result<(), QueueError> {
     match &table.health {
         Health::Full(text) if table.starved => Err(QueueError::Full(text.clone())),
         Health::ReadOnly(text) => Err(QueueError::ReadOnly(text.clone())),
-        Health::Fine | Health::Full(_) | Health::Failed(_) => Ok(()),
+        Health::Fine | Health::Low(_) | Health::Full(_) | Health::Failed(_) => Ok(()),
     }
 }
 

@@ -19,6 +19,7 @@ use super::evidence::Log;
 use super::frame::Nonce;
 use super::ground::Limits;
 use super::notions::{Health, QueueError};
+use super::room::Room;
 use super::table::Table;
 use crate::metrics::Metrics;
 use crate::queue::QueueId;
@@ -41,6 +42,7 @@ pub(super) struct Shared {
     /// See [`Shared::reading`].
     reads: Semaphore,
     pub metrics: Metrics,
+    pub room: Room,
 }
 
 /// Octets of evidence that may wait in memory for a disk that does not take them.
@@ -76,6 +78,7 @@ impl Shared {
             readers: Mutex::default(),
             reads: Semaphore::new(READS_MAX),
             metrics,
+            room: Room::default(),
         }
     }
 

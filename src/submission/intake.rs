@@ -30,6 +30,10 @@ const HOPS_MAX: usize = 100;
 pub trait Inbox: Send + Sync + 'static {
     /// See [`Queue::health`].
     fn health(&self) -> Health;
+    /// See [`Queue::health_for`].
+    fn health_for(&self, _octets: u64) -> Health {
+        self.health()
+    }
     /// See [`Queue::allocate_id`].
     fn allocate_id(&self) -> QueueId;
     /// See [`Queue::body_writer`].
@@ -54,6 +58,9 @@ pub struct Guarded {
 impl Inbox for Guarded {
     fn health(&self) -> Health {
         self.queue.health()
+    }
+    fn health_for(&self, octets: u64) -> Health {
+        self.queue.health_for(octets)
     }
     fn allocate_id(&self) -> QueueId {
         self.queue.allocate_id()
@@ -80,6 +87,9 @@ pub trait InboxBody: Send + Sync {
 impl Inbox for Queue {
     fn health(&self) -> Health {
         Queue::health(self)
+    }
+    fn health_for(&self, octets: u64) -> Health {
+        Queue::health_for(self, octets)
     }
     fn allocate_id(&self) -> QueueId {
         Queue::allocate_id(self)

@@ -47,6 +47,32 @@ impl Client {
         client
     }
 
+    /// Connects, if that can be, and is greeted.
+    pub async fn try_connect(to: SocketAddr) -> Option<Self> {
+        let stream = TcpStream::connect(to).await.ok()?;
+        stream.set_nodelay(true).ok()?;
+        Self { stream: BufReader::new(Box::new(stream)) }.greeted().await
+    }
+
+    /// The same with TLS from the first octet.
+    pub async fn try_connect_tls(
+        to: SocketAddr,
+        root: CertificateDer<'static>,
+        name: &'static str,
+    ) -> Option<Self> {
+        let stream = TcpStream::connect(to).await.ok()?;
+        stream.set_nodelay(true).ok()?;
+        let stream = try_secure(Box::new(stream), root, name).await?;
+        Self { stream: BufReader::new(stream) }.greeted().await
+    }
+
+    async fn greeted(mut self) -> Option<Self> {
+        if !self.reply().await.starts_with("220") {
+            return None;
+        }
+        self.say("EHLO client.world.test").await.starts_with("250").then_some(self)
+    }
+
     /// The handshake; what came before it is forgotten here too.
     pub async fn handshake(self, root: CertificateDer<'static>, name: &'static str) -> Self {
         let stream = secure(self.stream.into_inner(), root, name).await;

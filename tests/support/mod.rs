@@ -7,10 +7,12 @@
 pub mod client;
 pub mod daemon;
 pub mod dns;
+pub mod http;
 pub mod mx;
 pub mod pki;
 #[path = "../../src/mail/mime/reader.rs"]
 pub mod reader;
+pub mod schema;
 pub mod web;
 pub mod world;
 

@@ -34,12 +34,12 @@ async fn healthz(State(site): State<Arc<Site>>) -> Response {
             plain(StatusCode::SERVICE_UNAVAILABLE, &format!("storage failed, restart when repaired: {text}"))
         }
         // Both pass by themselves: a restart would not help.
-        Health::Fine | Health::Full(_) | Health::ReadOnly(_) => plain(StatusCode::OK, "ok"),
+        Health::Fine | Health::Low(_) | Health::Full(_) | Health::ReadOnly(_) => plain(StatusCode::OK, "ok"),
     }
 }
 
 async fn readyz(State(site): State<Arc<Site>>) -> Response {
-    match site.not_ready() {
+    match site.handles.not_ready() {
         None => plain(StatusCode::OK, "ok"),
         Some(why) => plain(StatusCode::SERVICE_UNAVAILABLE, &why),
     }

@@ -88,7 +88,7 @@ pub async fn serve_http(
     options: HttpOptions,
     shutdown: CancellationToken,
 ) {
-    let router = router(&Arc::new(Site::new(handles, options, shutdown.clone())));
+    let router = router(&Arc::new(Site::new(handles, options)));
     let permits = Arc::new(Semaphore::new(CONNECTIONS_MAX));
     let connections = TaskTracker::new();
     loop {

@@ -10,6 +10,7 @@
 //! lets in whoever may ask, `problem` is how a refusal looks. Everything goes through
 //! [`AdminHandles`](super::AdminHandles), as the command line does. Called by the daemon.
 
+mod api;
 mod guard;
 mod health;
 mod listen;

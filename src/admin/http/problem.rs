@@ -1,7 +1,7 @@
 //! How a refusal looks: problem details (RFC 9457) for the API, a line of text elsewhere.
 
 use axum::http::{HeaderName, HeaderValue, StatusCode, header};
-use axum::response::{IntoResponse as _, Response};
+use axum::response::{IntoResponse, Response};
 use serde::Serialize;
 
 /// RFC 9457 §3
@@ -77,6 +77,12 @@ impl Problem {
         let fields = [NO_STORE, NO_SNIFF].into_iter().chain(self.field.clone());
         response.headers_mut().extend(fields);
         response
+    }
+}
+
+impl IntoResponse for Problem {
+    fn into_response(self) -> Response {
+        self.json()
     }
 }
 

@@ -13,6 +13,17 @@ pub struct EvidenceRequest {
     /// From the page before.
     #[serde(default)]
     pub cursor: Option<EvidenceCursor>,
+    /// Attempts of the page at most, below [`super::PAGE_MAX`].
+    #[serde(default)]
+    pub max: Option<usize>,
+}
+
+/// Attempts of what has this name: a queue id, an item id, or else a Message-ID.
+pub fn named(id: &str) -> EvidenceFilter {
+    let mut filter = EvidenceFilter { item: id.parse().ok(), ..EvidenceFilter::default() };
+    filter.id = id.parse().ok().filter(|_| filter.item.is_none());
+    filter.message_id = Some(id.to_owned()).filter(|_| filter.item.is_none() && filter.id.is_none());
+    filter
 }
 
 /// A page of attempts.

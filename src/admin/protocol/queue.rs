@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
+use super::status::health_text;
 use crate::mail::{Destination, Failure, TlsRequest};
 use crate::queue::{AttemptRecord, ItemId, QueueId, RecipientState};
 use crate::store;
@@ -68,6 +69,23 @@ pub enum QueueAction {
     Delete,
     /// Given up now, with a bounce to the sender.
     Bounce,
+}
+
+/// How an operation on queue items went.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct ActOutcome {
+    /// The message or item that was named, if one was.
+    pub id: Option<String>,
+    /// What was done.
+    pub action: QueueAction,
+    /// Only counted.
+    pub dry_run: bool,
+    /// Items changed.
+    pub count: u64,
+    /// Items that stayed as they are, being in an attempt.
+    pub left: u64,
+    /// Why it ended early.
+    pub trouble: Option<String>,
 }
 
 /// A queue item as listed.
@@ -277,12 +295,7 @@ impl QueueTotals {
                     reason: freeze.reason.clone(),
                 })
                 .collect(),
-            health: match health {
-                store::Health::Fine => "fine".to_owned(),
-                store::Health::Full(text) => format!("disk full: {text}"),
-                store::Health::ReadOnly(text) => format!("disk read-only: {text}"),
-                store::Health::Failed(text) => format!("storage failed: {text}"),
-            },
+            health: health_text(health),
             dnssec: None,
         }
     }

@@ -6,8 +6,8 @@ use serde::{Deserialize, Serialize};
 
 use crate::mail::Domain;
 use crate::reporting::digest::Digest;
-use crate::store::ReportEntry;
 use crate::store::targets::{MailEnd, Standing};
+use crate::store::{ReportEntry, RuaState, RuaStatus};
 
 /// What can be asked of reports.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -102,6 +102,71 @@ pub enum ReportsAnswer {
     },
     /// A day, digested.
     Digest(Box<Digest>),
+}
+
+/// A report and what became of it.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct ReportView {
+    /// The UTC day it covers.
+    pub day: Date,
+    /// To whom.
+    pub domain: Domain,
+    /// Its report-id.
+    pub report_id: String,
+    /// When it was first due.
+    pub started_at: Timestamp,
+    /// Where it goes, in the order of the record; none when the record was gone.
+    pub targets: Vec<TargetView>,
+    /// Why nothing is sent, if so.
+    pub note: Option<String>,
+    /// The report as sent (RFC 8460 §4.4), where one report is asked for.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub report: Option<serde_json::Value>,
+}
+
+/// How it stands with one target.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct TargetView {
+    /// The target.
+    #[serde(flatten)]
+    pub state: RuaState,
+    /// What became of the mail, if it was mailed and that is known.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub mail: Option<MailEnd>,
+}
+
+impl ReportView {
+    /// Of an entry and the ends of its mails among these.
+    pub fn new(entry: &ReportEntry, mails: &[MailEnd]) -> Self {
+        let target =
+            |state: &RuaState| TargetView { mail: mail_end(state, mails).cloned(), state: state.clone() };
+        Self {
+            day: entry.day,
+            domain: entry.domain.clone(),
+            report_id: entry.report_id.clone(),
+            started_at: entry.started_at,
+            targets: entry.targets.iter().map(target).collect(),
+            note: entry.note.clone(),
+            report: serde_json::from_str(&entry.json).ok(),
+        }
+    }
+}
+
+/// What became of the mail to a target, if it was mailed and that is known.
+pub fn mail_end<'a>(target: &RuaState, mails: &'a [MailEnd]) -> Option<&'a MailEnd> {
+    match target.status {
+        RuaStatus::Queued(id) => mails.iter().find(|end| end.id == id),
+        _ => None,
+    }
+}
+
+/// The failures of a target were forgotten.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct ForgivenView {
+    /// The target.
+    pub target: String,
+    /// They were.
+    pub forgiven: bool,
 }
 
 /// A target that fails.

@@ -221,11 +221,11 @@ fn every_line_fits_and_nothing_foreign_steers_the_terminal() {
 #[test]
 fn addresses_and_domains_are_read_as_operators_paste_them() {
     for text in ["a.example", "b@a.example", "<b@a.example>", "B@A.Example"] {
-        assert_eq!(destination(text).unwrap().to_string(), "a.example", "{text}");
+        assert_eq!(whereto(text).unwrap().to_string(), "a.example", "{text}");
     }
-    assert_eq!(destination("b@[192.0.2.1]").unwrap(), Destination::parse("[192.0.2.1]").unwrap());
+    assert_eq!(whereto("b@[192.0.2.1]").unwrap(), Destination::parse("[192.0.2.1]").unwrap());
     for text in ["", "<>", "a..b", "@a.example", "a@b@"] {
-        assert!(destination(text).is_err(), "{text}");
+        assert!(whereto(text).is_err(), "{text}");
     }
 }
 

@@ -14,7 +14,7 @@ use super::super::output::{Output, errors};
 use super::super::{Exit, Failure, JsonArg, unexpected};
 use super::which::{Which, destination, when};
 use crate::admin::client::Client;
-use crate::admin::protocol::{Answer, QueueAction, QueueFilter, Request};
+use crate::admin::protocol::{ActOutcome, Answer, QueueAction, QueueFilter, Request};
 use crate::mail::Destination;
 
 /// Between two lines of progress.
@@ -187,10 +187,14 @@ fn tell(
     as_json: bool,
 ) -> Result<(), Failure> {
     if as_json {
-        out.json(&serde_json::json!({
-            "id": id, "action": order.action, "dry_run": order.dry_run, "count": done.count,
-            "left": done.left, "trouble": done.trouble,
-        }))?;
+        out.json(&ActOutcome {
+            id,
+            action: order.action,
+            dry_run: order.dry_run,
+            count: done.count,
+            left: done.left,
+            trouble: done.trouble.clone(),
+        })?;
         return Ok(());
     }
     out.line(&items(done.count, &order.past()))?;

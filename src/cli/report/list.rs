@@ -7,7 +7,9 @@ use super::super::{Exit, Failure};
 use super::which::Which;
 use super::{ask, pretty, strange};
 use crate::admin::client::Client;
-use crate::admin::protocol::reports::{ReportListRequest, ReportsAnswer, ReportsRequest};
+use crate::admin::protocol::reports::{
+    ReportListRequest, ReportView, ReportsAnswer, ReportsRequest, mail_end,
+};
 use crate::store::targets::MailEnd;
 use crate::store::{ReportEntry, RuaState, RuaStatus};
 
@@ -22,16 +24,8 @@ pub(super) enum Form {
     Raw,
 }
 
-/// What became of the mail of a target, if it was mailed and that is known.
-fn end_of<'a>(target: &RuaState, mails: &'a [MailEnd]) -> Option<&'a MailEnd> {
-    match target.status {
-        RuaStatus::Queued(id) => mails.iter().find(|end| end.id == id),
-        _ => None,
-    }
-}
-
 fn status_name(target: &RuaState, mails: &[MailEnd]) -> String {
-    match (&target.status, end_of(target, mails)) {
+    match (&target.status, mail_end(target, mails)) {
         (RuaStatus::Waiting(at), _) => format!("next at {}", instant(*at)),
         (RuaStatus::Queued(_), Some(end)) if end.delivered => "delivered".to_owned(),
         (RuaStatus::Queued(_), Some(_)) => "not delivered".to_owned(),
@@ -44,7 +38,7 @@ fn status_name(target: &RuaState, mails: &[MailEnd]) -> String {
 
 /// The last thing that happened.
 fn last(target: &RuaState, mails: &[MailEnd]) -> Option<String> {
-    let end = end_of(target, mails).map(|end| format!("{}: {}", instant(end.at), end.text));
+    let end = mail_end(target, mails).map(|end| format!("{}: {}", instant(end.at), end.text));
     end.or_else(|| target.last.clone())
 }
 
@@ -65,7 +59,7 @@ pub(super) fn list(
         for entry in &entries {
             none = false;
             if as_json {
-                out.json(&as_object(entry, &mails))?;
+                out.json(&ReportView::new(entry, &mails))?;
             } else {
                 add_rows(&mut table, entry, &mails);
             }
@@ -106,25 +100,6 @@ fn add_rows(table: &mut Table, entry: &ReportEntry, mails: &[MailEnd]) {
     }
 }
 
-/// The entry with its report as an object, where it has one, and with the end of each mail.
-fn as_object(entry: &ReportEntry, mails: &[MailEnd]) -> serde_json::Value {
-    let mut object = serde_json::to_value(entry).unwrap_or_default();
-    if let Some(targets) = object.get_mut("targets").and_then(serde_json::Value::as_array_mut) {
-        for (told, target) in targets.iter_mut().zip(&entry.targets) {
-            if let (Some(told), Some(end)) = (told.as_object_mut(), end_of(target, mails)) {
-                told.insert("mail".to_owned(), serde_json::to_value(end).unwrap_or_default());
-            }
-        }
-    }
-    if let Some(members) = object.as_object_mut()
-        && let Some(text) = members.shift_remove("json")
-    {
-        let report = text.as_str().and_then(|text| serde_json::from_str::<serde_json::Value>(text).ok());
-        members.extend(report.map(|report| ("report".to_owned(), report)));
-    }
-    object
-}
-
 /// Shows one report.
 pub(super) fn show(
     daemon: &mut Client,
@@ -144,7 +119,7 @@ pub(super) fn show(
     let mut out = Output::new();
     for entry in &entries {
         match form {
-            Form::Json => out.json(&as_object(entry, &mails))?,
+            Form::Json => out.json(&ReportView::new(entry, &mails))?,
             Form::Raw => out.line(&entry.json)?,
             Form::Words => words(entry, &mails).iter().try_for_each(|line| out.line(line))?,
         }

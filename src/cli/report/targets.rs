@@ -4,7 +4,7 @@ use super::super::output::{Output, Table, relative};
 use super::super::{Exit, Failure, unexpected};
 use super::{ask, strange};
 use crate::admin::client::Client;
-use crate::admin::protocol::reports::{ReportsAnswer, ReportsRequest};
+use crate::admin::protocol::reports::{ForgivenView, ReportsAnswer, ReportsRequest};
 use crate::admin::protocol::{Answer, Request};
 use crate::net::{Clock as _, SystemClock};
 
@@ -56,7 +56,7 @@ pub(super) fn forgive(daemon: &mut Client, target: &str, as_json: bool) -> Resul
         Answer::Changed { .. } => {
             let mut out = Output::new();
             if as_json {
-                out.json(&serde_json::json!({ "target": target, "forgiven": true }))?;
+                out.json(&ForgivenView { target: target.to_owned(), forgiven: true })?;
             } else {
                 out.line(&format!("{target} gets reports again"))?;
             }

@@ -88,7 +88,7 @@ impl Writer {
             Health::Failed(text) => return self.refuse(group, &QueueError::Storage(text)),
             Health::ReadOnly(text) => return self.refuse(group, &QueueError::ReadOnly(text)),
             Health::Full(text) => group = self.only_vital(group, &text),
-            Health::Fine => {}
+            Health::Fine | Health::Low(_) => {}
         }
         if group.is_empty() {
             return;

@@ -11,9 +11,10 @@ use jiff::Timestamp;
 
 use super::super::evidence::{EvidenceCursor, EvidenceFilter, EvidenceLimits, EvidencePage};
 use super::super::journal::Draft;
-use super::super::notions::{AdminAction, Claim, Entry, EntryState, Filter, Page, QueueError};
+use super::super::notions::{AdminAction, Claim, Entry, EntryState, Filter, Health, Page, QueueError};
 use super::super::read;
 use super::super::record::{Change, Mark};
+use super::super::room::RoomLimits;
 use super::super::shared::{Shared, blocking};
 use super::super::table::{DOOMED, HELD, Slot, is_sender, length, micros, timestamp};
 use super::Queue;
@@ -52,6 +53,30 @@ impl Queue {
     /// How long evidence is kept and how much of it, from now on.
     pub fn limit_evidence(&self, limits: EvidenceLimits) {
         self.inner.shared.evidence().set_limits(limits);
+    }
+
+    /// How much room there must be for mail to be taken, from now on.
+    pub fn limit_room(&self, limits: RoomLimits) {
+        self.inner.shared.room.set_limits(limits);
+    }
+
+    /// Octets free on the queue's disk, where that can be told.
+    pub fn disk_free(&self) -> Option<u64> {
+        let shared = &self.inner.shared;
+        shared.room.free(shared.disk.as_ref(), &shared.dir)
+    }
+
+    /// Whether a message of `octets` can be accepted.
+    pub fn health_for(&self, octets: u64) -> Health {
+        let shared = &self.inner.shared;
+        let (health, items) = {
+            let table = shared.table();
+            (table.health.clone(), table.counts().iter().sum())
+        };
+        match health {
+            Health::Fine => shared.room.judge(octets, items, shared.disk.as_ref(), &shared.dir),
+            trouble => trouble,
+        }
     }
 
     /// A page of items in order of id, after `cursor`. It may be short, even empty, and yet have a

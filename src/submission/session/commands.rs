@@ -15,6 +15,7 @@ use super::login::Login;
 use super::{Client, Dialogue, Draft, Say, dialogue, reset};
 use crate::mail::{Destination, EnhancedStatus, Envelope, Mailbox, Recipient, Reply, TlsRequest};
 use crate::smtp::command::{Command, CommandError, Mail, Rcpt, To};
+use crate::store::Health;
 use crate::submission::intake::queue_reply;
 use crate::submission::{ListenerAuth, ListenerTls};
 
@@ -167,8 +168,8 @@ impl Commands {
         if self.0.offers_starttls() {
             lines.push_str("250-STARTTLS\r\n");
         }
-        if self.0.offers_auth() {
-            lines.push_str("250-AUTH PLAIN LOGIN\r\n");
+        if let Some(mechanisms) = self.0.auth_offer() {
+            lines.push_str(&format!("250-AUTH {mechanisms}\r\n"));
         }
         // RFC 8689 §2: it means nothing outside TLS.
         if self.0.encrypted() {
@@ -208,7 +209,7 @@ impl Commands {
             return self.0.reproach(state, &out_of_order("a transaction is open; RSET ends it"));
         }
         let outcome = match self.may_mail(&mail, now) {
-            Ok(()) => self.queue_takes_mail(state).await,
+            Ok(()) => self.queue_takes_mail(mail.size.unwrap_or(0), state).await,
             Err(refusal) => Err(refusal),
         };
         // Whatever a guard began is undone with the session's reset.
@@ -231,12 +232,18 @@ impl Commands {
         state.session.say_line(250, "2.1.0", "Ok");
     }
 
-    async fn queue_takes_mail(&self, state: &mut SmtpContext) -> Result<(), Reply> {
+    async fn queue_takes_mail(&self, octets: u64, state: &mut SmtpContext) -> Result<(), Reply> {
+        // RFC 1870 §6.1: room for the size declared; 452 where there is none now.
+        if let Health::Low(why) = self.0.shared.inbox.health_for(octets) {
+            tracing::debug!(why, "there is no room for a message");
+            return Err(queue_reply(true));
+        }
         let service = state.service();
         match service.start_mail(&mut state.session).await {
             StartMailResult::Accepted => Ok(()),
             StartMailResult::Failed(failure, why) => {
-                tracing::warn!(why, "the queue takes no mail");
+                // Told to the log once, by the daemon.
+                tracing::debug!(why, "the queue takes no mail");
                 Err(queue_reply(failure == StartMailFailure::StorageExhaustedTemporarily))
             }
         }

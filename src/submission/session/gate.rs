@@ -28,7 +28,7 @@ impl MailGuard for Gate {
         use StartMailFailure::{FailedTemporarily, StorageExhaustedTemporarily};
         let result = match self.0.shared.inbox.health() {
             Health::Fine => StartMailResult::Accepted,
-            Health::Full(why) | Health::ReadOnly(why) => {
+            Health::Low(why) | Health::Full(why) | Health::ReadOnly(why) => {
                 StartMailResult::Failed(StorageExhaustedTemporarily, why)
             }
             Health::Failed(why) => StartMailResult::Failed(FailedTemporarily, why),
@@ -56,7 +56,9 @@ impl MailDispatch for Gate {
         'a: 'f,
         's: 'f,
     {
-        let sound = session.transaction.sink.is_some() && self.0.shared.inbox.health() == Health::Fine;
+        // Who was let in at MAIL stays in while there only is little room.
+        let takes = matches!(self.0.shared.inbox.health(), Health::Fine | Health::Low(_));
+        let sound = session.transaction.sink.is_some() && takes;
         Box::pin(std::future::ready(if sound { Ok(()) } else { Err(DispatchError::Temporary) }))
     }
 }

@@ -406,6 +406,8 @@ async fn a_queue_in_trouble_is_told_at_mail_and_the_session_goes_on() {
     setting.queue.set_health(Health::Full("secret".into()));
     let reply = talk.ask("MAIL FROM:<a@example.com>", "452 4.3.1").await;
     assert!(!reply.contains("secret"));
+    setting.queue.set_health(Health::Low("secret".into()));
+    talk.ask("MAIL FROM:<a@example.com> SIZE=1", "452 4.3.1").await;
     setting.queue.set_health(Health::Failed("secret".into()));
     talk.ask("MAIL FROM:<a@example.com>", "451 4.3.0").await;
     talk.ask("RCPT TO:<b@example.net>", "503").await;
@@ -415,6 +417,21 @@ async fn a_queue_in_trouble_is_told_at_mail_and_the_session_goes_on() {
     setting.queue.set_health(Health::Failed("secret".into()));
     talk.ask("DATA", "451 4.3.0").await;
     talk.ask("RCPT TO:<b@example.net>", "503").await;
+}
+
+#[tokio::test]
+async fn little_room_keeps_new_mail_out_and_lets_what_has_begun_end() {
+    let setting = Setting::trusted();
+    let mut talk = setting.greeted().await;
+    talk.ask("MAIL FROM:<a@example.com>", "250").await;
+    setting.queue.set_health(Health::Low("secret".into()));
+    talk.ask("RCPT TO:<b@example.net>", "250").await;
+    talk.ask("DATA", "354").await;
+    talk.send("Subject: x\r\n\r\ny\r\n.\r\n").await;
+    talk.expect("250 2.0.0 Ok: queued").await;
+    talk.ask("MAIL FROM:<a@example.com>", "452 4.3.1").await;
+    setting.queue.set_health(Health::Fine);
+    talk.message("Subject: x\r\n\r\ny", "250").await;
 }
 
 #[tokio::test]
