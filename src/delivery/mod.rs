@@ -39,6 +39,7 @@ use tokio_util::task::TaskTracker;
 use self::conversation::Conversation;
 use self::evidence::EvidenceOptions;
 use self::gather::Gather;
+pub use self::hosts::HostStanding;
 use self::limits::DestinationLimit;
 use self::plain::PlainHosts;
 use self::pool::Pool;
