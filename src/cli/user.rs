@@ -1,4 +1,4 @@
-//! `stsrelay user hash`: a line for the users file. Works offline; the password comes from standard
+//! `stsrelay user hash`: lines for the users file. Works offline; the password comes from standard
 //! input, never from an argument that other users could see in the process list.
 
 use std::io::{self, BufRead as _, IsTerminal as _, Write as _};
@@ -7,7 +7,7 @@ use std::process::{Command, Stdio};
 use clap::Subcommand;
 
 use super::{Exit, Failure, output::Output};
-use crate::submission::hash_password;
+use crate::submission::{hash_password, scram_accepts, scram_password};
 
 /// Octets of a password at most.
 const PASSWORD_BYTES_MAX: usize = 1024;
@@ -16,13 +16,16 @@ const PASSWORD_BYTES_MAX: usize = 1024;
 pub(super) enum Verb {
     /// Read a password from standard input and print `NAME:argon2id-hash`
     Hash {
+        /// Print a second line, `NAME:{SCRAM-SHA-256}...`, so that SCRAM can be used too
+        #[arg(long)]
+        scram: bool,
         /// The name users log in with, for example app@example.org
         name: String,
     },
 }
 
 pub(super) fn run(verb: &Verb) -> Result<Exit, Failure> {
-    let Verb::Hash { name } = verb;
+    let Verb::Hash { name, scram } = verb;
     // What a users file cannot hold: blanks, and a line that starts as a comment does.
     let blank = |c: char| c.is_control() || c.is_whitespace();
     if name.is_empty() || name.starts_with('#') || name.contains(blank) {
@@ -31,6 +34,15 @@ pub(super) fn run(verb: &Verb) -> Result<Exit, Failure> {
     let password = read_password()?;
     let mut out = Output::new();
     out.line(&format!("{name}:{}", hash_password(&password)))?;
+    if *scram {
+        if !scram_accepts(&password) {
+            return Err(Failure::new(
+                Exit::Usage,
+                "SCRAM cannot use this password: it has characters that RFC 4013 forbids",
+            ));
+        }
+        out.line(&format!("{name}:{}", scram_password(&password)))?;
+    }
     out.finish()?;
     Ok(Exit::Fine)
 }

@@ -4,6 +4,7 @@
 //! for `config check` and the log at start. Called by `cli` (config check), `daemon` (start, reload).
 
 mod admin;
+mod auth;
 mod overrides;
 mod routes;
 
@@ -54,6 +55,7 @@ pub fn check(loaded: &Loaded, now: Timestamp) -> Findings {
     checker.listeners();
     checker.tls();
     checker.limits();
+    auth::check(&mut checker);
     checker.dns();
     checker.delivery();
     routes::check(&mut checker);

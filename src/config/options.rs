@@ -25,7 +25,7 @@ use crate::smtp::client::{Credentials, Timeouts};
 use crate::store::suppressions::{SuppressionAnswer, SuppressionOptions};
 use crate::store::targets::SuppressRule;
 use crate::store::{EvidenceLimits, QueueOptions, RoomLimits};
-use crate::submission::{self, ListenerOptions, Users};
+use crate::submission::{self, ListenerOptions, LockoutOptions, Users};
 use crate::tlspolicy::{DaneUse, Override};
 use crate::tlsrpt::omit::Omit;
 
@@ -330,6 +330,14 @@ fn submission_options(loaded: &Loaded, hostname: Domain, users: Users) -> submis
         refuse_suppressed: config.delivery.suppression.enabled
             && config.delivery.suppression.answer == SuppressionAnswer::Refuse,
         users,
+        mechanisms: config.auth.mechanisms.clone(),
+        lockout: LockoutOptions {
+            failures_free: config.auth.failures_free,
+            back_off_max: config.auth.back_off_max.0,
+            failures_of_user: config.auth.failures_of_user,
+            slow_down_max: config.auth.slow_down_max.0,
+            known_for: config.auth.known_for.0,
+        },
         drain_timeout: DRAIN,
         ..submission::Options::new(hostname)
     }

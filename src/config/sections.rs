@@ -18,7 +18,7 @@ use crate::queue::RetryOptions;
 use crate::smtp::body::BareNewlines;
 use crate::smtp::client::Timeouts as ClientTimeouts;
 use crate::store::suppressions::SuppressionAnswer;
-use crate::submission::ReceivedClient;
+use crate::submission::{LockoutOptions, Mechanism, ReceivedClient};
 use crate::tlspolicy::{DaneInsecureMx, DaneWithSts, LocalRule, Whom};
 use crate::tlsrpt::record::RUA_MAX;
 use crate::tlsrpt::target::TargetPattern;
@@ -183,11 +183,23 @@ pub struct Limits {
 }
 
 /// `[auth]`
-#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Auth {
-    /// Lines `name:argon2id`; made by `stsrelay user hash`.
+    /// Lines `name:argon2id` and `name:{SCRAM-SHA-256}...`; made by `stsrelay user hash`.
     pub users_file: Option<PathBuf>,
+    /// The only SASL mechanisms; empty: all that can be used.
+    pub mechanisms: Vec<Mechanism>,
+    /// Failures of a user from one network that cost nothing.
+    pub failures_free: u32,
+    /// The longest a network is refused after more of them.
+    pub back_off_max: Span,
+    /// Failures of a user from all networks together, from which on networks new to them wait.
+    pub failures_of_user: u32,
+    /// The longest a check, or its answer, is held back.
+    pub slow_down_max: Span,
+    /// How long a network is known to a user after a login.
+    pub known_for: Span,
 }
 
 /// `[dns]`
@@ -545,6 +557,21 @@ impl Default for Config {
             network: NetworkSection::default(),
             admin: Admin::default(),
             log: Log::default(),
+        }
+    }
+}
+
+impl Default for Auth {
+    fn default() -> Self {
+        let lockout = LockoutOptions::default();
+        Self {
+            users_file: None,
+            mechanisms: Vec::new(),
+            failures_free: lockout.failures_free,
+            back_off_max: Span(lockout.back_off_max),
+            failures_of_user: lockout.failures_of_user,
+            slow_down_max: Span(lockout.slow_down_max),
+            known_for: Span(lockout.known_for),
         }
     }
 }

@@ -14,16 +14,22 @@
 pub mod auth;
 mod bind;
 pub mod intake;
+mod lockout;
 mod options;
 mod places;
 mod proxy;
 mod received;
 mod sasl;
+mod scram;
 mod serve;
 mod session;
+mod users;
 
-pub use auth::{Users, hash_password};
+pub use auth::{hash_password, scram_accepts, scram_password};
 pub use bind::bind;
 pub use intake::Guarded;
+pub use lockout::LockoutOptions;
 pub use options::{ListenerAuth, ListenerOptions, ListenerTls, Options, ReceivedClient};
+pub use sasl::Mechanism;
 pub use serve::{Sessions, serve};
+pub use users::{Users, watch_users};

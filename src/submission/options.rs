@@ -6,7 +6,9 @@ use std::time::Duration;
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
-use super::auth::Users;
+use super::lockout::LockoutOptions;
+use super::sasl::Mechanism;
+use super::users::Users;
 use crate::mail::Domain;
 use crate::smtp::body::BareNewlines;
 
@@ -49,6 +51,10 @@ pub struct Options {
     pub refuse_suppressed: bool,
     /// Who may authenticate; read with [`Users::load`] from `auth.users_file`.
     pub users: Users,
+    /// The only ways to authenticate; empty: all that can be used.
+    pub mechanisms: Vec<Mechanism>,
+    /// How failed logins are answered.
+    pub lockout: LockoutOptions,
 }
 
 impl Options {
@@ -70,6 +76,8 @@ impl Options {
             drain_timeout: Duration::from_secs(30),
             refuse_suppressed: false,
             users: Users::default(),
+            mechanisms: Vec::new(),
+            lockout: LockoutOptions::default(),
         }
     }
 }

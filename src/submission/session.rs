@@ -35,7 +35,8 @@ use self::wire::{TlsFacts, Wire};
 use super::auth::Authenticator;
 use super::intake::Inbox;
 use super::places::Holder;
-use super::sasl::Exchange;
+use super::sasl::{Exchange, Mechanism, Terms};
+use super::users::book::Book;
 use super::{ListenerAuth, ListenerOptions, ListenerTls, Options};
 use crate::mail::{Domain, Envelope, Reply};
 use crate::metrics::Metrics;
@@ -105,6 +106,22 @@ impl Client {
     /// RFC 4954 §9: a password in clear only where the operator said so.
     fn offers_auth(&self) -> bool {
         self.listener.auth != ListenerAuth::None && (self.encrypted() || self.listener.allow_plaintext_auth)
+    }
+
+    /// The mechanisms that EHLO names, if there are any.
+    fn auth_offer(&self) -> Option<String> {
+        let book = self.options.users.book();
+        self.offers_auth().then(|| self.terms(&book).names()).filter(|names| !names.is_empty())
+    }
+
+    /// What an AUTH exchange stands on now.
+    fn terms<'a>(&'a self, book: &'a Book) -> Terms<'a> {
+        Terms {
+            chosen: &self.options.mechanisms,
+            book,
+            binding: self.facts.get().and_then(|session| session.binding),
+            certified: None,
+        }
     }
 }
 
@@ -192,6 +209,8 @@ struct Dialogue {
     login: Option<String>,
     /// An AUTH exchange that waits for the client.
     exchange: Option<Exchange>,
+    /// The mechanism of the last one.
+    mechanism: Option<Mechanism>,
     /// The transaction, from MAIL to its content.
     draft: Option<Draft>,
     /// The transaction, from its content on.

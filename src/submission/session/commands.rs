@@ -171,8 +171,8 @@ impl Commands {
         if self.0.offers_starttls() {
             lines.push_str("250-STARTTLS\r\n");
         }
-        if self.0.offers_auth() {
-            lines.push_str("250-AUTH PLAIN LOGIN\r\n");
+        if let Some(mechanisms) = self.0.auth_offer() {
+            lines.push_str(&format!("250-AUTH {mechanisms}\r\n"));
         }
         // RFC 8689 §2: it means nothing outside TLS.
         if self.0.encrypted() {

@@ -221,7 +221,7 @@ impl Content {
                 .then(|| (state.session.peer_name.as_deref().unwrap_or_default(), client.peer.ip())),
             hostname: &client.options.hostname,
             esmtp,
-            tls: client.facts.get(),
+            tls: client.facts.get().map(|session| &session.facts),
             authenticated,
             smtputf8: draft.envelope.smtputf8,
             id,

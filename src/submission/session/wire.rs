@@ -5,29 +5,61 @@
 
 use std::fmt;
 use std::io;
+use std::ops::Deref;
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::task::{Context, Poll, ready};
 
 use futures_util::future::BoxFuture;
+use rustls::{ProtocolVersion, ServerConnection};
 use samotop_core::common::io::{Read, Write};
 use samotop_core::io::tls::{MayBeTls, TlsUpgrade};
 use tokio::io::ReadBuf;
 
 use crate::net::tcp::Stream;
 use crate::net::tls::{ServerFacts, ServerTls};
+use crate::submission::scram::Binding;
 
-type Accepted = (Box<dyn Stream>, ServerFacts);
+type Accepted = (Box<dyn Stream>, TlsSession);
 
 /// The handshake, and what is known of the session then.
 async fn accept(tls: Arc<ServerTls>, stream: Box<dyn Stream>) -> io::Result<Accepted> {
     let stream = tls.acceptor().accept(stream).await?;
-    let facts = ServerFacts::of(stream.get_ref().1);
-    Ok((Box::new(stream), facts))
+    let session = TlsSession::of(stream.get_ref().1);
+    Ok((Box::new(stream), session))
+}
+
+/// A TLS session with a client.
+#[derive(Debug)]
+pub(in crate::submission) struct TlsSession {
+    /// What it negotiated.
+    pub(super) facts: ServerFacts,
+    /// What SCRAM binds a login to, where the session has that.
+    pub(super) binding: Option<Binding>,
+}
+
+impl TlsSession {
+    fn of(session: &ServerConnection) -> Self {
+        Self { facts: ServerFacts::of(session), binding: binding(session) }
+    }
+}
+
+impl Deref for TlsSession {
+    type Target = ServerFacts;
+    fn deref(&self) -> &ServerFacts {
+        &self.facts
+    }
+}
+
+/// RFC 9266 §2. Only for TLS 1.3: in TLS 1.2 it is worth something with an extended master secret
+/// alone (§3), and rustls does not tell whether there is one.
+fn binding(session: &ServerConnection) -> Option<Binding> {
+    (session.protocol_version() == Some(ProtocolVersion::TLSv1_3)).then_some(())?;
+    session.export_keying_material([0; 32], b"EXPORTER-Channel-Binding", Some(b"")).ok()
 }
 
 /// Where the facts of the TLS session will be once there is one.
-pub(super) type TlsFacts = Arc<OnceLock<ServerFacts>>;
+pub(super) type TlsFacts = Arc<OnceLock<TlsSession>>;
 
 /// One connection.
 pub(super) struct Wire {

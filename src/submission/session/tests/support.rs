@@ -167,7 +167,7 @@ impl Setting {
         setting.listener.auth = ListenerAuth::Required;
         setting.peer = "198.51.100.7:4711";
         setting.tls = Some(certificate());
-        let hash = crate::submission::auth::tests::cheap_hash("secret");
+        let hash = crate::submission::users::tests::cheap_hash("secret");
         setting.options.users = Users::parse(&format!("alice:{hash}")).unwrap();
         setting
     }
@@ -176,7 +176,7 @@ impl Setting {
     pub(super) fn connect(&self) -> Talk {
         let (ours, theirs) = tokio::io::duplex(256 << 10);
         self.run(Box::new(theirs));
-        Talk { io: Box::new(ours), read: Vec::new() }
+        Talk { io: Box::new(ours), read: Vec::new(), binding: None }
     }
 
     /// Begins the session on any stream.
@@ -235,6 +235,8 @@ fn issued() -> &'static rcgen::CertifiedKey<rcgen::KeyPair> {
 pub(super) struct Talk {
     pub io: Box<dyn Stream>,
     read: Vec<u8>,
+    /// What SCRAM binds a login to.
+    pub binding: Option<[u8; 32]>,
 }
 
 impl Talk {
@@ -331,17 +333,24 @@ impl Talk {
     }
 
     pub(super) async fn handshake(self) -> Self {
+        self.handshake_by(&[&rustls::version::TLS13, &rustls::version::TLS12]).await
+    }
+
+    /// A handshake with only these versions.
+    pub(super) async fn handshake_by(self, versions: &[&'static rustls::SupportedProtocolVersion]) -> Self {
         let mut roots = rustls::RootCertStore::empty();
         roots.add(issued().cert.der().clone()).unwrap();
         let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
         let config = rustls::ClientConfig::builder_with_provider(provider)
-            .with_safe_default_protocol_versions()
+            .with_protocol_versions(versions)
             .unwrap()
             .with_root_certificates(roots)
             .with_no_client_auth();
         let name = "relay.example.org".try_into().unwrap();
         let stream = tokio_rustls::TlsConnector::from(Arc::new(config)).connect(name, self.io).await.unwrap();
-        Self { io: Box::new(stream), read: Vec::new() }
+        let session = stream.get_ref().1;
+        let binding = session.export_keying_material([0; 32], b"EXPORTER-Channel-Binding", Some(b"")).ok();
+        Self { io: Box::new(stream), read: Vec::new(), binding }
     }
 }
 
