@@ -13,6 +13,7 @@
 
 pub mod auth;
 mod bind;
+mod chatter;
 pub mod intake;
 mod lockout;
 mod options;

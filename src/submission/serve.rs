@@ -19,6 +19,7 @@ use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
 
 use super::auth::Authenticator;
+use super::chatter::Chatter;
 use super::intake::Inbox;
 use super::places::{Holder, Place, Places};
 use super::proxy::{self, Speaker};
@@ -140,7 +141,7 @@ impl Hall {
             turn_away(&client, &stream);
             return None;
         };
-        let (place, asked) = self.places.enter().await;
+        let (place, asked) = self.places.enter(seat.key).await;
         if asked {
             metrics.turned_away(&client.listener.name, "evicted");
         }
@@ -178,7 +179,9 @@ async fn introduce(client: &mut Client, stream: &mut TcpStream) -> bool {
         Err(_) => "no PROXY header in time".to_owned(),
     };
     let listener = &client.listener.name;
-    tracing::warn!(listener, proxy = %client.peer.ip(), error, "proxy does not say whom it speaks for");
+    if client.shared.chatter.allows() {
+        tracing::warn!(listener, proxy = %client.peer.ip(), error, "proxy does not say whom it speaks for");
+    }
     false
 }
 
@@ -210,7 +213,8 @@ impl Sessions {
     ) -> Self {
         let authenticator = Authenticator::default();
         let metrics = Metrics::default();
-        let shared = Shared { inbox: Arc::new(queue), clock, prefetch, authenticator, metrics, shutdown };
+        let (inbox, chatter) = (Arc::new(queue), Chatter::default());
+        let shared = Shared { inbox, clock, prefetch, authenticator, chatter, metrics, shutdown };
         Self { shared: Arc::new(shared), options, tls }
     }
 
@@ -279,7 +283,9 @@ fn is_the_peers(error: &io::Error) -> bool {
 /// Says 421 without waiting; on a TLS listener the connection is just closed.
 fn turn_away(client: &Client, stream: &TcpStream) {
     let (listener, address) = (&client.listener.name, client.peer.ip());
-    tracing::info!(listener, client = %address, "too many connections from this address");
+    if client.shared.chatter.allows() {
+        tracing::info!(listener, client = %address, "too many connections from this address");
+    }
     if client.listener.tls != ListenerTls::Implicit {
         let _ = stream.try_write(b"421 4.7.0 too many connections from your address\r\n");
     }
