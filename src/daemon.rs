@@ -28,7 +28,7 @@ use tracing::{error, info, warn};
 use self::reload::Channels;
 use self::storage::Storage;
 use crate::admin::transfer::Transfer;
-use crate::admin::{self, About, AdminHandles};
+use crate::admin::{self, About, AdminHandles, KeptHistory};
 use crate::config::{ConfigError, Doors, Loaded, Settings, Sources, doors};
 use crate::delivery::explain::Explainer;
 use crate::delivery::gather::Gather;
@@ -102,6 +102,7 @@ struct Daemon {
     channels: Channels,
     level: Box<Level>,
     storage: Storage,
+    history: KeptHistory,
     stories: JoinSet<&'static str>,
     shutdown: CancellationToken,
     signals: Signals,
@@ -202,6 +203,7 @@ impl Daemon {
         .with_suppressions(storage.suppressions.clone())
         .with_metrics(metrics.clone())
         .with_report_targets(storage.reports.targets().clone());
+        let history = open_history(&loaded, &metrics, &world);
         let addresses: Vec<(String, SocketAddr)> = listeners
             .iter()
             .flat_map(|(listener, sockets)| {
@@ -229,6 +231,8 @@ impl Daemon {
             reports: storage.reports.clone(),
             suppressions: storage.suppressions.clone(),
             metrics: metrics.clone(),
+            history: history.clone(),
+            server_tls: receivers.server_tls.clone(),
             reporting: reporter.clone(),
             transfer: Arc::new(Transfer::new(
                 Arc::clone(&world.clock),
@@ -283,6 +287,7 @@ impl Daemon {
             story("http", Box::pin(admin::serve_http(listener, handles, options, token)));
         }
         story("admin", Box::pin(admin::serve(admin_socket, handles, shutdown.clone())));
+        story("history", Box::pin(history.clone().run(shutdown.clone())));
         let refresher = gatherer.clone();
         let token = shutdown.clone();
         story("policy refresh", Box::pin(async move { refresher.run_refresher(token).await }));
@@ -305,7 +310,7 @@ impl Daemon {
         notify(&[NotifyState::Ready, NotifyState::Status("accepting mail")]);
         info!(hostname = %hostname(&loaded), version = env!("CARGO_PKG_VERSION"), "ready");
         hints::print(&loaded, &addresses);
-        Ok(Self { sources, loaded, channels, level, storage, stories, shutdown, signals })
+        Ok(Self { sources, loaded, channels, level, storage, history, stories, shutdown, signals })
     }
 
     async fn run(mut self) -> Ended {
@@ -366,8 +371,12 @@ impl Daemon {
             warn!("not everything ended in {} seconds; it is tried again", DRAIN_MAX.as_secs());
             self.stories.shutdown().await;
         }
+        let close = async {
+            self.history.close().await;
+            self.storage.close().await;
+        };
         let closed = tokio::select! {
-            closed = timeout(CLOSE_MAX, self.storage.close()) => closed.is_ok(),
+            closed = timeout(CLOSE_MAX, close) => closed.is_ok(),
             _ = self.signals.stop() => false,
         };
         if closed {
@@ -442,6 +451,14 @@ fn tell_broken(ended: &Result<&'static str, tokio::task::JoinError>) {
         Ok(story) => error!(story, "ended by itself; stopping"),
         Err(error) => error!(%error, "a story broke; stopping"),
     }
+}
+
+/// What the status page plots; files are read, so not on a thread that serves.
+fn open_history(loaded: &Loaded, metrics: &Metrics, world: &World) -> KeptHistory {
+    let folder = loaded.config.server.data_dir.clone();
+    let (metrics, clock) = (metrics.clone(), Arc::clone(&world.clock));
+    let open = move || KeptHistory::open(&folder, metrics, clock);
+    tokio::task::block_in_place(open)
 }
 
 fn hostname(loaded: &Loaded) -> String {

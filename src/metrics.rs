@@ -7,7 +7,7 @@
 
 use std::fmt;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use prometheus_client::encoding::text;
@@ -35,8 +35,69 @@ pub struct Metrics {
     inner: Arc<Inner>,
 }
 
+/// How what was delivered was protected on its way to the next hop.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Protection {
+    /// A TLSA record matched, whatever else was demanded.
+    Dane,
+    /// MTA-STS in mode enforce was met.
+    StsEnforce,
+    /// Something else demanded TLS, and got it: a local rule, REQUIRETLS, TLSA records that cannot be used.
+    Demanded,
+    /// TLS under MTA-STS in mode testing, which demands nothing.
+    StsTesting,
+    /// TLS that nothing demanded.
+    Opportunistic,
+    /// No TLS.
+    Clear,
+}
+
+impl Protection {
+    /// All of them, the strongest first.
+    pub const ALL: [Self; 6] =
+        [Self::Dane, Self::StsEnforce, Self::Demanded, Self::StsTesting, Self::Opportunistic, Self::Clear];
+
+    /// Its label.
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::Dane => "dane",
+            Self::StsEnforce => "mta-sts enforce",
+            Self::Demanded => "demanded",
+            Self::StsTesting => "mta-sts testing",
+            Self::Opportunistic => "opportunistic",
+            Self::Clear => "clear",
+        }
+    }
+}
+
+/// What was counted since the start, summed over all labels.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Totals {
+    /// Recipients of messages taken from clients.
+    pub accepted: u64,
+    /// Recipients delivered to.
+    pub delivered: u64,
+    /// Attempts after which an item waits for another one.
+    pub deferred: u64,
+    /// Recipients given up.
+    pub failed: u64,
+    /// Recipients delivered to, in the order of [`Protection::ALL`].
+    pub protection: [u64; 6],
+}
+
+/// The running sums of [`Totals`].
+#[derive(Default)]
+struct Sums {
+    accepted: AtomicU64,
+    delivered: AtomicU64,
+    deferred: AtomicU64,
+    failed: AtomicU64,
+    protection: [AtomicU64; 6],
+}
+
 struct Inner {
     registry: Registry,
+    sums: Sums,
     /// How many series of counters there are.
     series: AtomicUsize,
     connections: Family<Pairs<1>, Gauge>,
@@ -51,6 +112,7 @@ struct Inner {
     acceptance: Histogram,
     attempts: Family<Pairs<2>, Counter>,
     recipients: Family<Pairs<1>, Counter>,
+    protection: Family<Pairs<1>, Counter>,
     delivery: Histogram,
     notices: Family<Pairs<1>, Counter>,
     tls_sessions: Family<Pairs<3>, Counter>,
@@ -126,6 +188,7 @@ impl Metrics {
         );
         let mut inner = Inner {
             registry: Registry::default(),
+            sums: Sums::default(),
             series: AtomicUsize::new(0),
             connections: Family::default(),
             connections_begun: Family::default(),
@@ -139,6 +202,7 @@ impl Metrics {
             acceptance: Histogram::new(BRIEF),
             attempts: Family::default(),
             recipients: Family::default(),
+            protection: Family::default(),
             delivery: Histogram::new(LONG),
             notices: Family::default(),
             tls_sessions: Family::default(),
@@ -198,6 +262,7 @@ impl Metrics {
         self.inner.count(&self.inner.accepted, &labels, 1);
         self.inner.count(&self.inner.accepted_octets, &labels, octets);
         self.inner.count(&self.inner.accepted_recipients, &labels, recipients);
+        self.inner.sums.accepted.fetch_add(recipients, Ordering::Relaxed);
         self.inner.acceptance.observe(took.as_secs_f64());
     }
 
@@ -211,12 +276,42 @@ impl Metrics {
     pub fn attempt(&self, outcome: &'static str, rule: &str) {
         let labels = [("outcome", outcome.to_owned()), ("rule", rule.to_owned())];
         self.inner.count(&self.inner.attempts, &Pairs(labels), 1);
+        if outcome == "deferred" {
+            self.inner.sums.deferred.fetch_add(1, Ordering::Relaxed);
+        }
     }
 
     /// Recipients that are done with: `delivered` or `failed`.
     pub fn recipients(&self, outcome: &'static str, recipients: u64) {
         if recipients > 0 {
             self.inner.count(&self.inner.recipients, &Pairs([("outcome", outcome.to_owned())]), recipients);
+            let sums = &self.inner.sums;
+            let sum = if outcome == "delivered" { &sums.delivered } else { &sums.failed };
+            sum.fetch_add(recipients, Ordering::Relaxed);
+        }
+    }
+
+    /// Recipients delivered to under this protection.
+    pub fn delivered_under(&self, protection: Protection, recipients: u64) {
+        if recipients > 0 {
+            let labels = Pairs([("protection", protection.word().to_owned())]);
+            self.inner.count(&self.inner.protection, &labels, recipients);
+            if let Some(at) = Protection::ALL.iter().position(|one| *one == protection) {
+                self.inner.sums.protection[at].fetch_add(recipients, Ordering::Relaxed);
+            }
+        }
+    }
+
+    /// What was counted so far.
+    pub fn totals(&self) -> Totals {
+        let sums = &self.inner.sums;
+        let read = |sum: &AtomicU64| sum.load(Ordering::Relaxed);
+        Totals {
+            accepted: read(&sums.accepted),
+            delivered: read(&sums.delivered),
+            deferred: read(&sums.deferred),
+            failed: read(&sums.failed),
+            protection: sums.protection.each_ref().map(read),
         }
     }
 
@@ -308,6 +403,11 @@ impl Inner {
         );
         registry.register("attempts", "Delivery attempts, by outcome and rule", self.attempts.clone());
         registry.register("recipients", "Recipients done with, by outcome", self.recipients.clone());
+        registry.register(
+            "delivered_recipients",
+            "Recipients delivered to, by what protected the mail on its way to the next hop",
+            self.protection.clone(),
+        );
         registry.register_with_unit(
             "delivery",
             "From a message's acceptance to its delivery at one domain",
@@ -401,6 +501,7 @@ mod tests {
         metrics.refused("smarthost", 550);
         metrics.attempt("deferred", "mta-sts enforce");
         metrics.recipients("delivered", 2);
+        metrics.delivered_under(Protection::Dane, 2);
         metrics.recipients("failed", 0);
         metrics.delivered_after(Duration::from_secs(2));
         metrics.notices("bounce", 1);
@@ -437,6 +538,7 @@ mod tests {
             "stsrelay_acceptance_seconds_count 1",
             "stsrelay_attempts_total{outcome=\"deferred\",rule=\"mta-sts enforce\"} 1",
             "stsrelay_recipients_total{outcome=\"delivered\"} 2",
+            "stsrelay_delivered_recipients_total{protection=\"dane\"} 2",
             "stsrelay_delivery_seconds_sum 2.0",
             "stsrelay_notices_total{kind=\"bounce\"} 1",
             "stsrelay_tls_sessions_total{version=\"TLSv1.3\",rule=\"dane\",result=\"met\"} 1",
@@ -459,6 +561,18 @@ mod tests {
         assert!(text.contains("stsrelay_build_info{version=\""), "{text}");
         drop(open);
         assert!(metrics.render(&now).contains("stsrelay_connections{listener=\"smarthost\"} 0"));
+    }
+
+    #[test]
+    fn totals_are_the_sums_over_all_labels() {
+        let (metrics, _open, _now) = counted();
+        metrics.accepted("submission", 1000, 3, Duration::from_millis(3));
+        metrics.attempt("delivered", "dane");
+        metrics.recipients("failed", 4);
+        metrics.delivered_under(Protection::Clear, 1);
+        let expected =
+            Totals { accepted: 5, delivered: 2, deferred: 1, failed: 4, protection: [2, 0, 0, 0, 0, 1] };
+        assert_eq!(metrics.totals(), expected);
     }
 
     #[test]

@@ -575,11 +575,14 @@ fn the_commented_examples_of_the_shipped_file_are_right() {
 }
 
 #[test]
-fn the_quick_start_is_a_good_configuration() {
-    let file = shipped("quickstart.toml");
-    let folder = tempfile::tempdir().unwrap();
-    let output = stsrelay(folder.path(), &["config", "check", "--config", file.to_str().unwrap()]);
-    assert_eq!(output.status.code(), Some(0), "{}", stderr(&output));
+fn quick_start_and_container_have_good_configurations() {
+    for name in ["quickstart.toml", "container/stsrelay.toml"] {
+        let file = shipped(name);
+        let folder = tempfile::tempdir().unwrap();
+        let arguments = ["config", "check", "--offline", "--config", file.to_str().unwrap()];
+        let output = stsrelay(folder.path(), &arguments);
+        assert_eq!(output.status.code(), Some(0), "{name}: {}", stderr(&output));
+    }
 }
 
 #[test]

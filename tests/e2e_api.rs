@@ -7,6 +7,8 @@ use std::os::unix::fs::PermissionsExt as _;
 
 use serde_json::{Value, json};
 
+use stsrelay::net::{Clock as _, SystemClock};
+
 use support::client::message;
 use support::daemon::{HOSTNAME, free_addresses};
 use support::http::{Answer, Http};
@@ -72,7 +74,7 @@ impl Api {
 }
 
 fn today() -> String {
-    jiff::Timestamp::now().to_zoned(jiff::tz::TimeZone::UTC).date().to_string()
+    SystemClock.now().to_zoned(jiff::tz::TimeZone::UTC).date().to_string()
 }
 
 fn over_http(http: std::net::SocketAddr) -> String {

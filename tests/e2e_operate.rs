@@ -353,7 +353,7 @@ async fn metrics_and_health_are_served_to_this_host() {
     // A page elsewhere must not read it through somebody's browser on this host.
     let (status, _) = get(http, "/metrics", "Host: evil.example\r\n").await;
     assert!(status.contains(" 421 "), "{status}");
-    let (status, _) = get(http, "/queue", &ours).await;
+    let (status, _) = get(http, "/nothing", &ours).await;
     assert!(status.contains(" 404 "), "{status}");
 }
 

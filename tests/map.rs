@@ -88,6 +88,7 @@ fn each_dependency_is_named_in_its_folder_only() {
         ("rawzip", "tlsrpt"),
         ("figment", "config"),
         ("axum", "admin"),
+        ("maud", "admin"),
         ("listenfd", "daemon"),
         ("prometheus_client", "metrics"),
     ];

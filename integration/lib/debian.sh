@@ -24,6 +24,7 @@ root_start() {
   mkdir -p "$R"
   tar -xf "$DEBIAN_BASE" -C "$R" --numeric-owner
   install -m 755 "$HERE/lib/systemctl.sh" "$R/usr/local/bin/systemctl"
+  install -m 644 "$HERE/lib/activate.pl" "$R/usr/local/lib/activate.pl"
   printf '#!/bin/sh\nexec "$@"\n' >"$R/usr/local/bin/sudo"
   chmod 755 "$R/usr/local/bin/sudo"
   printf '#!/bin/sh\nexit 101\n' >"$R/usr/sbin/policy-rc.d"
@@ -48,7 +49,7 @@ root_name() {
 # in_root COMMAND...: runs it there, as root.
 in_root() {
   nsenter --target "$root_init" --mount --uts --pid chroot "$R" env -i HOME=/root LC_ALL=C.UTF-8 TERM=dumb \
-    DEBIAN_FRONTEND=noninteractive PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin "$@" </dev/null
+    DEBIAN_FRONTEND=noninteractive PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin "$@"
 }
 
 # root_world: makes the world around the stories the Internet of the relay in the root.

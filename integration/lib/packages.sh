@@ -11,6 +11,7 @@ PACKAGES=(
   nginx-light                       # policy host and https: report endpoint
   swaks libnet-ssleay-perl          # authenticated client
   gsasl                             # SCRAM and EXTERNAL as a client
+  haproxy                           # proxy in front of a listener
   openssl                           # test CA
   python3 python3-dkim python3-nacl python3-dnspython # helpers, DKIM verification
   curl procps iproute2

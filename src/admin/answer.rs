@@ -4,9 +4,11 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use jiff::Timestamp;
+use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use tracing::info;
 
+use super::history::keep::KeptHistory;
 use super::protocol::changes::ChangesAnswer;
 use super::protocol::evidence::EvidenceAnswer;
 use super::protocol::status::{ListenerStatus, Status, health_text};
@@ -20,6 +22,7 @@ use crate::delivery::giveup::GiveUp;
 use crate::mail::{Domain, Mailbox};
 use crate::metrics::Metrics;
 use crate::net::Clock;
+use crate::net::tls::ServerTls;
 use crate::reporting::Reporting;
 use crate::store::{Health, Policies, Queue, Reports, Suppressions};
 
@@ -50,6 +53,10 @@ pub struct AdminHandles {
     pub explainer: Explainer,
     /// What is counted.
     pub metrics: Metrics,
+    /// What was counted, over time.
+    pub history: KeptHistory,
+    /// What listeners show of themselves, as it is now.
+    pub server_tls: watch::Receiver<Option<Arc<ServerTls>>>,
     /// What the daemon is.
     pub about: Arc<About>,
     /// Cancelled when it stops.

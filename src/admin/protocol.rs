@@ -21,7 +21,7 @@ use crate::queue::ItemId;
 use crate::store::suppressions::Suppressed;
 use crate::sts::CachedPolicy;
 pub use queue::{
-    ActCursor, ActOutcome, DestinationTotal, EntryRecipient, EntryState, FrozenTotal, QueueAction,
+    ActCursor, ActOutcome, AgeTotal, DestinationTotal, EntryRecipient, EntryState, FrozenTotal, QueueAction,
     QueueEntry, QueueFilter, QueueState, QueueTotals, TlsAsk,
 };
 

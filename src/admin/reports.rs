@@ -6,7 +6,9 @@ use jiff::civil::Date;
 use tracing::info;
 
 use super::answer::AdminHandles;
-use super::protocol::reports::{ReportListRequest, ReportsAnswer, ReportsRequest, SentLine, TargetLine};
+use super::protocol::reports::{
+    ReportListRequest, ReportsAnswer, ReportsRequest, SentLine, TargetLine, TodayLine,
+};
 use super::protocol::{Answer, PAGE_MAX};
 use crate::mail::Domain;
 use crate::reporting::{SendLine, SendOutcome};
@@ -30,6 +32,13 @@ impl AdminHandles {
                 },
                 None => return Answer::Nothing { text: format!("no report to {domain} was made") },
             },
+            ReportsRequest::Today { after } => {
+                let mut found = self.reporting.today(after.as_ref(), PAGE_MAX + 1);
+                let more = found.len() > PAGE_MAX;
+                found.truncate(PAGE_MAX);
+                let line = |(domain, sessions, failed)| TodayLine { domain, sessions, failed };
+                ReportsAnswer::Today { domains: found.into_iter().map(line).collect(), more }
+            }
             ReportsRequest::Preview { domain } => match self.reporting.preview(&domain) {
                 Some(json) => ReportsAnswer::Text { json },
                 None => return Answer::Nothing { text: format!("no session with {domain} today") },

@@ -27,7 +27,8 @@ pub(super) struct Arguments {
 
 pub(super) fn run(arguments: Arguments, daemon: &mut Client) -> Result<Exit, Failure> {
     let now = SystemClock.now();
-    let mut filter = ChangeFilter { domain: arguments.domain, since: arguments.since, after: None };
+    let mut filter =
+        ChangeFilter { domain: arguments.domain, since: arguments.since, ..ChangeFilter::default() };
     let mut out = Output::new();
     let mut none = true;
     loop {

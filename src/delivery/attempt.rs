@@ -26,7 +26,7 @@ use super::pace::Signal;
 use super::run::Turn;
 use super::static_route::Hop;
 use super::{judge, limits, pool};
-use crate::mail::{Destination, Failure, Scope, TlsRequest};
+use crate::mail::{Destination, Failure, Outcome, Scope, TlsRequest};
 use crate::queue::QueueItem;
 use crate::route::MxHost;
 use crate::smtp::client::{SessionEnd, TransactionEnd};
@@ -330,6 +330,9 @@ impl Delivery {
                 judgement = judge::without_login(judgement);
             }
             let progress = judgement.again.len() < batch.len();
+            let delivered =
+                judgement.outcomes.iter().filter(|(_, outcome)| matches!(outcome, Outcome::Delivered(_)));
+            self.metrics.delivered_under(conversation.protection(plan), delivered.count() as u64);
             let again = walk.apply(judgement, conversation.offers_dsn());
             if bdat_unknown {
                 walk.remaining.extend(again.into_iter().chain(queue));

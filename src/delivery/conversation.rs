@@ -21,6 +21,7 @@ use tokio::time::{Instant, timeout, timeout_at};
 use self::content::{BLOCK_BYTES, read, send, send_body, send_chunk};
 use super::evidence::Rendered;
 use crate::mail::Domain;
+use crate::metrics::Protection;
 use crate::net::tcp::{Connection, Stream};
 use crate::net::tls::{ClientTls, TlsFacts};
 use crate::route::DnssecStatus;
@@ -28,7 +29,7 @@ use crate::smtp::client::{
     Action, Credentials, Phase, Session, SessionEnd, Timeouts, TlsUse, Transaction, TransactionEnd,
 };
 use crate::store::Body;
-use crate::tlspolicy::{Requirement, TlsFailure, TlsPlan};
+use crate::tlspolicy::{Requirement, Rule, TlsFailure, TlsPlan};
 
 /// Time for QUIT and its answer (RFC 5321 §4.1.1.10: say it, but wait for nobody long).
 const QUIT_WITHIN: Duration = Duration::from_secs(5);
@@ -293,6 +294,20 @@ impl Conversation {
             _ if facts.pkix.is_ok() => "pkix",
             _ => "none",
         })
+    }
+
+    /// What protects mail on a session that meets this plan.
+    pub fn protection(&self, plan: &TlsPlan) -> Protection {
+        if !matches!(self.seen, TlsSeen::Established(_)) {
+            return Protection::Clear;
+        }
+        match (&plan.require, plan.rule) {
+            (Requirement::Dane { .. } | Requirement::DaneAndPkix { .. }, _) => Protection::Dane,
+            (Requirement::Pkix { .. }, Rule::StsEnforce) => Protection::StsEnforce,
+            (Requirement::Pkix { .. } | Requirement::Encrypt, _) => Protection::Demanded,
+            (Requirement::Opportunistic, Rule::StsTesting) => Protection::StsTesting,
+            (Requirement::Opportunistic, _) => Protection::Opportunistic,
+        }
     }
 
     /// Says QUIT and closes, within a few seconds.

@@ -48,6 +48,21 @@ pub(super) enum Standing {
     },
 }
 
+/// A host that is left alone, for the operator.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct HostStanding {
+    /// Its name, as in the MX record of whoever met the last failure.
+    pub name: String,
+    /// Its address and port.
+    pub address: SocketAddr,
+    /// In a row.
+    pub failures: u32,
+    /// When somebody may go to see; past when somebody may.
+    pub until: Timestamp,
+    /// What the last failure was.
+    pub cause: String,
+}
+
 /// See the file's header.
 #[derive(Debug, Default)]
 pub(super) struct Hosts {
@@ -147,6 +162,20 @@ impl Hosts {
         status.until = after(now, status.wait);
         status.probed = None;
         Some(status.until)
+    }
+
+    /// Those that failed and were not reached since, by name; at most `max`.
+    pub(super) fn list(&self, max: usize) -> Vec<HostStanding> {
+        let standing = |(address, status): (&SocketAddr, &Status)| HostStanding {
+            name: status.name.clone(),
+            address: *address,
+            failures: status.failures,
+            until: status.until,
+            cause: status.cause.clone(),
+        };
+        let mut listed: Vec<HostStanding> = self.hosts.iter().take(max).map(standing).collect();
+        listed.sort_by(|a, b| (&a.name, a.address).cmp(&(&b.name, b.address)));
+        listed
     }
 
     /// An operator wants everything tried now.

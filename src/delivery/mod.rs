@@ -39,6 +39,7 @@ use tokio_util::task::TaskTracker;
 use self::conversation::Conversation;
 use self::evidence::EvidenceOptions;
 use self::gather::Gather;
+pub use self::hosts::HostStanding;
 use self::limits::DestinationLimit;
 use self::plain::PlainHosts;
 use self::pool::Pool;
@@ -109,7 +110,7 @@ pub struct Delivery {
 }
 
 impl Delivery {
-    /// A delivery engine over its doors; see [`run`].
+    /// A delivery engine over its doors; see [`run()`].
     pub fn new(
         world: World,
         gather: Gather,

@@ -14,7 +14,7 @@ use jiff::Timestamp;
 use tokio::sync::Notify;
 use tracing::info;
 
-use super::hosts::{Hosts, Standing};
+use super::hosts::{HostStanding, Hosts, Standing};
 use super::pace::Pause;
 use crate::mail::Destination;
 use crate::queue::after;
@@ -196,6 +196,11 @@ impl Traffic {
         }
     }
 
+    /// Hosts that could not be talked to and were not reached since, by name; at most `max`.
+    pub fn hosts(&self, max: usize) -> Vec<HostStanding> {
+        self.lock().hosts.list(max)
+    }
+
     /// An operator wants everything tried now: nothing is held against any host.
     pub fn clear(&self) {
         let mut state = self.lock();
@@ -233,6 +238,8 @@ mod tests {
         assert!(traffic.held(&one, at(1)).is_some());
         traffic.reached(dead, "mx.example");
         assert_eq!(traffic.held(&one, at(1)), None, "one of its hosts is back");
+        let [left] = &traffic.hosts(10)[..] else { panic!("{:?}", traffic.hosts(10)) };
+        assert_eq!((left.address, left.failures, left.cause.as_str()), (other, 1, "it does not answer"));
         assert!(traffic.held(&two, at(14)).is_some_and(|held| held.text.contains("does not answer")));
         assert_eq!(traffic.held(&two, at(15)), None, "the wait is over");
         assert_eq!(traffic.ask(other, at(15)), Ok(()));

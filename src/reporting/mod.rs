@@ -259,6 +259,12 @@ impl Reporting {
         stream::iter(works).buffered(CONCURRENCY).flat_map(stream::iter).collect().await
     }
 
+    /// Domains that have results today, after `after`, at most `max`, in order: each with its sessions and how
+    /// many of them failed.
+    pub fn today(&self, after: Option<&Domain>, max: usize) -> Vec<(Domain, u64, u64)> {
+        self.results().sums(day_of(self.now()), after, max)
+    }
+
     /// What today's report for a domain would say now; `None` without results.
     pub fn preview(&self, domain: &Domain) -> Option<String> {
         let (now, options) = (self.now(), self.options());

@@ -58,6 +58,9 @@ pub struct ChangeFilter {
     /// After the one of this number.
     #[serde(default)]
     pub after: Option<u64>,
+    /// Before the one of this number, the newest first.
+    #[serde(default)]
+    pub newest_before: Option<u64>,
 }
 
 impl Changes {
@@ -93,17 +96,24 @@ impl Changes {
         }
     }
 
-    /// A page of at most `max` changes, oldest first, and whether there are more.
+    /// A page of at most `max` changes, oldest first unless [`ChangeFilter::newest_before`] is said, and
+    /// whether there are more.
     pub fn list(&self, filter: &ChangeFilter, max: usize) -> (Vec<Arc<Noticed>>, bool) {
         let fits = |noticed: &Arc<Noticed>| {
             filter.after.is_none_or(|after| noticed.number > after)
+                && filter.newest_before.is_none_or(|before| noticed.number < before)
                 && filter.since.is_none_or(|since| noticed.at >= since)
                 && filter.domain.as_ref().is_none_or(|domain| {
                     let about = std::iter::once(&noticed.domain).chain(noticed.change.domains());
                     about.into_iter().any(|name| is_at_or_below(name, domain))
                 })
         };
-        let mut found: Vec<_> = self.inner.noticed.list().into_iter().filter(fits).take(max + 1).collect();
+        let all = self.inner.noticed.list().into_iter();
+        let mut found: Vec<_> = if filter.newest_before.is_some() {
+            all.rev().filter(fits).take(max + 1).collect()
+        } else {
+            all.filter(fits).take(max + 1).collect()
+        };
         let more = found.len() > max;
         found.truncate(max);
         (found, more)
@@ -207,6 +217,9 @@ mod tests {
             assert_eq!(numbers(&changes, &since, 9), (vec![3, 4, 5], false));
             let page = ChangeFilter { after: Some(1), ..ChangeFilter::default() };
             assert_eq!(numbers(&changes, &page, 2), (vec![2, 3], true));
+            let newest = |before| ChangeFilter { newest_before: Some(before), ..ChangeFilter::default() };
+            assert_eq!(numbers(&changes, &newest(u64::MAX), 2), (vec![5, 4], true));
+            assert_eq!(numbers(&changes, &newest(3), 2), (vec![2, 1], false));
             drop(changes);
             changes = Changes::open(dir.path()).unwrap().0;
         }

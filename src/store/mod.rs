@@ -57,8 +57,9 @@ pub use ground::Ground;
 pub use moves::{Moves, Plan};
 pub use policies::Policies;
 pub use queue::{
-    AdminAction, Body, BodyReader, BodyWriter, Claim, DestinationTotal, Entry, EntryState, Export, Filter,
-    Health, NewMessage, Page, Portable, PortableItem, Queue, QueueError, QueueOptions, Stats, Survey,
+    AGE_CLASSES, AdminAction, Body, BodyReader, BodyWriter, Claim, DestinationTotal, Entry, EntryState,
+    Export, Filter, Health, NewMessage, Page, Portable, PortableItem, Queue, QueueError, QueueOptions, Stats,
+    Survey,
 };
 pub use reports::{ReportEntry, Reports, RuaState, RuaStatus};
 pub use results::Results;

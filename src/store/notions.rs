@@ -168,11 +168,17 @@ pub struct Stats {
     pub destinations: Vec<(Destination, u64)>,
 }
 
+/// Ages up to which items are told apart in a [`Survey`], seconds: an hour, four, a day, two. What is older
+/// than the last is a class of its own.
+pub const AGE_CLASSES: [u32; 4] = [3_600, 14_400, 86_400, 172_800];
+
 /// The queue by destination.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Survey {
     /// Most items first.
     pub destinations: Vec<DestinationTotal>,
+    /// Items by age, in the classes of [`AGE_CLASSES`] and one for all that is older.
+    pub ages: [u64; AGE_CLASSES.len() + 1],
     /// In order of name.
     pub frozen: Vec<Freeze>,
 }

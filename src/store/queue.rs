@@ -20,8 +20,8 @@ use tokio::time::Instant;
 
 pub use super::body::{BODY_MEMORY_BYTES, Body, BodyReader, BodyWriter};
 pub use super::notions::{
-    AdminAction, Claim, DestinationTotal, Entry, EntryState, Filter, Health, NewMessage, Page, QueueError,
-    Stats, Survey,
+    AGE_CLASSES, AdminAction, Claim, DestinationTotal, Entry, EntryState, Filter, Health, NewMessage, Page,
+    QueueError, Stats, Survey,
 };
 
 pub use portable::{Export, Portable, PortableItem};

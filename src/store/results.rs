@@ -4,6 +4,7 @@
 //! business, what a report says is `reporting`'s.
 
 use std::collections::BTreeMap;
+use std::ops::Bound;
 use std::path::Path;
 use std::sync::{Arc, Mutex};
 
@@ -89,6 +90,22 @@ impl Results {
     /// How many report domains a day has.
     pub fn count(&self, day: Date) -> usize {
         guard(&self.inner.days).tallies.get(&day).map_or(0, BTreeMap::len)
+    }
+
+    /// Report domains of a day after `after`, at most `max`, in order: each with its sessions and how many of
+    /// them failed.
+    pub fn sums(&self, day: Date, after: Option<&Domain>, max: usize) -> Vec<(Domain, u64, u64)> {
+        let days = guard(&self.inner.days);
+        let Some(tallies) = days.tallies.get(&day) else { return Vec::new() };
+        let lower = after.map_or(Bound::Unbounded, Bound::Excluded);
+        let failed = |tally: &Tally| {
+            tally.policies.iter().fold(0, |sum: u64, policy| sum.saturating_add(policy.failed))
+        };
+        tallies
+            .range::<Domain, _>((lower, Bound::Unbounded))
+            .take(max)
+            .map(|(domain, tally)| (domain.clone(), tally.sessions(), failed(tally)))
+            .collect()
     }
 
     /// One domain's tally of a day.

@@ -38,7 +38,7 @@ const SLOW_WITHIN: Duration = Duration::from_secs(900);
 
 /// Where a request comes from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Peer {
+pub(in crate::admin) enum Peer {
     /// Over TCP.
     Host(IpAddr),
     /// Over a Unix socket: by file permissions.
@@ -46,7 +46,7 @@ pub(super) enum Peer {
 }
 
 /// What whoever asks may do; an extension of each request that `ask` let in.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(in crate::admin) enum Access {
     /// Look at everything.
     Read,
@@ -124,7 +124,11 @@ fn may_ask(site: &Site, peer: Option<Peer>, headers: &HeaderMap) -> Result<Acces
 }
 
 /// What the request may do, if it may ask at all.
-fn access(options: &HttpOptions, peer: Option<Peer>, headers: &HeaderMap) -> Option<Access> {
+pub(in crate::admin) fn access(
+    options: &HttpOptions,
+    peer: Option<Peer>,
+    headers: &HeaderMap,
+) -> Option<Access> {
     if options.token.is_none() && options.read_token.is_none() {
         return Some(if peer == Some(Peer::Local) { Access::Act } else { Access::Read });
     }

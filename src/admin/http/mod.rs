@@ -4,6 +4,7 @@
 //! GET /metrics    OpenMetrics text                                     } health
 //! GET /healthz    200 while the process can do its work without a restart, otherwise 503 and why
 //! GET /readyz     200 while it takes mail, otherwise 503 and why       }
+//! GET /           the status page, and what it leads to                } page
 //! ```
 //!
 //! `listen` takes connections (TCP, or a Unix socket), `router` is the table of what there is, `guard`
@@ -25,7 +26,9 @@ use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
 
+pub(in crate::admin) use guard::{Access, Peer, access, token_access};
 pub use listen::{HttpListener, bind_http, serve_http};
+pub(in crate::admin) use wrongs::Wrongs;
 
 use crate::mail::Domain;
 

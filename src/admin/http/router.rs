@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! guard::enter        every request: the Host field, no other site's page, no guesser of tokens
-//!  -> open            what needs no token
+//!  -> open            what needs no token, or asks for it by itself: the status page
 //!  -> guard::ask      whoever has the token, or needs none; who only reads changes nothing
 //!      -> guard::quick, guard::slow     few at a time, each for a bounded time
 //! ```
@@ -15,8 +15,10 @@ use axum::http::StatusCode;
 use axum::middleware::from_fn_with_state;
 use axum::response::Response;
 use tokio::sync::Semaphore;
+use tracing::warn;
 
 use super::super::answer::AdminHandles;
+use super::super::page::{self, Page};
 use super::problem::{Problem, refuse};
 use super::wrongs::Wrongs;
 use super::{HttpOptions, api, guard, health};
@@ -48,7 +50,14 @@ pub(super) fn router(site: &Arc<Site>) -> Router {
         .merge(slow.layer(from_fn_with_state(Arc::clone(site), guard::slow)))
         .merge(quick.layer(from_fn_with_state(Arc::clone(site), guard::quick)))
         .layer(from_fn_with_state(Arc::clone(site), guard::ask));
-    let open: Router<Arc<Site>> = Router::new();
+    // It has a gate of its own: a session begun there lets in, too.
+    let open = match Page::new(site.handles.clone(), site.options.clone()) {
+        Some(page) => page::routes(&page).layer(from_fn_with_state(Arc::clone(site), guard::quick)),
+        None => {
+            warn!("there is no status page: the system gives no randomness");
+            Router::new()
+        }
+    };
     open.merge(guarded)
         .layer(DefaultBodyLimit::max(BODY_BYTES_MAX))
         .layer(from_fn_with_state(Arc::clone(site), guard::enter))

@@ -17,12 +17,13 @@ const WINDOW: SignedDuration = SignedDuration::from_secs(60);
 /// Peers remembered; beyond, the oldest is forgotten.
 const PEERS_MAX: usize = 1024;
 
+/// See the file's header.
 #[derive(Default)]
-pub(super) struct Wrongs(Mutex<HashMap<IpAddr, (Timestamp, u32)>>);
+pub(in crate::admin) struct Wrongs(Mutex<HashMap<IpAddr, (Timestamp, u32)>>);
 
 impl Wrongs {
     /// How long this peer must wait before it is heard.
-    pub(super) fn wait(&self, peer: IpAddr, now: Timestamp) -> Option<Duration> {
+    pub(in crate::admin) fn wait(&self, peer: IpAddr, now: Timestamp) -> Option<Duration> {
         let table = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let (first, count) = *table.get(&network(peer))?;
         let left = WINDOW.checked_sub(now.duration_since(first))?;
@@ -32,7 +33,7 @@ impl Wrongs {
     }
 
     /// A wrong token came; whether it is the one after which the peer waits.
-    pub(super) fn wrong(&self, peer: IpAddr, now: Timestamp) -> bool {
+    pub(in crate::admin) fn wrong(&self, peer: IpAddr, now: Timestamp) -> bool {
         let mut table = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let is_live = |first: Timestamp| first <= now && now.duration_since(first) < WINDOW;
         let network = network(peer);

@@ -217,6 +217,9 @@ pub struct QueueTotals {
     pub oldest: Option<Timestamp>,
     /// Items per destination, most first.
     pub destinations: Vec<DestinationTotal>,
+    /// Items by age, the youngest first.
+    #[serde(default)]
+    pub ages: Vec<AgeTotal>,
     /// Destinations that have items, listed or not.
     pub destination_count: u64,
     /// Frozen destinations, by name.
@@ -226,6 +229,15 @@ pub struct QueueTotals {
     /// `works`, or what is the matter with DNSSEC validation and so with DANE.
     #[serde(default)]
     pub dnssec: Option<String>,
+}
+
+/// Items of one age.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AgeTotal {
+    /// Younger than so many seconds, and not of the class before; absent for all that is older.
+    pub below: Option<u32>,
+    /// Items.
+    pub items: u64,
 }
 
 /// Items of one destination.
@@ -281,6 +293,15 @@ impl QueueTotals {
                     deferred: total.deferred,
                     held: total.held,
                     oldest: total.oldest,
+                })
+                .collect(),
+            ages: survey
+                .ages
+                .iter()
+                .enumerate()
+                .map(|(class, items)| AgeTotal {
+                    below: store::AGE_CLASSES.get(class).copied(),
+                    items: *items,
                 })
                 .collect(),
             destination_count: survey.destinations.len() as u64,

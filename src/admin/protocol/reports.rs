@@ -27,6 +27,11 @@ pub enum ReportsRequest {
         /// To this domain.
         domain: Domain,
     },
+    /// A page of the domains that today's reports would go to.
+    Today {
+        /// The last domain of the page before.
+        after: Option<Domain>,
+    },
     /// Sends some reports now; the answer tells where to go on.
     Send {
         /// Of this day; yesterday without it.
@@ -81,6 +86,13 @@ pub enum ReportsAnswer {
         /// There are more after the last one.
         more: bool,
     },
+    /// A page of domains with results today.
+    Today {
+        /// In order of domain.
+        domains: Vec<TodayLine>,
+        /// There are more after the last one.
+        more: bool,
+    },
     /// The text of a report (JSON, RFC 8460 §4.4).
     Text {
         /// The text.
@@ -102,6 +114,17 @@ pub enum ReportsAnswer {
     },
     /// A day, digested.
     Digest(Box<Digest>),
+}
+
+/// A domain with results today.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TodayLine {
+    /// The report domain.
+    pub domain: Domain,
+    /// TLS sessions, counted per policy.
+    pub sessions: u64,
+    /// Those that failed their policy.
+    pub failed: u64,
 }
 
 /// A report and what became of it.

@@ -5,6 +5,7 @@
 use std::path::Path;
 use std::sync::Arc;
 
+use jiff::Timestamp;
 use rustls::pki_types::pem::{self, PemObject};
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::sign::CertifiedKey;
@@ -12,6 +13,7 @@ use rustls::{Error, InconsistentKeys, ServerConfig};
 use tokio_rustls::TlsAcceptor;
 
 use super::clients::AnyCertificate;
+use crate::dane::x509;
 
 /// A certificate chain with its key, ready to accept. Cheap to clone.
 #[derive(Clone)]
@@ -19,6 +21,7 @@ pub struct ServerTls {
     config: Arc<ServerConfig>,
     /// The same, asking clients for a certificate; with sessions of its own, which keep that.
     asking: Arc<ServerConfig>,
+    ends_at: Option<Timestamp>,
 }
 
 impl ServerTls {
@@ -29,6 +32,8 @@ impl ServerTls {
     pub fn load(certificate_file: &Path, key_file: &Path) -> Result<Self, String> {
         let chain = read_chain(certificate_file)?;
         let key = read_key(key_file)?;
+        // Any certificate of a chain that ends makes the chain end.
+        let ends_at = chain.iter().filter_map(|certificate| x509::told(certificate)?.not_after).min();
         let provider = super::provider();
         let certified = CertifiedKey::from_der(chain, key, &provider).map_err(|error| match error {
             Error::InconsistentKeys(InconsistentKeys::KeyMismatch) => format!(
@@ -52,7 +57,12 @@ impl ServerTls {
         let config = builder()?.with_no_client_auth().with_cert_resolver(resolver.clone());
         let anybody = Arc::new(AnyCertificate::new());
         let asking = builder()?.with_client_cert_verifier(anybody).with_cert_resolver(resolver);
-        Ok(Self { config: Arc::new(config), asking: Arc::new(asking) })
+        Ok(Self { config: Arc::new(config), asking: Arc::new(asking), ends_at })
+    }
+
+    /// When the first certificate of the chain ends; `None` when none of them tells.
+    pub fn ends_at(&self) -> Option<Timestamp> {
+        self.ends_at
     }
 
     /// For a new connection, at once or after STARTTLS.
@@ -123,5 +133,6 @@ mod tests {
         assert_eq!((server.config.max_early_data_size, server.asking.max_early_data_size), (0, 0));
         // §3.4: no ticket that a key of ours would have to be rotated for.
         assert!(!server.config.ticketer.enabled());
+        assert!(server.ends_at().is_some());
     }
 }

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use jiff::Timestamp;
 
 use super::super::freezes::Freeze;
-use super::super::notions::{DestinationTotal, Filter, QueueError, Survey};
+use super::super::notions::{AGE_CLASSES, DestinationTotal, Filter, QueueError, Survey};
 use super::super::shared::blocking;
 use super::super::table::{micros, timestamp};
 use super::Queue;
@@ -24,11 +24,16 @@ impl Queue {
     /// [`QueueError::Storage`].
     pub async fn survey(&self, now: Timestamp) -> Result<Survey, QueueError> {
         let shared = Arc::clone(&self.inner.shared);
-        let mut destinations = blocking(move || {
+        let (mut destinations, ages) = blocking(move || {
             let mut totals: BTreeMap<Destination, DestinationTotal> = BTreeMap::new();
             let mut cursor = None;
+            let mut ages = [0; AGE_CLASSES.len() + 1];
+            let aged = |received| {
+                let age = now.duration_since(timestamp(received)).as_secs();
+                AGE_CLASSES.iter().take_while(|class| age >= i64::from(**class)).count()
+            };
             loop {
-                let (some, next) = shared.table().tally(cursor, LOOK_MAX);
+                let (some, next) = shared.table().tally(cursor, LOOK_MAX, &aged, &mut ages);
                 for (destination, counts, oldest) in some {
                     let oldest = timestamp(oldest);
                     let total = totals
@@ -41,14 +46,14 @@ impl Queue {
                 }
                 cursor = next;
                 if cursor.is_none() {
-                    return Ok(totals.into_values().collect::<Vec<_>>());
+                    return Ok((totals.into_values().collect::<Vec<_>>(), ages));
                 }
             }
         })
         .await?;
         destinations.sort_by_key(|total| std::cmp::Reverse(total.items()));
         let frozen = self.inner.freezes.list(now).iter().map(|freeze| (**freeze).clone()).collect();
-        Ok(Survey { destinations, frozen })
+        Ok(Survey { destinations, ages, frozen })
     }
 
     /// Stops deliveries to a destination, or changes why and until when they are stopped; durable

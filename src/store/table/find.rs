@@ -82,12 +82,14 @@ impl Table {
         (found, None)
     }
 
-    /// Items after `cursor`, no more than `look` of them, counted by destination; and where
-    /// counting stopped, unless at the end.
+    /// Items after `cursor`, no more than `look` of them, counted by destination, and in `ages` by the
+    /// class that `aged` gives for when they were received; and where counting stopped, unless at the end.
     pub(in crate::store) fn tally(
         &self,
         cursor: Option<ItemId>,
         look: usize,
+        aged: &dyn Fn(i64) -> usize,
+        ages: &mut [u64],
     ) -> (Vec<Tally>, Option<ItemId>) {
         let lower = cursor.map_or(Bound::Unbounded, |cursor| Bound::Excluded(cursor.into()));
         let mut counted: BTreeMap<u32, ([u64; 3], i64)> = BTreeMap::new();
@@ -97,6 +99,9 @@ impl Table {
                 let (counts, oldest) = counted.entry(slot.destination).or_insert(([0; 3], slot.received));
                 counts[class] += 1;
                 *oldest = slot.received.min(*oldest);
+                if let Some(class) = ages.get_mut(aged(slot.received)) {
+                    *class += 1;
+                }
             }
             if looked + 1 >= look {
                 stopped = Some(id);

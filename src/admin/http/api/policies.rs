@@ -100,7 +100,8 @@ struct ChangesQuery {
 
 async fn changes(State(site): State<Arc<Site>>, Asked(asked): Asked<ChangesQuery>) -> Reply {
     let ChangesQuery { domain, since, limit, cursor } = asked;
-    let filter = ChangeFilter { domain, since, after: cursor.map(|cursor| cursor.0) };
+    let filter =
+        ChangeFilter { domain, since, after: cursor.map(|cursor| cursor.0), ..ChangeFilter::default() };
     match site.handles.answer(Request::Changes(ChangesRequest { filter })).await {
         Answer::Changes(ChangesAnswer { changes, more }) => {
             found(&Page::cut(changes, limit.0, more, |last| last.number))
