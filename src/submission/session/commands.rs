@@ -19,6 +19,9 @@ use crate::store::Health;
 use crate::submission::intake::queue_reply;
 use crate::submission::{ListenerAuth, ListenerTls};
 
+/// Recipients of one transaction that are refused, as a multiple of those that may be accepted; then the
+/// session ends. A client that goes on after so many 452 does not listen.
+const REFUSED_PARTS: usize = 10;
 /// Refusals of one session that are logged; a list of a hundred thousand bad addresses is one fact.
 const REFUSALS_LOGGED_MAX: u32 = 20;
 
@@ -316,7 +319,11 @@ impl Commands {
             }
             Err(refusal) => {
                 draft.refused += 1;
+                let deaf = draft.refused > recipients_max.saturating_mul(REFUSED_PARTS);
                 self.0.refuse(state, &refusal);
+                if deaf {
+                    state.session.say_last(421, "4.5.3", "too many recipients, closing the connection");
+                }
             }
         }
     }
