@@ -17,18 +17,38 @@ done
 case $verb in
   start | stop | restart | reload | is-active | daemon-reload) ;;
   *)
+    # --now is for us.
+    for word; do
+      shift
+      [ "$word" = --now ] || set -- "$@" "$word"
+    done
     /usr/bin/systemctl "$@"
     [ $now = yes ] && [ "$verb" = enable ] || exit 0
-    # A socket without its service is nothing here.
+    # A socket is served as soon as its service is started.
     set --
-    for unit in $units; do set -- "$@" "${unit%.socket}"; done
-    exec "$0" restart "$@"
+    for unit in $units; do case $unit in *.socket) ;; *) set -- "$@" "$unit" ;; esac; done
+    [ $# -eq 0 ] || exec "$0" start "$@"
+    exit 0
     ;;
 esac
 
-folder=/usr/lib/systemd/system
-# value UNIT KEY: the last line of that key.
-value() { sed -n "s/^$2=//p" "$folder/$1" | tail -n 1; }
+# value UNIT KEY: the last line of that key; what an administrator put in place comes first.
+value() {
+  for folder in /etc/systemd/system /usr/lib/systemd/system; do
+    [ -e "$folder/$1" ] || continue
+    sed -n "s/^$2=//p" "$folder/$1" | tail -n 1
+    return
+  done
+}
+# listens NAME: the addresses of its socket unit and of what was added to that; an empty one begins anew.
+listens() {
+  for folder in /etc/systemd/system /usr/lib/systemd/system; do
+    [ -e "$folder/$1.socket" ] || continue
+    cat "$folder/$1.socket"
+    break
+  done | cat - "/etc/systemd/system/$1.socket.d"/*.conf 2>/dev/null |
+    awk -F= '$1 == "ListenStream" { if ($2 == "") all = ""; else all = all " " $2 } END { print all }'
+}
 running() { [ -e "/run/$1.pid" ] && kill -0 "$(cat "/run/$1.pid")" 2>/dev/null; }
 
 start() {
@@ -43,27 +63,19 @@ start() {
     "/var/lib/$(value "$1.service" StateDirectory)"
   install -d -o "$user" -g "$user" -m "$(value "$1.service" RuntimeDirectoryMode)" \
     "/run/$(value "$1.service" RuntimeDirectory)"
-  set -- "$1" setpriv --reuid="$user" --regid="$user" --clear-groups --inh-caps=-all --no-new-privs
-  # The sockets of an enabled socket unit; whoever connects first starts the service.
-  if [ -e "/etc/systemd/system/sockets.target.wants/$1.socket" ]; then
-    set -- "$@" $(value "$1.service" ExecStart)
-    name=$1
-    shift
-    listen=$(sed -n 's/^ListenStream=/--listen=/p' "$folder/$name.socket" "/etc/systemd/system/$name.socket.d"/*.conf 2>/dev/null |
-      sed -n '/=$/!p')
-    # shellcheck disable=SC2086
-    set -- "$name" systemd-socket-activate -E STSRELAY_LOG__FORMAT $listen "$@"
-  else
-    # shellcheck disable=SC2046
-    set -- "$@" $(value "$1.service" ExecStart)
-  fi
   name=$1
-  shift
+  # shellcheck disable=SC2046
+  set -- setpriv --reuid="$user" --regid="$user" --clear-groups --inh-caps=-all --no-new-privs \
+    $(value "$name.service" ExecStart)
+  # The sockets of an enabled socket unit.
+  if [ -e "/etc/systemd/system/sockets.target.wants/$name.socket" ]; then
+    # shellcheck disable=SC2046
+    set -- perl /usr/local/lib/activate.pl $(listens "$name") -- "$@"
+  fi
   # Not to the journal, which is not there.
   umask "$(value "$name.service" UMask)"
   STSRELAY_LOG__FORMAT=text "$@" >>"/var/log/$name.log" 2>&1 </dev/null &
   echo $! >"/run/$name.pid"
-  [ "$1" != systemd-socket-activate ] || return 0
   for _ in 1 2 3 4 5 6 7 8 9 10; do
     sleep 0.5
     running "$name" || { tail -n 5 "/var/log/$name.log" >&2; return 1; }

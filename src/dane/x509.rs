@@ -3,7 +3,7 @@
 //! X.509 version 1, an unknown critical extension and the like make a certificate unusable under
 //! PKIX, but not for encryption, nor for DANE-EE (RFC 7672 §3.1.1): mail hosts do show them. Walks
 //! DER only as far as needed (RFC 5280 §4.1); bounded by the certificate's own length. Verifies
-//! nothing. Pure. Used by [`super::verify`] and by the handshake of `net::tls`.
+//! nothing. Pure. Used by [`mod@super::verify`] and by the handshake of `net::tls`.
 
 use jiff::Timestamp;
 

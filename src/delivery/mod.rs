@@ -110,7 +110,7 @@ pub struct Delivery {
 }
 
 impl Delivery {
-    /// A delivery engine over its doors; see [`run`].
+    /// A delivery engine over its doors; see [`run()`].
     pub fn new(
         world: World,
         gather: Gather,

@@ -18,6 +18,7 @@ use samotop_core::mail::MailService;
 use samotop_core::smtp::{
     Drive, DriverControl, DriverError, Interpret, ParseError, SessionService, SmtpContext,
 };
+use tokio::task::yield_now;
 use tokio::time::{Instant, sleep_until, timeout};
 
 use super::{Client, Mode, Say, dialogue, line_limit, mode};
@@ -29,6 +30,10 @@ const COMMAND_READ_BYTES: usize = 16 << 10;
 const CONTENT_READ_BYTES: usize = 64 << 10;
 /// Replies held back at most before they are written.
 const REPLIES_BYTES_MAX: usize = 16 << 10;
+/// Commands, or octets of content, that one session may have interpreted before others get their turn:
+/// a client that pipelines without end must not hold a thread.
+const TURN_COMMANDS: usize = 8;
+const TURN_OCTETS: usize = 64 << 10;
 /// How long closing may take: the client has had its last reply.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(5);
 
@@ -56,8 +61,15 @@ impl Drive for Driver {
                 self.handshake(io).await?;
             }
             service(state).prepare_session(io, state).await;
-            let mut talk =
-                Talk { io, out: Vec::new(), waiting: None, content: None, drain: None, plenty: false };
+            let mut talk = Talk {
+                io,
+                out: Vec::new(),
+                waiting: None,
+                content: None,
+                drain: None,
+                plenty: false,
+                spent: 0,
+            };
             self.converse(&mut talk, interpretter, state).await
         })
     }
@@ -81,6 +93,8 @@ struct Talk<'i> {
     drain: Option<Instant>,
     /// The last read brought as much as was asked for: a large message, worth larger reads.
     plenty: bool,
+    /// What is spent of this turn, in octets.
+    spent: usize,
 }
 
 /// What a read brought.
@@ -104,6 +118,10 @@ impl Driver {
             let hungry = self.interpret(talk, interpretter, state).await;
             if self.obey(talk, state, hungry).await? {
                 return Ok(());
+            }
+            if talk.spent >= TURN_OCTETS {
+                talk.spent = 0;
+                yield_now().await;
             }
             if !hungry {
                 continue;
@@ -134,10 +152,11 @@ impl Driver {
             Ok(consumed) => {
                 let consumed = consumed.unwrap_or(0).min(state.session.input.len());
                 state.session.input.drain(..consumed);
+                talk.spent += consumed.max(TURN_OCTETS / TURN_COMMANDS);
                 talk.waiting = None;
                 if mode(&state.session) != Mode::Content {
                     talk.content = None;
-                    self.client.place.entitle(self.client.trusted() || dialogue(state).login.is_some());
+                    self.client.place.entitle(self.client.entitled(dialogue(state)));
                 }
                 consumed == 0
             }

@@ -93,6 +93,23 @@ async fn recipients_are_limited_and_the_rest_of_the_message_stands() {
 }
 
 #[tokio::test]
+async fn a_hundred_thousand_recipients_end_the_session_long_before() {
+    let mut setting = Setting::trusted();
+    setting.options.recipients = 100;
+    let mut talk = setting.greeted().await;
+    talk.ask("MAIL FROM:<a@example.com>", "250").await;
+    for n in 0..100 {
+        talk.ask(&format!("RCPT TO:<b{n}@example.net>"), "250").await;
+    }
+    for n in 0..1000 {
+        talk.ask(&format!("RCPT TO:<c{n}@example.net>"), "452 4.5.3").await;
+    }
+    talk.ask("RCPT TO:<d@example.net>", "452 4.5.3").await;
+    talk.expect("421 4.5.3").await;
+    talk.closed().await;
+}
+
+#[tokio::test]
 async fn too_many_errors_end_the_session_but_bad_addresses_do_not() {
     let setting = Setting::trusted();
     let mut talk = setting.greeted().await;
