@@ -13,7 +13,7 @@ PACKAGES=(
   haproxy                           # proxy in front of a listener
   openssl                           # test CA
   python3 python3-dkim python3-nacl python3-dnspython # helpers, DKIM verification
-  curl procps iproute2
+  curl jq procps iproute2
   systemd strace                    # systemd-analyze; what the daemon asks of the kernel
   mmdebstrap dpkg-dev groff-base lintian # the package, in a root of its own
 )
