@@ -104,6 +104,7 @@ struct Inner {
     connections_begun: Family<Pairs<1>, Counter>,
     connections_refused: Family<Pairs<2>, Counter>,
     logins: Family<Pairs<3>, Counter>,
+    limited: Family<Pairs<2>, Counter>,
     accepted: Family<Pairs<1>, Counter>,
     accepted_octets: Family<Pairs<1>, Counter>,
     accepted_recipients: Family<Pairs<1>, Counter>,
@@ -197,6 +198,7 @@ impl Metrics {
             connections_begun: Family::default(),
             connections_refused: Family::default(),
             logins: Family::default(),
+            limited: Family::default(),
             accepted: Family::default(),
             accepted_octets: Family::default(),
             accepted_recipients: Family::default(),
@@ -251,6 +253,13 @@ impl Metrics {
             ("result", result.to_owned()),
         ];
         self.inner.count(&self.inner.logins, &Pairs(labels), 1);
+    }
+
+    /// A client was refused something by a limit: `messages`, `recipients`, `connections`, `sender` or
+    /// `author`.
+    pub fn limited(&self, listener: &str, limit: &'static str) {
+        let labels = [("listener", listener.to_owned()), ("limit", limit.to_owned())];
+        self.inner.count(&self.inner.limited, &Pairs(labels), 1);
     }
 
     /// A message is queued; `took` since the end of its content.
@@ -391,6 +400,11 @@ impl Inner {
             self.connections_refused.clone(),
         );
         registry.register("logins", "Attempts to authenticate, by mechanism and result", self.logins.clone());
+        registry.register(
+            "limit_refusals",
+            "Refusals to users and networks over one of their limits, by limit",
+            self.limited.clone(),
+        );
         registry.register("messages_accepted", "Messages queued for clients", self.accepted.clone());
         registry.register("accepted_octets", "Octets of those messages", self.accepted_octets.clone());
         registry.register(

@@ -10,6 +10,7 @@ PACKAGES=(
   unbound                           # validating resolver in front of it
   nginx-light                       # policy host and https: report endpoint
   swaks libnet-ssleay-perl          # authenticated client
+  gsasl                             # SCRAM and EXTERNAL as a client
   haproxy                           # proxy in front of a listener
   openssl                           # test CA
   python3 python3-dkim python3-nacl python3-dnspython # helpers, DKIM verification
