@@ -192,7 +192,8 @@ impl Daemon {
             storage.results.clone(),
             storage.reports.clone(),
             receivers.reporting,
-        );
+        )
+        .with_metrics(metrics.clone());
         let deliverer = Delivery::new(
             world.clone(),
             gatherer.clone(),

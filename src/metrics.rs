@@ -104,6 +104,7 @@ struct Inner {
     connections_begun: Family<Pairs<1>, Counter>,
     connections_refused: Family<Pairs<2>, Counter>,
     logins: Family<Pairs<3>, Counter>,
+    limited: Family<Pairs<2>, Counter>,
     accepted: Family<Pairs<1>, Counter>,
     accepted_octets: Family<Pairs<1>, Counter>,
     accepted_recipients: Family<Pairs<1>, Counter>,
@@ -119,13 +120,15 @@ struct Inner {
     flushed: Counter,
     queue_items: Family<Pairs<1>, Gauge>,
     queue_octets: Gauge,
-    queue_oldest: Gauge,
+    queue_oldest: Family<Pairs<1>, Gauge>,
+    dnssec: Family<Pairs<1>, Gauge>,
+    report_deliveries: Family<Pairs<2>, Counter>,
     store_writable: Gauge,
     store_free: Gauge,
     policies: Family<Pairs<1>, Gauge>,
-    policy_changes: Family<Pairs<1>, Gauge>,
-    policy_fetches_failed: Gauge,
-    policy_refetch_alarms: Gauge,
+    policy_changes: Family<Pairs<1>, Counter>,
+    policy_fetches_failed: Counter,
+    policy_refetch_alarms: Counter,
     reports: Family<Pairs<1>, Gauge>,
 }
 
@@ -149,8 +152,10 @@ pub struct Snapshot {
     pub queue_items: Vec<(&'static str, u64)>,
     /// Octets of the queue on disk.
     pub queue_octets: u64,
-    /// Age of the oldest message.
-    pub queue_oldest: Duration,
+    /// Age of the oldest message by state.
+    pub queue_oldest: Vec<(&'static str, Duration)>,
+    /// 1 for how DNSSEC validation does, 0 for how it does not.
+    pub dnssec: Vec<(&'static str, u64)>,
     /// Whether messages can be stored.
     pub writable: bool,
     /// Octets free on the queue's disk; 0 where it does not tell.
@@ -193,6 +198,7 @@ impl Metrics {
             connections_begun: Family::default(),
             connections_refused: Family::default(),
             logins: Family::default(),
+            limited: Family::default(),
             accepted: Family::default(),
             accepted_octets: Family::default(),
             accepted_recipients: Family::default(),
@@ -208,13 +214,15 @@ impl Metrics {
             flushed: Counter::default(),
             queue_items: Family::default(),
             queue_octets: Gauge::default(),
-            queue_oldest: Gauge::default(),
+            queue_oldest: Family::default(),
+            dnssec: Family::default(),
+            report_deliveries: Family::default(),
             store_writable: Gauge::default(),
             store_free: Gauge::default(),
             policies: Family::default(),
             policy_changes: Family::default(),
-            policy_fetches_failed: Gauge::default(),
-            policy_refetch_alarms: Gauge::default(),
+            policy_fetches_failed: Counter::default(),
+            policy_refetch_alarms: Counter::default(),
             reports: Family::default(),
         };
         inner.register(&mut registry);
@@ -245,6 +253,13 @@ impl Metrics {
             ("result", result.to_owned()),
         ];
         self.inner.count(&self.inner.logins, &Pairs(labels), 1);
+    }
+
+    /// A client was refused something by a limit: `messages`, `recipients`, `connections`, `sender` or
+    /// `author`.
+    pub fn limited(&self, listener: &str, limit: &'static str) {
+        let labels = [("listener", listener.to_owned()), ("limit", limit.to_owned())];
+        self.inner.count(&self.inner.limited, &Pairs(labels), 1);
     }
 
     /// A message is queued; `took` since the end of its content.
@@ -327,6 +342,12 @@ impl Metrics {
         self.inner.count(&self.inner.tls_sessions, &Pairs(labels), 1);
     }
 
+    /// One try to bring a TLS report to a target.
+    pub fn report(&self, target: &'static str, outcome: &'static str) {
+        let labels = [("target", target.to_owned()), ("outcome", outcome.to_owned())];
+        self.inner.count(&self.inner.report_deliveries, &Pairs(labels), 1);
+    }
+
     /// The journal was flushed with so many records in it.
     pub fn flushed(&self, took: Duration, records: u64) {
         self.inner.flushes.observe(took.as_secs_f64());
@@ -338,13 +359,19 @@ impl Metrics {
         let inner = &*self.inner;
         show(&inner.queue_items, "state", &now.queue_items);
         inner.queue_octets.set(number(now.queue_octets));
-        inner.queue_oldest.set(number(now.queue_oldest.as_secs()));
+        let ages: Vec<_> = now.queue_oldest.iter().map(|(state, age)| (*state, age.as_secs())).collect();
+        show(&inner.queue_oldest, "state", &ages);
+        show(&inner.dnssec, "state", &now.dnssec);
         inner.store_writable.set(i64::from(now.writable));
         inner.store_free.set(number(now.disk_free));
         show(&inner.policies, "mode", &now.policies);
-        show(&inner.policy_changes, "severity", &now.policy_changes);
-        inner.policy_fetches_failed.set(number(now.policy_fetches_failed));
-        inner.policy_refetch_alarms.set(number(now.policy_refetch_alarms));
+        for (severity, changes) in &now.policy_changes {
+            let labels = Pairs([("severity", (*severity).to_owned())]);
+            inner.policy_changes.get_or_create(&labels).inner().store(*changes, Ordering::Relaxed);
+        }
+        // Counted where they happen.
+        inner.policy_fetches_failed.inner().store(now.policy_fetches_failed, Ordering::Relaxed);
+        inner.policy_refetch_alarms.inner().store(now.policy_refetch_alarms, Ordering::Relaxed);
         show(&inner.reports, "state", &now.reports);
         let mut out = String::new();
         // Writing into a string cannot fail.
@@ -373,6 +400,11 @@ impl Inner {
             self.connections_refused.clone(),
         );
         registry.register("logins", "Attempts to authenticate, by mechanism and result", self.logins.clone());
+        registry.register(
+            "limit_refusals",
+            "Refusals to users and networks over one of their limits, by limit",
+            self.limited.clone(),
+        );
         registry.register("messages_accepted", "Messages queued for clients", self.accepted.clone());
         registry.register("accepted_octets", "Octets of those messages", self.accepted_octets.clone());
         registry.register(
@@ -417,7 +449,7 @@ impl Inner {
         registry.register_with_unit("queue", "The queue on disk", Unit::Bytes, self.queue_octets.clone());
         registry.register_with_unit(
             "queue_oldest",
-            "Age of the oldest message in the queue",
+            "Age of the oldest message in the queue, by state",
             Unit::Seconds,
             self.queue_oldest.clone(),
         );
@@ -435,18 +467,28 @@ impl Inner {
         registry.register("policies", "Cached MTA-STS policies, by mode", self.policies.clone());
         registry.register(
             "policy_changes",
-            "Changes of destinations' policies since the start, by severity",
+            "Changes of destinations' policies, by severity",
             self.policy_changes.clone(),
         );
         registry.register(
             "policy_fetches_failed",
-            "Fetches of MTA-STS policies that failed since the start",
+            "Fetches of MTA-STS policies that failed",
             self.policy_fetches_failed.clone(),
         );
         registry.register(
             "policy_refetch_alarms",
-            "Policies that could not be fetched again several times in a row, since the start",
+            "Policies that could not be fetched again several times in a row",
             self.policy_refetch_alarms.clone(),
+        );
+        registry.register(
+            "dnssec",
+            "How DNSSEC validation does: 1 for the state it is in",
+            self.dnssec.clone(),
+        );
+        registry.register(
+            "report_deliveries",
+            "Tries to bring TLS reports to their targets, by kind of target and outcome",
+            self.report_deliveries.clone(),
         );
         registry.register("reports", "Outgoing TLS reports that are kept, by state", self.reports.clone());
     }
@@ -493,10 +535,12 @@ mod tests {
         metrics.notices("bounce", 1);
         metrics.tls_session("TLSv1.3", "dane", true);
         metrics.flushed(Duration::from_millis(1), 7);
+        metrics.report("https", "accepted");
         let now = Snapshot {
             queue_items: vec![("active", 3), ("deferred", 4)],
             queue_octets: 5000,
-            queue_oldest: Duration::from_secs(60),
+            queue_oldest: vec![("active", Duration::ZERO), ("deferred", Duration::from_secs(60))],
+            dnssec: vec![("works", 0), ("broken", 1)],
             writable: true,
             disk_free: 9000,
             policies: vec![("enforce", 9)],
@@ -532,13 +576,15 @@ mod tests {
             "stsrelay_store_flushed_total 7",
             "stsrelay_queue_items{state=\"deferred\"} 4",
             "stsrelay_queue_bytes 5000",
-            "stsrelay_queue_oldest_seconds 60",
+            "stsrelay_queue_oldest_seconds{state=\"deferred\"} 60",
+            "stsrelay_dnssec{state=\"broken\"} 1",
+            "stsrelay_report_deliveries_total{target=\"https\",outcome=\"accepted\"} 1",
             "stsrelay_store_writable 1",
             "stsrelay_store_free_bytes 9000",
             "stsrelay_policies{mode=\"enforce\"} 9",
-            "stsrelay_policy_changes{severity=\"alarm\"} 1",
-            "stsrelay_policy_fetches_failed 2",
-            "stsrelay_policy_refetch_alarms 1",
+            "stsrelay_policy_changes_total{severity=\"alarm\"} 1",
+            "stsrelay_policy_fetches_failed_total 2",
+            "stsrelay_policy_refetch_alarms_total 1",
             "stsrelay_reports{state=\"sent\"} 6",
         ] {
             assert!(text.lines().any(|have| have == line), "{line} is missing in\n{text}");

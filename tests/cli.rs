@@ -231,6 +231,24 @@ fn user_hash_prints_a_line_that_verifies() {
     assert!(line.starts_with("app@example.org:$argon2id$v=19$"), "{line}");
     assert_eq!(line.lines().count(), 1);
 
+    let hash = |password: &str| {
+        let mut child = Command::new(env!("CARGO_BIN_EXE_stsrelay"))
+            .args(["user", "hash", "app", "--scram"])
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
+        child.stdin.take().unwrap().write_all(password.as_bytes()).unwrap();
+        child.wait_with_output().unwrap()
+    };
+    let both = hash("pässword 1\n");
+    let users = stsrelay::submission::Users::parse(&text(&both.stdout)).unwrap();
+    assert_eq!((users.len(), users.knows_scram(), users.without_scram().len()), (1, true, 0));
+    // RFC 4013 §2.3: a control character.
+    let forbidden = hash("pass\u{7}word\n");
+    assert_eq!(forbidden.status.code(), Some(64), "{}", text(&forbidden.stdout));
+
     let empty = Command::new(env!("CARGO_BIN_EXE_stsrelay"))
         .args(["user", "hash", "app"])
         .stdin(Stdio::null())

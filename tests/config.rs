@@ -294,6 +294,36 @@ fn each_bad_configuration_is_one_line_and_starts_nothing() {
              `stsrelay user hash`), or auth = \"none\"",
         ),
         (
+            "client certificates without TLS",
+            with(
+                "[[listener]]\nname = \"a\"\nlisten = [\"127.0.0.1:0\"]\nclient_certificates = \"optional\"\n\
+                 trusted_networks = [\"::1\"]",
+            ),
+            "stsrelay.toml: listener[0].client_certificates: needs TLS; set tls = \"starttls\" or \"implicit\"",
+        ),
+        (
+            "a certificate that no client could have",
+            with("[[auth.client_certificate]]\nname = \"app\""),
+            "stsrelay.toml: auth.client_certificate[0].name: has neither sha256 nor subject_names, so no \
+             certificate fits",
+        ),
+        (
+            "names that nobody vouches for",
+            with("[[auth.client_certificate]]\nname = \"app\"\nsubject_names = [\"app.example.org\"]"),
+            "stsrelay.toml: auth.client_certificate[0].subject_names: count only where an authority vouches for \
+             them; set auth.client_ca_file",
+        ),
+        (
+            "two rules for a user",
+            with("[[auth.user]]\nname = \"app\"\n[[auth.user]]\nname = \"app\""),
+            "stsrelay.toml: auth.user[1].name: another table is for \"app\" already",
+        ),
+        (
+            "no mistake allowed",
+            with("[auth]\nfailures_free = 0"),
+            "stsrelay.toml: auth.failures_free: must be at least 1: everybody mistypes",
+        ),
+        (
             "two listeners on one port",
             with(
                 "[[listener]]\nname = \"a\"\nlisten = [\"127.0.0.1:2525\"]\n\

@@ -158,6 +158,8 @@ async fn the_api_tells_what_the_command_line_tells() {
     ] {
         let told = daemon.json(verb).await;
         assert_eq!(api.all(path, query).await, told, "{verb:?}");
+        let whole = api.get(path, &format!("{path}?cursor=&limit=200{query}"), 200).await;
+        assert_eq!((&whole["items"], &whole["next"]), (&Value::Array(told.clone()), &Value::Null));
         let few = told.is_empty() && !verb.contains(&"none.test") && !verb.contains(&"changes");
         assert!(!few, "{verb:?} lists nothing");
     }
@@ -201,6 +203,15 @@ async fn the_api_tells_what_the_command_line_tells() {
     let status = api.get("/status", "/status", 200).await;
     assert_eq!((&status["hostname"], &status["ready"]), (&HOSTNAME.into(), &true.into()), "{status}");
     assert_eq!(status["listeners"].as_array().map(Vec::len), Some(4), "{status}");
+    let metrics = api.http.get("/metrics").await.body;
+    for line in [
+        "stsrelay_report_deliveries_total{target=\"https\",outcome=\"accepted\"} 1",
+        "stsrelay_report_deliveries_total{target=\"mailto\",outcome=\"queued\"} 1",
+        "stsrelay_queue_oldest_seconds{state=\"held\"} 0",
+        "stsrelay_dnssec{state=\"broken\"} 0",
+    ] {
+        assert!(metrics.lines().any(|have| have == line), "{line} is missing:\n{metrics}");
+    }
     let description = api.http.get("/api/v1/openapi.json").await;
     assert_eq!(description.json()["openapi"], "3.1.0");
 }
@@ -378,6 +389,8 @@ async fn a_token_that_reads_changes_nothing_and_guessers_wait() {
         answer.field("retry-after").map(|wait| wait.parse::<u64>().is_ok_and(|s| s <= 60)),
         Some(true)
     );
+    // The users of a host do not shut each other out.
+    assert_eq!(api.http.get("/api/v1/status").await.status, 200);
     assert!(world.daemon.log().contains("wrong admin tokens"));
     assert!(!world.daemon.log().contains(TOKEN) && !world.daemon.log().contains("not-the-token"));
 }

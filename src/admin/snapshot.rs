@@ -5,8 +5,11 @@
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 
+use jiff::Timestamp;
+
 use super::answer::AdminHandles;
 use crate::metrics::Snapshot;
+use crate::net::dns::Validation;
 use crate::store::{Health, RuaStatus};
 use crate::sts::Mode;
 
@@ -15,7 +18,19 @@ impl AdminHandles {
     pub(in crate::admin) fn snapshot(&self) -> Snapshot {
         let stats = self.queue.stats();
         let now = self.clock.now();
-        let oldest = stats.oldest.map(|oldest| now.duration_since(oldest));
+        let age = |oldest: Option<Timestamp>| {
+            let age = oldest.and_then(|oldest| Duration::try_from(now.duration_since(oldest)).ok());
+            age.unwrap_or_default()
+        };
+        let [active, deferred, held] = stats.oldest_by_state.map(age);
+        let validation = match self.gather.last_validation() {
+            None => None,
+            Some(Validation::Works) => Some("works"),
+            Some(Validation::Off(_)) => Some("off"),
+            Some(Validation::Missing(_)) => Some("missing"),
+            Some(Validation::Broken(_)) => Some("broken"),
+            Some(Validation::Silent(_)) => Some("silent"),
+        };
         let mut policies = [("enforce", 0), ("testing", 0), ("none", 0)];
         for entry in self.policies.list() {
             let Some(held) = &entry.held else { continue };
@@ -43,7 +58,10 @@ impl AdminHandles {
         Snapshot {
             queue_items: vec![("active", stats.active), ("deferred", stats.deferred), ("held", stats.held)],
             queue_octets: stats.bytes,
-            queue_oldest: oldest.and_then(|age| Duration::try_from(age).ok()).unwrap_or_default(),
+            queue_oldest: vec![("active", active), ("deferred", deferred), ("held", held)],
+            dnssec: ["works", "off", "missing", "broken", "silent"]
+                .map(|state| (state, u64::from(validation == Some(state))))
+                .to_vec(),
             writable: self.queue.health() == Health::Fine,
             disk_free: self.queue.disk_free().unwrap_or(0),
             policies: policies.to_vec(),

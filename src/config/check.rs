@@ -182,12 +182,14 @@ impl Checker<'_> {
                     "TLS needs a certificate; set tls.certificate_file and tls.key_file, or tls = \"none\"",
                 );
             }
-            if listener.auth != ListenerAuth::None && config.auth.users_file.is_none() {
+            let certificates = auth::asks(config, listener);
+            if listener.auth != ListenerAuth::None && config.auth.users_file.is_none() && !certificates {
                 self.error(
                     &key("auth"),
                     "AUTH needs users; set auth.users_file (lines made by `stsrelay user hash`), or auth = \"none\"",
                 );
             }
+            auth::listener(self, listener, &key);
             self.reachability(listener, &key);
             self.overlaps(index, listener);
         }
@@ -208,7 +210,9 @@ impl Checker<'_> {
             ),
             _ => {}
         }
-        if !offers_auth && listener.trusted_networks.is_empty() && listener.auth != ListenerAuth::Required {
+        let certificates = auth::asks(&self.loaded.config, listener);
+        let nobody = !offers_auth && listener.trusted_networks.is_empty() && !certificates;
+        if nobody && listener.auth != ListenerAuth::Required {
             self.note(&key("trusted_networks"), "is empty and AUTH is not offered: nobody may submit here");
         }
         if listener.auth != ListenerAuth::Required

@@ -301,6 +301,20 @@ pub fn known_keys() -> Vec<String> {
         password_file: None,
     });
     example.delivery.destination.push(super::sections::DestinationSection::default());
+    example.auth.user.push(super::AuthUser {
+        name: String::new(),
+        senders: Vec::new(),
+        check_from: false,
+        messages_per_hour: None,
+        recipients_per_hour: None,
+        message_size: None,
+        connections: None,
+    });
+    example.auth.client_certificate.push(super::ClientCertificateSection {
+        name: String::new(),
+        sha256: Vec::new(),
+        subject_names: Vec::new(),
+    });
     let mut keys = Vec::new();
     collect(&serde_json::to_value(example).unwrap_or_default(), "", &mut keys);
     keys
@@ -370,7 +384,7 @@ mod tests {
             ("delivery.timeouts.greting=1s", "delivery.timeouts.greeting"),
             ("policy.mtasts=true", "policy.mta_sts"),
             ("tlsrtp.from=a@b.example", "tlsrpt"),
-            ("delivery.message_size=1MB", "limits.message_size"),
+            ("delivery.recipients=5", "limits.recipients"),
         ] {
             let error = set(&[given]).unwrap_err().to_string();
             assert!(error.starts_with("command line: "), "{error}");

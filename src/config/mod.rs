@@ -17,7 +17,8 @@ pub use check::{Findings, check};
 pub use load::{ConfigError, DEFAULT_FILE, Loaded, Sources};
 pub use options::{Doors, Settings, doors, settings};
 pub use sections::{
-    Admin, Auth, Config, Delivery, Dns, Dnssec, Evidence, Limits, Listener, ListenerAuth, ListenerTls, Log,
-    LogFormat, MtaSts, NetworkSection, Override, Policy, Pool, RouteSection, Server, Timeouts, Tls, Tlsrpt,
+    Admin, Auth, AuthUser, ClientCertificateSection, Config, Delivery, Dns, Dnssec, Evidence, Limits,
+    Listener, ListenerAuth, ListenerTls, Log, LogFormat, MtaSts, NetworkSection, Override, Policy, Pool,
+    RouteSection, Server, Timeouts, Tls, Tlsrpt,
 };
 pub use source::SourceAddress;

@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
+use self::auth::{certificates, listener_rule, lockout, rules, users};
 use super::{ConfigError, Dnssec, ListenerAuth, ListenerTls, Loaded};
 use crate::admin::HttpOptions;
 use crate::delivery::evidence::EvidenceOptions;
@@ -25,9 +26,11 @@ use crate::smtp::client::{Credentials, Timeouts};
 use crate::store::suppressions::{SuppressionAnswer, SuppressionOptions};
 use crate::store::targets::SuppressRule;
 use crate::store::{EvidenceLimits, QueueOptions, RoomLimits};
-use crate::submission::{self, ListenerOptions, LockoutOptions, Users};
+use crate::submission::{self, Certificates, ListenerOptions, Users};
 use crate::tlspolicy::{DaneUse, Override};
 use crate::tlsrpt::omit::Omit;
+
+mod auth;
 
 /// A message in transfer at shutdown may take so long to end; within the daemon's own limit.
 const DRAIN: Duration = Duration::from_secs(20);
@@ -79,6 +82,8 @@ pub fn settings(loaded: &Loaded) -> Result<Settings, Vec<ConfigError>> {
     let mut errors = Vec::new();
     let server_tls = keep(server_tls(loaded), &mut errors);
     let users = keep(users(loaded), &mut errors);
+    let certificates = keep(certificates(loaded), &mut errors);
+    let Some(certificates) = certificates else { return Err(errors) };
     let admin = &config.admin;
     let token = keep(admin_token(loaded, "admin.token_file", &admin.token_file), &mut errors);
     let read_token = keep(admin_token(loaded, "admin.read_token_file", &admin.read_token_file), &mut errors);
@@ -99,7 +104,7 @@ pub fn settings(loaded: &Loaded) -> Result<Settings, Vec<ConfigError>> {
         return Err(vec![loaded.error("admin.read_token_file", text)]);
     }
     Ok(Settings {
-        submission: submission_options(loaded, hostname.clone(), users),
+        submission: submission_options(loaded, hostname.clone(), users, certificates),
         server_tls,
         delivery: delivery_options(loaded, hostname.clone()),
         gather: gather_options(loaded, hostname.clone(), routes),
@@ -156,14 +161,6 @@ fn server_tls(loaded: &Loaded) -> Result<Option<ServerTls>, ConfigError> {
         }
         (Some(_), None) => Err(loaded.error("tls.key_file", "is missing; tls.certificate_file is set")),
         (None, Some(_)) => Err(loaded.error("tls.certificate_file", "is missing; tls.key_file is set")),
-    }
-}
-
-fn users(loaded: &Loaded) -> Result<Users, ConfigError> {
-    match &loaded.config.auth.users_file {
-        None => Ok(Users::default()),
-        Some(file) => Users::load(&located(loaded, "auth.users_file", file)?)
-            .map_err(|text| named(loaded, &text, "auth.users_file")),
     }
 }
 
@@ -291,7 +288,12 @@ pub fn doors(loaded: &Loaded) -> Result<Doors, Vec<ConfigError>> {
     })
 }
 
-fn submission_options(loaded: &Loaded, hostname: Domain, users: Users) -> submission::Options {
+fn submission_options(
+    loaded: &Loaded,
+    hostname: Domain,
+    users: Users,
+    certificates: Arc<Certificates>,
+) -> submission::Options {
     let config = &loaded.config;
     submission::Options {
         listeners: config
@@ -315,6 +317,9 @@ fn submission_options(loaded: &Loaded, hostname: Domain, users: Users) -> submis
                 proxy_protocol: listener.proxy_protocol.iter().map(|network| network.0).collect(),
                 bare_newlines: listener.bare_newlines,
                 received_client: listener.received_client,
+                client_certificates: listener.client_certificates,
+                connections: listener.connections,
+                rule: listener_rule(listener),
             })
             .collect(),
         message_size: config.limits.message_size.0,
@@ -331,13 +336,9 @@ fn submission_options(loaded: &Loaded, hostname: Domain, users: Users) -> submis
             && config.delivery.suppression.answer == SuppressionAnswer::Refuse,
         users,
         mechanisms: config.auth.mechanisms.clone(),
-        lockout: LockoutOptions {
-            failures_free: config.auth.failures_free,
-            back_off_max: config.auth.back_off_max.0,
-            failures_of_user: config.auth.failures_of_user,
-            slow_down_max: config.auth.slow_down_max.0,
-            known_for: config.auth.known_for.0,
-        },
+        lockout: lockout(loaded),
+        certificates,
+        rules: rules(loaded),
         drain_timeout: DRAIN,
         ..submission::Options::new(hostname)
     }

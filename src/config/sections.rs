@@ -18,7 +18,9 @@ use crate::queue::RetryOptions;
 use crate::smtp::body::BareNewlines;
 use crate::smtp::client::Timeouts as ClientTimeouts;
 use crate::store::suppressions::SuppressionAnswer;
-use crate::submission::{LockoutOptions, Mechanism, ReceivedClient};
+use crate::submission::{
+    ClientCertificates, Fingerprint, LockoutOptions, Mechanism, ReceivedClient, Sender, SubjectName,
+};
 use crate::tlspolicy::{DaneInsecureMx, DaneWithSts, LocalRule, Whom};
 use crate::tlsrpt::record::RUA_MAX;
 use crate::tlsrpt::target::TargetPattern;
@@ -107,6 +109,27 @@ pub struct Listener {
     /// `full`, `omit-for-users` or `omit`: whether our Received field names the client.
     #[serde(default)]
     pub received_client: ReceivedClient,
+    /// `none`, `optional` or `required`: clients are asked for a certificate.
+    #[serde(default)]
+    pub client_certificates: ClientCertificates,
+    /// Connections at a time, all clients together; 0: only `limits.connections` holds.
+    #[serde(default)]
+    pub connections: u32,
+    /// Largest message here.
+    #[serde(default)]
+    pub message_size: Option<Size>,
+    /// Messages an hour of each client without a login; 0: no limit.
+    #[serde(default)]
+    pub messages_per_hour: u32,
+    /// The same of recipients.
+    #[serde(default)]
+    pub recipients_per_hour: u32,
+    /// Senders that clients without a login may have, beside the null sender; empty: all.
+    #[serde(default)]
+    pub senders: Vec<Sender>,
+    /// Hold the From field to `senders` too.
+    #[serde(default)]
+    pub check_from: bool,
 }
 
 /// `listener.tls`
@@ -200,6 +223,62 @@ pub struct Auth {
     pub slow_down_max: Span,
     /// How long a network is known to a user after a login.
     pub known_for: Span,
+    /// Messages an hour of each user; 0: no limit.
+    pub messages_per_hour: u32,
+    /// Recipients an hour of each user; 0: no limit.
+    pub recipients_per_hour: u32,
+    /// Largest message of each user.
+    pub message_size: Option<Size>,
+    /// Connections at a time of each user; 0: no limit.
+    pub connections: u32,
+    /// Authorities (PEM) that vouch for names in client certificates.
+    pub client_ca_file: Option<PathBuf>,
+    /// What single users may do.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub user: Vec<AuthUser>,
+    /// Client certificates that count.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub client_certificate: Vec<ClientCertificateSection>,
+}
+
+/// `[[auth.user]]`: where it says nothing, `[auth]` holds.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct AuthUser {
+    /// Of the users file, or of a client certificate.
+    pub name: String,
+    /// Senders the user may have; empty: all.
+    #[serde(default)]
+    pub senders: Vec<Sender>,
+    /// Hold the From field to `senders` too.
+    #[serde(default)]
+    pub check_from: bool,
+    /// See [`Auth::messages_per_hour`].
+    #[serde(default)]
+    pub messages_per_hour: Option<u32>,
+    /// See [`Auth::recipients_per_hour`].
+    #[serde(default)]
+    pub recipients_per_hour: Option<u32>,
+    /// See [`Auth::message_size`].
+    #[serde(default)]
+    pub message_size: Option<Size>,
+    /// See [`Auth::connections`].
+    #[serde(default)]
+    pub connections: Option<u32>,
+}
+
+/// `[[auth.client_certificate]]`
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ClientCertificateSection {
+    /// The user whose certificate it is.
+    pub name: String,
+    /// SHA-256 of certificates, or of their public keys.
+    #[serde(default)]
+    pub sha256: Vec<Fingerprint>,
+    /// DNS names and URIs in certificates that an authority of `auth.client_ca_file` has issued.
+    #[serde(default)]
+    pub subject_names: Vec<SubjectName>,
 }
 
 /// `[dns]`
@@ -542,6 +621,13 @@ impl Default for Config {
                 proxy_protocol: Vec::new(),
                 bare_newlines: BareNewlines::default(),
                 received_client: ReceivedClient::default(),
+                client_certificates: ClientCertificates::default(),
+                connections: 0,
+                message_size: None,
+                messages_per_hour: 0,
+                recipients_per_hour: 0,
+                senders: Vec::new(),
+                check_from: false,
             }],
             tls: Tls::default(),
             limits: Limits::default(),
@@ -572,6 +658,13 @@ impl Default for Auth {
             failures_of_user: lockout.failures_of_user,
             slow_down_max: Span(lockout.slow_down_max),
             known_for: Span(lockout.known_for),
+            messages_per_hour: 0,
+            recipients_per_hour: 0,
+            message_size: None,
+            connections: 0,
+            client_ca_file: None,
+            user: Vec::new(),
+            client_certificate: Vec::new(),
         }
     }
 }

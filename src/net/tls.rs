@@ -10,6 +10,7 @@
 //! chain meets it still; see [`sessions`].
 //! Called by `delivery::conversation`, `submission`, `net::https` and the composition root.
 
+mod clients;
 mod pkix;
 mod roots;
 mod server;
@@ -35,6 +36,7 @@ use crate::dane::{self, Mismatch, Tlsa};
 use crate::mail::Domain;
 use crate::tlspolicy::{CertificateFailure, Requirement, TlsFailure, TlsPlan};
 
+pub use clients::{ClientAuthorities, ClientCertificate};
 pub use roots::ClientOptions;
 pub use server::{ServerFacts, ServerTls};
 pub use sessions::Recalled;

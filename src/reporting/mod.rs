@@ -24,7 +24,7 @@ mod work;
 
 use std::collections::{BTreeSet, HashMap, HashSet};
 use std::fmt;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
 use futures_util::{StreamExt, stream};
 
@@ -35,6 +35,7 @@ use tokio::sync::{Notify, watch};
 use tokio_util::sync::CancellationToken;
 
 use crate::mail::Domain;
+use crate::metrics::Metrics;
 use crate::net::dns::Dns;
 use crate::net::https::Https;
 use crate::net::{Clock, Randomness, World};
@@ -66,6 +67,7 @@ struct Inner {
     shared: Mutex<Shared>,
     /// `send` left something in [`Shared::inbox`].
     mail_in: Notify,
+    metrics: OnceLock<Metrics>,
 }
 
 /// What this story needs of the world.
@@ -189,8 +191,17 @@ impl Reporting {
         reports: Reports,
         options: watch::Receiver<Arc<Options>>,
     ) -> Self {
-        let (shared, mail_in) = (Mutex::default(), Notify::new());
-        Self { inner: Arc::new(Inner { doors, queue, results, reports, options, shared, mail_in }) }
+        let (shared, mail_in, metrics) = (Mutex::default(), Notify::new(), OnceLock::new());
+        let inner = Inner { doors, queue, results, reports, options, shared, mail_in, metrics };
+        Self { inner: Arc::new(inner) }
+    }
+
+    /// Counts what becomes of reports; before the story runs.
+    #[must_use]
+    pub fn with_metrics(self, metrics: Metrics) -> Self {
+        // A second one is none of ours.
+        let _ = self.inner.metrics.set(metrics);
+        self
     }
 
     /// Sends each finished day's reports until `shutdown`; returns when what was under way has ended,

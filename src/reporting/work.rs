@@ -159,6 +159,7 @@ impl Reporting {
             let target = &entry.targets[index];
             if !entry::is_lookup(target) && is_due(target, self.now()) {
                 self.send_to(options, entry, index).await?;
+                self.count(&entry.targets[index]);
                 lines.push(self.told(entry, index));
             } else {
                 lines.push(self.told_before(entry, index));
@@ -229,6 +230,24 @@ impl Reporting {
             Rua::Https(url) => self.post(options, entry, index, &url).await,
             Rua::Mailto(mailbox) => self.hand_over(options, entry, index, &mailbox).await,
         }
+    }
+
+    /// One try, as metrics count it.
+    fn count(&self, target: &RuaState) {
+        let Some(metrics) = self.inner.metrics.get() else { return };
+        let kind = match target.rua.parse::<Rua>() {
+            Ok(Rua::Https(_)) => "https",
+            Ok(Rua::Mailto(_)) => "mailto",
+            Err(_) => "unusable",
+        };
+        let outcome = match target.status {
+            RuaStatus::Waiting(_) => "deferred",
+            RuaStatus::Queued(_) => "queued",
+            RuaStatus::Accepted => "accepted",
+            RuaStatus::GivenUp => "given up",
+            RuaStatus::Withheld => "withheld",
+        };
+        metrics.report(kind, outcome);
     }
 
     async fn post(

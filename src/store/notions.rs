@@ -164,6 +164,8 @@ pub struct Stats {
     pub bytes: u64,
     /// When the oldest message in the queue was received.
     pub oldest: Option<Timestamp>,
+    /// The same of active, deferred and held items.
+    pub oldest_by_state: [Option<Timestamp>; 3],
     /// Items per destination, most first, at most 20.
     pub destinations: Vec<(Destination, u64)>,
 }

@@ -361,12 +361,14 @@ impl Queue {
     pub fn stats(&self) -> Stats {
         let table = self.inner.shared.table();
         let [active, deferred, held] = table.counts();
+        let oldest_by_state = table.oldest().map(|oldest| oldest.map(timestamp));
         Stats {
             active,
             deferred,
             held,
             bytes: table.segments.bytes() + table.file_bytes,
-            oldest: table.oldest().map(timestamp),
+            oldest: oldest_by_state.into_iter().flatten().min(),
+            oldest_by_state,
             destinations: table.destinations.top(DESTINATIONS_MAX),
         }
     }

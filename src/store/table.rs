@@ -56,8 +56,8 @@ pub(super) struct Table {
     parked: HashMap<u32, Dense<Appointment, ()>>,
     fresh: HashMap<QueueId, Fresh>,
     fresh_bytes: usize,
-    /// Items by the second they were received in.
-    received: BTreeMap<i64, u32>,
+    /// Items by the second they were received in; as `counts`.
+    received: [BTreeMap<i64, u32>; 3],
     counts: [u64; 3],
     next_fence: u64,
     latest_now: i64,
@@ -93,7 +93,7 @@ impl Table {
             parked: HashMap::new(),
             fresh: HashMap::new(),
             fresh_bytes: 0,
-            received: BTreeMap::new(),
+            received: Default::default(),
             counts: [0; 3],
             next_fence: 1,
             latest_now: i64::MIN,
@@ -182,8 +182,9 @@ impl Table {
         self.counts
     }
 
-    pub(super) fn oldest(&self) -> Option<i64> {
-        self.received.first_key_value().map(|(at, _)| *at)
+    /// The second the oldest active, deferred and held items were received in.
+    pub(super) fn oldest(&self) -> [Option<i64>; 3] {
+        self.received.each_ref().map(|seconds| seconds.first_key_value().map(|(at, _)| *at))
     }
 
     /// When an item is due, or a lease over, next.
@@ -238,6 +239,12 @@ impl Table {
     fn displace(&mut self, id: ItemId, slot: &Slot) {
         if let Some(class) = self.class(id, slot) {
             self.counts[class] -= 1;
+            if let Some(items) = self.received[class].get_mut(&slot.received) {
+                *items -= 1;
+                if *items == 0 {
+                    self.received[class].remove(&slot.received);
+                }
+            }
         }
         let appointment = Appointment::new(slot.due, id);
         if self.schedule.remove(&appointment).is_none()
@@ -254,6 +261,7 @@ impl Table {
     fn place(&mut self, id: ItemId, slot: &Slot) {
         if let Some(class) = self.class(id, slot) {
             self.counts[class] += 1;
+            *self.received[class].entry(slot.received).or_default() += 1;
         }
         match self.leases.get(&id) {
             Some(lease) if !lease.over => {

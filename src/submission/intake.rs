@@ -14,6 +14,7 @@ use futures_util::future::BoxFuture;
 use jiff::Timestamp;
 use memchr::memmem;
 
+use super::senders::Senders;
 use crate::mail::{BodyType, Domain, EnhancedStatus, Envelope, Mailbox, Reply, TlsRequest, header};
 use crate::queue::QueueId;
 use crate::store::{Body, BodyWriter, Health, NewMessage, Queue, QueueError, Suppressions};
@@ -123,6 +124,9 @@ pub enum IntakeError {
     /// It has been around too often.
     #[error("mail loop: {0} Received fields")]
     Loop(usize),
+    /// Its author is not one that this user may name.
+    #[error("{0}")]
+    Author(String),
     /// The queue refused it.
     #[error(transparent)]
     Queue(#[from] QueueError),
@@ -135,6 +139,7 @@ impl IntakeError {
             Self::TooLarge(_) | Self::HeaderTooLarge => {
                 Reply::new(552, EnhancedStatus::new(5, 3, 4), self.to_string())
             }
+            Self::Author(_) => Reply::new(550, EnhancedStatus::new(5, 7, 1), self.to_string()),
             Self::Loop(_) => Reply::new(554, EnhancedStatus::new(5, 4, 6), self.to_string()),
             Self::Queue(error) => queue_reply(matches!(error, QueueError::Full(_) | QueueError::ReadOnly(_))),
         }
@@ -159,6 +164,8 @@ pub(super) struct Opening {
     pub received_at: Timestamp,
     /// 0 for no limit.
     pub message_size: u64,
+    /// What the From field is held to.
+    pub author_rule: Option<Senders>,
     /// Add Date and Message-ID where missing, with our name: for authenticated clients.
     pub complete_as: Option<Domain>,
 }
@@ -238,6 +245,9 @@ impl Incoming {
         let hops = header::count(section, "Received");
         if hops > HOPS_MAX {
             return Err(IntakeError::Loop(hops));
+        }
+        if let Some(rule) = &self.opening.author_rule {
+            rule.check_from(section).map_err(IntakeError::Author)?;
         }
         // RFC 8689 §4.1: the header counts only where REQUIRETLS was not said.
         if self.opening.envelope.tls == TlsRequest::None && header::says_tls_not_required(section) {

@@ -1,12 +1,15 @@
 //! How mail comes in: one [`Options`], made by the configuration, replaced whole at a reload.
 
 use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
 use std::time::Duration;
 
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
+use super::certificates::Certificates;
 use super::lockout::LockoutOptions;
+use super::quota::{Rule, Rules};
 use super::sasl::Mechanism;
 use super::users::Users;
 use crate::mail::Domain;
@@ -17,8 +20,8 @@ use crate::smtp::body::BareNewlines;
 pub struct Options {
     /// Our name in the greeting, EHLO reply, Received and Message-ID; completes `<Postmaster>`.
     pub hostname: Domain,
-    /// Where we listen. At a reload, `auth`, `tls`, `trusted_networks` and `allow_plaintext_auth` of
-    /// a listener of the same name take effect for new connections; sockets stay as they are.
+    /// Where we listen. At a reload, all but its addresses takes effect for new connections to a
+    /// listener of the same name; sockets stay as they are.
     pub listeners: Vec<ListenerOptions>,
     /// Largest message in octets, told by SIZE (RFC 1870); 0 for no limit. Default 50 MB.
     pub message_size: u64,
@@ -55,6 +58,10 @@ pub struct Options {
     pub mechanisms: Vec<Mechanism>,
     /// How failed logins are answered.
     pub lockout: LockoutOptions,
+    /// Whose client certificates count.
+    pub certificates: Arc<Certificates>,
+    /// What each user may do.
+    pub rules: Rules,
 }
 
 impl Options {
@@ -78,6 +85,8 @@ impl Options {
             users: Users::default(),
             mechanisms: Vec::new(),
             lockout: LockoutOptions::default(),
+            certificates: Arc::default(),
+            rules: Rules::default(),
         }
     }
 }
@@ -104,6 +113,13 @@ pub struct ListenerOptions {
     pub bare_newlines: BareNewlines,
     /// Whether the Received field names the client. Default yes.
     pub received_client: ReceivedClient,
+    /// Whether clients are asked for a certificate. Default no.
+    pub client_certificates: ClientCertificates,
+    /// Connections at a time, all clients together; 0 for no limit but the one for all listeners.
+    /// Default 0.
+    pub connections: u32,
+    /// What each client without a login may do; its size holds for users too, its connections for nobody.
+    pub rule: Rule,
 }
 
 impl ListenerOptions {
@@ -119,6 +135,9 @@ impl ListenerOptions {
             proxy_protocol: Vec::new(),
             bare_newlines: BareNewlines::default(),
             received_client: ReceivedClient::default(),
+            client_certificates: ClientCertificates::default(),
+            connections: 0,
+            rule: Rule::default(),
         }
     }
 
@@ -147,6 +166,19 @@ pub enum ReceivedClient {
     OmitForUsers,
     /// Never.
     Omit,
+}
+
+/// Whether clients are asked for a certificate in the TLS handshake.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum ClientCertificates {
+    /// They are not.
+    #[default]
+    None,
+    /// Who shows a listed one may submit, without AUTH unless that is required.
+    Optional,
+    /// Nobody submits without a listed one.
+    Required,
 }
 
 /// When TLS starts on a listener.

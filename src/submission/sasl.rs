@@ -81,7 +81,7 @@ impl Terms<'_> {
         let chosen = self.chosen.contains(&mechanism);
         // A client takes the best it knows and does not try another: SCRAM is offered unasked only
         // where everybody can use it.
-        let scram = self.book.knows_scram() && (chosen || self.book.without_scram().is_empty());
+        let scram = self.book.knows_scram() && (chosen || self.book.everybody_scram());
         let possible = match mechanism {
             Mechanism::External => self.certified.is_some(),
             Mechanism::ScramPlus => scram && self.binding.is_some(),

@@ -15,7 +15,7 @@ use std::time::Duration;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 use tokio::task::JoinSet;
-use tokio::time::{sleep, timeout};
+use tokio::time::{Instant, sleep, timeout};
 use tokio_util::sync::CancellationToken;
 
 use super::auth::Authenticator;
@@ -23,6 +23,7 @@ use super::chatter::Chatter;
 use super::intake::Inbox;
 use super::places::{Holder, Place, Places};
 use super::proxy::{self, Speaker};
+use super::quota::{Quotas, Whom};
 use super::session::{self, Client, Shared};
 use super::{ListenerOptions, ListenerTls, Options};
 use crate::mail::Domain;
@@ -138,9 +139,19 @@ impl Hall {
         let max = client.options.connections_per_address;
         let Some(seat) = self.addresses.enter(client.peer.ip(), max, client.in_trusted_network()) else {
             metrics.turned_away(&client.listener.name, "limit");
-            turn_away(&client, &stream);
+            turn_away(&client, &stream, "too many connections from your address");
             return None;
         };
+        if client.listener.connections > 0 {
+            let whom = Whom::Listener(client.listener.name.clone());
+            let quotas = &self.holder.shared.quotas;
+            client.seat = quotas.connection(whom, client.listener.connections, Instant::now());
+            if client.seat.is_none() {
+                metrics.turned_away(&client.listener.name, "listener");
+                turn_away(&client, &stream, "too many connections, try again later");
+                return None;
+            }
+        }
         let (place, asked) = self.places.enter(seat.key).await;
         if asked {
             metrics.turned_away(&client.listener.name, "evicted");
@@ -214,7 +225,8 @@ impl Sessions {
         let authenticator = Authenticator::default();
         let metrics = Metrics::default();
         let (inbox, chatter) = (Arc::new(queue), Chatter::default());
-        let shared = Shared { inbox, clock, prefetch, authenticator, chatter, metrics, shutdown };
+        let quotas = Quotas::new(Instant::now());
+        let shared = Shared { inbox, clock, prefetch, authenticator, chatter, quotas, metrics, shutdown };
         Self { shared: Arc::new(shared), options, tls }
     }
 
@@ -245,7 +257,7 @@ impl Sessions {
         };
         let shared = Arc::clone(&self.shared);
         let (facts, place) = (session::no_facts(), Holder::default());
-        Client { shared, options, listener, peer, nameless: false, place, tls, facts }
+        Client { shared, options, listener, peer, nameless: false, place, seat: None, tls, facts }
     }
 }
 
@@ -281,13 +293,13 @@ fn is_the_peers(error: &io::Error) -> bool {
 }
 
 /// Says 421 without waiting; on a TLS listener the connection is just closed.
-fn turn_away(client: &Client, stream: &TcpStream) {
+fn turn_away(client: &Client, stream: &TcpStream, why: &str) {
     let (listener, address) = (&client.listener.name, client.peer.ip());
     if client.shared.chatter.allows() {
-        tracing::info!(listener, client = %address, "too many connections from this address");
+        tracing::info!(listener, client = %address, why, "connection turned away");
     }
     if client.listener.tls != ListenerTls::Implicit {
-        let _ = stream.try_write(b"421 4.7.0 too many connections from your address\r\n");
+        let _ = stream.try_write(format!("421 4.7.0 {why}\r\n").as_bytes());
     }
 }
 

@@ -36,9 +36,10 @@ use super::auth::Authenticator;
 use super::chatter::Chatter;
 use super::intake::Inbox;
 use super::places::Holder;
+use super::quota::{Connection, Quotas, Reservation};
 use super::sasl::{Exchange, Mechanism, Terms};
 use super::users::book::Book;
-use super::{ListenerAuth, ListenerOptions, ListenerTls, Options};
+use super::{ClientCertificates, ListenerAuth, ListenerOptions, ListenerTls, Options};
 use crate::mail::{Domain, Envelope, Reply};
 use crate::metrics::Metrics;
 use crate::net::tcp::Stream;
@@ -52,6 +53,7 @@ mod driver;
 mod gate;
 mod lines;
 mod login;
+mod rights;
 mod sink;
 mod wire;
 
@@ -63,6 +65,7 @@ pub(super) struct Shared {
     pub prefetch: Arc<dyn Fn(&Domain) + Send + Sync>,
     pub authenticator: Authenticator,
     pub chatter: Chatter,
+    pub quotas: Quotas,
     pub metrics: Metrics,
     pub shutdown: CancellationToken,
 }
@@ -77,6 +80,8 @@ pub(super) struct Client {
     pub nameless: bool,
     /// Its place among the connections.
     pub place: Holder,
+    /// Its place among those of the listener, where they are limited.
+    pub seat: Option<Connection>,
     /// Whether STARTTLS or implicit TLS can be had.
     pub tls: Option<Arc<ServerTls>>,
     /// The TLS session, once there is one.
@@ -94,7 +99,9 @@ impl Client {
 
     /// RFC 3207 §4: nothing can be done here before TLS, by anyone.
     fn needs_tls(&self) -> bool {
-        self.listener.auth == ListenerAuth::Required && self.offers_starttls() && !self.offers_auth()
+        let required = self.listener.auth == ListenerAuth::Required
+            || self.listener.client_certificates == ClientCertificates::Required;
+        required && self.offers_starttls() && !self.offers_auth()
     }
 
     fn encrypted(&self) -> bool {
@@ -113,7 +120,8 @@ impl Client {
     /// The mechanisms that EHLO names, if there are any.
     fn auth_offer(&self) -> Option<String> {
         let book = self.options.users.book();
-        self.offers_auth().then(|| self.terms(&book).names()).filter(|names| !names.is_empty())
+        let offers = self.offers_auth() && !self.lacks_certificate();
+        offers.then(|| self.terms(&book).names()).filter(|names| !names.is_empty())
     }
 
     /// What an AUTH exchange stands on now.
@@ -122,7 +130,7 @@ impl Client {
             chosen: &self.options.mechanisms,
             book,
             binding: self.facts.get().and_then(|session| session.binding),
-            certified: None,
+            certified: self.certified(),
         }
     }
 }
@@ -135,7 +143,7 @@ impl fmt::Debug for Client {
 
 /// Holds a session from greeting to end.
 pub(super) async fn hold(stream: Box<dyn Stream>, local: Option<SocketAddr>, client: Client) {
-    let wire = Wire::new(stream, client.tls.clone(), client.facts.clone());
+    let wire = Wire::new(stream, client.tls.clone(), client.asking(), client.facts.clone());
     let client = Arc::new(client);
     let local = local.map(|local| local.to_string()).unwrap_or_default();
     let connection = ConnectionInfo::new(local, client.peer.to_string());
@@ -212,6 +220,10 @@ struct Dialogue {
     esmtp: bool,
     /// Who authenticated.
     login: Option<String>,
+    /// A user's place among its connections.
+    connection: Option<Connection>,
+    /// What the transaction may use of a quota.
+    reservation: Option<Reservation>,
     /// An AUTH exchange that waits for the client.
     exchange: Option<Exchange>,
     /// The mechanism of the last one.
@@ -248,6 +260,7 @@ fn reset(state: &mut SmtpContext) {
     dialogue.draft = None;
     dialogue.transfer = None;
     dialogue.exchange = None;
+    dialogue.reservation = None;
 }
 
 /// What the next octets are.

@@ -3,7 +3,7 @@
 use std::net::SocketAddr;
 use std::sync::Arc;
 
-use rustls::pki_types::{CertificateDer, ServerName};
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
 use rustls::{ClientConfig, RootCertStore};
 use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
 use tokio::net::TcpStream;
@@ -71,6 +71,23 @@ impl Client {
             return None;
         }
         self.say("EHLO client.world.test").await.starts_with("250").then_some(self)
+    }
+
+    /// The same with a client certificate; gives the EHLO reply too.
+    pub async fn connect_tls_as(
+        to: SocketAddr,
+        root: CertificateDer<'static>,
+        name: &'static str,
+        leaf: &super::pki::Leaf,
+    ) -> (Self, String) {
+        let identity = (CertificateDer::from(leaf.certificate_der()), leaf.key_der());
+        let stream = dial(to).await;
+        let stream = try_secure_as(Box::new(stream), root, name, Some(identity)).await;
+        let mut client = Self { stream: BufReader::new(stream.expect("the handshake succeeds")) };
+        let greeting = client.reply().await;
+        assert!(greeting.starts_with("220"), "{greeting}");
+        let hello = client.say("EHLO client.world.test").await;
+        (client, hello)
     }
 
     /// The handshake; what came before it is forgotten here too.
@@ -181,14 +198,28 @@ async fn try_secure(
     root: CertificateDer<'static>,
     name: &'static str,
 ) -> Option<Box<dyn Stream>> {
+    try_secure_as(stream, root, name, None).await
+}
+
+async fn try_secure_as(
+    stream: Box<dyn Stream>,
+    root: CertificateDer<'static>,
+    name: &'static str,
+    identity: Option<(CertificateDer<'static>, PrivateKeyDer<'static>)>,
+) -> Option<Box<dyn Stream>> {
     let mut roots = RootCertStore::empty();
     roots.add(root).expect("the test root is a root");
     let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
     let config = ClientConfig::builder_with_provider(provider)
         .with_safe_default_protocol_versions()
         .expect("the provider has safe versions")
-        .with_root_certificates(roots)
-        .with_no_client_auth();
+        .with_root_certificates(roots);
+    let config = match identity {
+        None => config.with_no_client_auth(),
+        Some((certificate, key)) => {
+            config.with_client_auth_cert(vec![certificate], key).expect("the key fits")
+        }
+    };
     let name = ServerName::try_from(name).expect("a name");
     let stream = TlsConnector::from(Arc::new(config)).connect(name, stream).await.ok()?;
     Some(Box::new(stream))

@@ -102,6 +102,11 @@ impl Leaf {
         self.key.subject_public_key_info()
     }
 
+    /// The key in DER, PKCS#8.
+    pub fn key_der(&self) -> PrivateKeyDer<'static> {
+        PrivateKeyDer::Pkcs8(PrivatePkcs8KeyDer::from(self.key.serialize_der()))
+    }
+
     /// The key in PEM, PKCS#8.
     pub fn key_pem(&self) -> String {
         self.key.serialize_pem()
@@ -109,7 +114,7 @@ impl Leaf {
 
     /// A server with this certificate.
     pub fn server_config(&self) -> Arc<ServerConfig> {
-        let key = PrivateKeyDer::Pkcs8(PrivatePkcs8KeyDer::from(self.key.serialize_der()));
+        let key = self.key_der();
         let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
         let config = ServerConfig::builder_with_provider(provider)
             .with_safe_default_protocol_versions()

@@ -101,11 +101,14 @@ fn may_ask(site: &Site, peer: Option<Peer>, headers: &HeaderMap) -> Result<Acces
         Some(Peer::Host(host)) => Some(host),
         Some(Peer::Local) | None => None,
     };
-    if let Some(wait) = host.and_then(|host| site.wrongs.wait(host, now)) {
+    let may = access(&site.options, peer, headers);
+    // The users of this host share its address: none may shut the others, or Prometheus, out.
+    let heard = may.is_some() && host.is_some_and(|host| host.is_loopback());
+    if let Some(wait) = host.filter(|_| !heard).and_then(|host| site.wrongs.wait(host, now)) {
         let problem = Problem::new(StatusCode::TOO_MANY_REQUESTS, "wrong-tokens", "too many wrong tokens");
         return Err(problem.with(header::RETRY_AFTER, HeaderValue::from(wait.as_secs().max(1))));
     }
-    match access(&site.options, peer, headers) {
+    match may {
         Some(access) => Ok(access),
         None => {
             // Only what was said can be wrong: a browser asks without a token first.
@@ -188,25 +191,42 @@ fn is_ours(host: &str, own: &Domain) -> bool {
 
 /// For what waits for nobody.
 pub(super) async fn quick(State(site): State<Arc<Site>>, request: Request, next: Next) -> Response {
-    bounded(&site.quick, QUICK_WITHIN, request, next).await
+    bounded(Arc::clone(&site.quick), QUICK_WITHIN, request, next).await
 }
 
 /// For what asks others.
 pub(super) async fn slow(State(site): State<Arc<Site>>, request: Request, next: Next) -> Response {
-    bounded(&site.slow, SLOW_WITHIN, request, next).await
+    bounded(Arc::clone(&site.slow), SLOW_WITHIN, request, next).await
 }
 
-async fn bounded(permits: &Semaphore, within: Duration, request: Request, next: Next) -> Response {
+async fn bounded(permits: Arc<Semaphore>, within: Duration, request: Request, next: Next) -> Response {
     let path = request.uri().path().to_owned();
     let busy = |code, text| {
         let problem = Problem::new(StatusCode::SERVICE_UNAVAILABLE, code, text);
         refuse(&path, &problem.with(header::RETRY_AFTER, HeaderValue::from_static("1")))
     };
-    let Ok(_permit) = permits.try_acquire() else {
+    let Ok(permit) = permits.try_acquire_owned() else {
         return busy("busy", "too many requests at a time");
     };
-    let answer = timeout(within, next.run(request)).await;
-    answer.unwrap_or_else(|_| busy("no-answer", "no answer in time"))
+    let acts = !is_safe(request.method());
+    let answer = async move {
+        let answer = next.run(request).await;
+        drop(permit);
+        answer
+    };
+    let late = |_| busy("no-answer", "no answer in time");
+    if !acts {
+        return timeout(within, answer).await.unwrap_or_else(late);
+    }
+    // What was begun is not left half done because whoever asked went away.
+    match timeout(within, tokio::spawn(answer)).await {
+        Ok(Ok(answer)) => answer,
+        Ok(Err(error)) => {
+            let problem = Problem::new(StatusCode::INTERNAL_SERVER_ERROR, "internal", error.to_string());
+            refuse(&path, &problem)
+        }
+        Err(elapsed) => late(elapsed),
+    }
 }
 
 #[cfg(test)]

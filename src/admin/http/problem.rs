@@ -64,7 +64,8 @@ impl Problem {
             detail: &self.detail,
             code: self.code,
         };
-        let text = serde_json::to_vec(&details).unwrap_or_default();
+        let mut text = serde_json::to_vec(&details).unwrap_or_default();
+        text.push(b'\n');
         self.finish((self.status, [(header::CONTENT_TYPE, PROBLEM_JSON)], text).into_response())
     }
 

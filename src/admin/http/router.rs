@@ -30,14 +30,14 @@ const BODY_BYTES_MAX: usize = 64 << 10;
 pub(in crate::admin) struct Site {
     pub(in crate::admin) handles: AdminHandles,
     pub(in crate::admin) options: HttpOptions,
-    pub(super) quick: Semaphore,
-    pub(super) slow: Semaphore,
+    pub(super) quick: Arc<Semaphore>,
+    pub(super) slow: Arc<Semaphore>,
     pub(super) wrongs: Wrongs,
 }
 
 impl Site {
     pub(super) fn new(handles: AdminHandles, options: HttpOptions) -> Self {
-        let (quick, slow) = (Semaphore::new(guard::QUICK_MAX), Semaphore::new(guard::SLOW_MAX));
+        let [quick, slow] = [guard::QUICK_MAX, guard::SLOW_MAX].map(|max| Arc::new(Semaphore::new(max)));
         Self { handles, options, quick, slow, wrongs: Wrongs::default() }
     }
 }

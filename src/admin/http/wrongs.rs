@@ -1,7 +1,7 @@
 //! Wrong tokens, counted per peer: whoever guesses waits.
 //!
 //! Pure but for its lock. A token cannot be guessed in any case; this keeps the log and the processor
-//! from those who try. Whoever guesses shuts out its own network only.
+//! from those who try. Whoever guesses shuts out its own network only; on this host, nobody but itself.
 
 use std::collections::HashMap;
 use std::net::{IpAddr, Ipv6Addr};

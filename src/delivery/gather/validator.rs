@@ -73,6 +73,12 @@ impl Gather {
 }
 
 impl Gather {
+    /// What the last look showed, if there was one and it is over; asks nobody.
+    pub fn last_validation(&self) -> Option<Validation> {
+        let look = self.inner.validator.look.lock().unwrap_or_else(PoisonError::into_inner);
+        look.get().map(|look| look.validation.clone())
+    }
+
     /// Makes lookups that failed a moment ago new questions: an operator has mended something.
     pub fn forget_failures(&self) {
         let inner = &self.inner;

@@ -12,12 +12,15 @@ use rustls::sign::CertifiedKey;
 use rustls::{Error, InconsistentKeys, ServerConfig};
 use tokio_rustls::TlsAcceptor;
 
+use super::clients::AnyCertificate;
 use crate::dane::x509;
 
 /// A certificate chain with its key, ready to accept. Cheap to clone.
 #[derive(Clone)]
 pub struct ServerTls {
     config: Arc<ServerConfig>,
+    /// The same, asking clients for a certificate; with sessions of its own, which keep that.
+    asking: Arc<ServerConfig>,
     ends_at: Option<Timestamp>,
 }
 
@@ -45,13 +48,16 @@ impl ServerTls {
             _ => format!("tls.key_file {}: the key cannot be used: {error}", key_file.display()),
         })?;
         let resolver = Arc::new(rustls::sign::SingleCertAndKey::from(certified));
-        let config = ServerConfig::builder_with_provider(provider)
-            // RFC 8996: nothing below TLS 1.2.
-            .with_protocol_versions(&[&rustls::version::TLS13, &rustls::version::TLS12])
-            .map_err(|error| format!("TLS cannot be set up: {error}"))?
-            .with_no_client_auth()
-            .with_cert_resolver(resolver);
-        Ok(Self { config: Arc::new(config), ends_at })
+        let builder = || {
+            ServerConfig::builder_with_provider(Arc::clone(&provider))
+                // RFC 8996: nothing below TLS 1.2.
+                .with_protocol_versions(&[&rustls::version::TLS13, &rustls::version::TLS12])
+                .map_err(|error| format!("TLS cannot be set up: {error}"))
+        };
+        let config = builder()?.with_no_client_auth().with_cert_resolver(resolver.clone());
+        let anybody = Arc::new(AnyCertificate::new());
+        let asking = builder()?.with_client_cert_verifier(anybody).with_cert_resolver(resolver);
+        Ok(Self { config: Arc::new(config), asking: Arc::new(asking), ends_at })
     }
 
     /// When the first certificate of the chain ends; `None` when none of them tells.
@@ -62,6 +68,11 @@ impl ServerTls {
     /// For a new connection, at once or after STARTTLS.
     pub fn acceptor(&self) -> TlsAcceptor {
         TlsAcceptor::from(Arc::clone(&self.config))
+    }
+
+    /// The same, asking the client for a certificate, and taking any or none.
+    pub fn asking_acceptor(&self) -> TlsAcceptor {
+        TlsAcceptor::from(Arc::clone(&self.asking))
     }
 }
 
@@ -119,7 +130,7 @@ mod tests {
         std::fs::write(&key, leaf.key.serialize_pem()).unwrap();
         let server = ServerTls::load(&certificate, &key).unwrap();
         // RFC 9325 §3.10: SMTP has no profile for early data.
-        assert_eq!(server.config.max_early_data_size, 0);
+        assert_eq!((server.config.max_early_data_size, server.asking.max_early_data_size), (0, 0));
         // §3.4: no ticket that a key of ours would have to be rotated for.
         assert!(!server.config.ticketer.enabled());
         assert!(server.ends_at().is_some());

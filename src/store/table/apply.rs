@@ -119,7 +119,6 @@ impl Table {
     fn insert(&mut self, id: ItemId, slot: Slot) {
         let packed = Packed::from(slot);
         let slot = Slot::from(packed);
-        *self.received.entry(slot.received).or_default() += 1;
         self.items.insert(id.into(), packed);
         self.place(id, &slot);
         self.dirty.insert(id.into(), ());
@@ -138,12 +137,6 @@ impl Table {
             self.dirty.insert(id.into(), ());
         } else {
             self.dirty.remove(&id.into());
-        }
-        if let Some(count) = self.received.get_mut(&slot.received) {
-            *count -= 1;
-            if *count == 0 {
-                self.received.remove(&slot.received);
-            }
         }
         self.destinations.remove(slot.destination);
         if self.destinations.name(slot.destination).is_none() {

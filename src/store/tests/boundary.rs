@@ -240,16 +240,19 @@ async fn hold_release_retry_and_delete() {
     assert_eq!(queue.admin(&only(a), AdminAction::Retry, at(2)).await, Ok(1));
     assert!(queue.claim_due(at(2), 10, LEASE).await.unwrap().is_empty(), "retry does not release");
     assert_eq!(queue.stats().held, 1);
+    assert_eq!(queue.stats().oldest_by_state, [Some(at(0)), None, Some(at(0))]);
 
     assert_eq!(queue.admin(&only(a), AdminAction::Release, at(3)).await, Ok(1));
     let claim = claim_one(&queue, at(3)).await;
     assert_eq!(content(&queue, a).await, b"a");
     defer(&queue, claim, at(4000)).await.unwrap();
+    assert_eq!(queue.stats().oldest_by_state, [Some(at(0)), Some(at(0)), None]);
     assert_eq!(queue.admin(&Filter::default(), AdminAction::Retry, at(10)).await, Ok(2));
     assert_eq!(queue.next_due(), Some(at(10)));
 
     assert_eq!(queue.admin(&only(a), AdminAction::Delete, at(11)).await, Ok(1));
     assert_eq!(ids(&queue, &Filter::default()).await.len(), 1);
+    assert_eq!(queue.stats().oldest_by_state, [Some(at(0)), None, None]);
     assert_eq!(queue.admin(&only(a), AdminAction::Delete, at(11)).await, Ok(0));
 }
 

@@ -16,8 +16,8 @@ use super::{Client, Dialogue, Draft, Say, dialogue, reset};
 use crate::mail::{Destination, EnhancedStatus, Envelope, Mailbox, Recipient, Reply, TlsRequest};
 use crate::smtp::command::{Command, CommandError, Mail, Rcpt, To};
 use crate::store::Health;
+use crate::submission::ListenerTls;
 use crate::submission::intake::queue_reply;
-use crate::submission::{ListenerAuth, ListenerTls};
 
 /// Recipients of one transaction that are refused, as a multiple of those that may be accepted; then the
 /// session ends. A client that goes on after so many 452 does not listen.
@@ -55,7 +55,7 @@ impl Client {
     pub(super) fn refuse(&self, state: &mut SmtpContext, reply: &Reply) {
         let now = dialogue(state);
         now.refusals = now.refusals.saturating_add(1);
-        let (listener, client, user) = (&self.listener.name, self.peer.ip(), now.login.as_deref());
+        let (listener, client, user) = (&self.listener.name, self.peer.ip(), self.user(now));
         match now.refusals {
             ..=REFUSALS_LOGGED_MAX if !self.shared.chatter.allows() => {}
             ..REFUSALS_LOGGED_MAX => tracing::info!(listener, %client, user, %reply, "command refused"),
@@ -183,7 +183,7 @@ impl Commands {
         }
         // RFC 9422 §4: so that a client need not find out by 452.
         lines.push_str(&format!("250-LIMITS RCPTMAX={}\r\n", self.0.options.recipients));
-        lines.push_str(&format!("250 SIZE {}\r\n", self.0.options.message_size));
+        lines.push_str(&format!("250 SIZE {}\r\n", self.0.message_size(dialogue(state))));
         state.session.say(DriverControl::Response(lines.into_bytes()));
     }
 
@@ -218,11 +218,12 @@ impl Commands {
             Ok(()) => self.queue_takes_mail(mail.size.unwrap_or(0), state).await,
             Err(refusal) => Err(refusal),
         };
+        let outcome = outcome.and_then(|()| self.0.reserve(state));
         // Whatever a guard began is undone with the session's reset.
         if let Err(refusal) = outcome {
             reset(state);
             // Who may not submit at all has nothing to gain by asking again and again.
-            let stranger = dialogue(state).login.is_none() && !self.0.trusted();
+            let stranger = !self.0.entitled(dialogue(state));
             return if stranger { self.0.reproach(state, &refusal) } else { self.0.refuse(state, &refusal) };
         }
         let envelope = Envelope {
@@ -258,16 +259,7 @@ impl Commands {
     /// Who may send, and what of it we do.
     fn may_mail(&self, mail: &Mail, now: &Dialogue) -> Result<(), Reply> {
         let client = &self.0;
-        if now.login.is_none() && !client.trusted() {
-            // RFC 6409 §4.3 and §3.3: authorised submission only.
-            return Err(if client.offers_auth() {
-                reply(530, 7, 0, "authentication required")
-            } else if client.offers_starttls() && client.listener.auth != ListenerAuth::None {
-                reply(530, 7, 0, "say STARTTLS first, then authenticate")
-            } else {
-                reply(554, 7, 1, "relay access denied: your address is in no trusted network")
-            });
-        }
+        client.may_submit(&mail.path, now)?;
         // RFC 8689 §2: only within TLS; a promise made in clear could be taken out on the way.
         if mail.require_tls && !client.encrypted() {
             return Err(if client.offers_starttls() {
@@ -276,7 +268,7 @@ impl Commands {
                 reply(550, 7, 10, "REQUIRETLS is for sessions inside TLS, which are not offered here")
             });
         }
-        let limit = client.options.message_size;
+        let limit = client.message_size(now);
         if limit > 0 && mail.size.is_some_and(|size| size > limit) {
             // RFC 1870 §6.1
             return Err(reply(552, 3, 4, &format!("message larger than {limit} octets")));
@@ -311,6 +303,8 @@ impl Commands {
                 None => Ok(path),
             }
         });
+        let refusal = refusal.and_then(|path| self.0.reserve_recipient(dialogue(state)).map(|()| path));
+        let Some(draft) = &mut dialogue(state).draft else { return };
         match refusal {
             Ok(path) => {
                 if let Some(domain) = path.domain().domain() {

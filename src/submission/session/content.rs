@@ -20,7 +20,7 @@ use super::{BDAT_MODE, Client, Dialogue, Draft, Mode, Say, dialogue, mode, reset
 use crate::mail::{Reply, ReversePath};
 use crate::smtp::body::{BareNewlines, LINE_BYTES_MAX, Normalizer, Unstuffer, Violation};
 use crate::submission::ReceivedClient;
-use crate::submission::intake::{Incoming, Opening, queue_reply};
+use crate::submission::intake::{Incoming, IntakeError, Opening, queue_reply};
 use crate::submission::received::Received;
 
 /// A message coming in, as the session sees it.
@@ -213,6 +213,8 @@ impl Content {
         let client = &self.0;
         let now = dialogue(state);
         let (esmtp, authenticated) = (now.esmtp, now.login.is_some());
+        let (message_size, author_rule) = (client.message_size(now), client.author_rule(now));
+        let submitted_by_user = client.user(now).is_some();
         let id = client.shared.inbox.allocate_id();
         let received_at = client.shared.clock.now();
         let received = Received {
@@ -242,8 +244,9 @@ impl Content {
             envelope: draft.envelope,
             received,
             received_at,
-            message_size: client.options.message_size,
-            complete_as: authenticated.then(|| client.options.hostname.clone()),
+            message_size,
+            author_rule,
+            complete_as: submitted_by_user.then(|| client.options.hostname.clone()),
         };
         let incoming = Incoming::new(client.shared.inbox.clone(), opening);
         state.session.transaction.id = id.to_string();
@@ -277,6 +280,9 @@ impl Content {
     fn sink_failed(&self, error: &io::Error, state: &mut SmtpContext) {
         let why = refusal(error);
         tracing::debug!(error = %error, "the message is refused at its end");
+        if matches!(why, Some(IntakeError::Author(_))) {
+            self.0.shared.metrics.limited(&self.0.listener.name, "author");
+        }
         let reply = why.map_or_else(|| queue_reply(false), |error| error.reply());
         state.session.transaction.sink = None;
         if let Some(transfer) = &mut dialogue(state).transfer {
@@ -298,12 +304,21 @@ impl Content {
         if transfer.refusal.is_none()
             && let Err(error) = close(&mut state.session).await
         {
-            if let Some(crate::submission::intake::IntakeError::Queue(error)) = refusal(&error) {
+            if let Some(IntakeError::Queue(error)) = refusal(&error) {
                 tracing::error!(%error, "a message could not be queued");
             }
             self.sink_failed(&error, state);
         }
         let Some(transfer) = dialogue(state).transfer.take() else { return };
+        if let Some(reply) = transfer.refusal.as_ref().filter(|_| transfer.from.is_some()) {
+            let (queue_id, now) = (state.session.transaction.id.clone(), dialogue(state));
+            let (listener, client) = (&self.0.listener.name, self.0.peer.ip());
+            tracing::info!(queue_id, listener, %client, user = self.0.user(now), %reply, "message refused");
+        }
+        let reservation = dialogue(state).reservation.take();
+        if let (None, Some(reservation)) = (&transfer.refusal, reservation) {
+            reservation.spend(Instant::now());
+        }
         reset(state);
         match transfer.refusal {
             None => self.accepted(&transfer, begun.elapsed(), state),
@@ -332,7 +347,7 @@ impl Content {
             listener = self.0.listener.name,
             client = %self.0.peer.ip(),
             tls = self.0.facts.get().map(|tls| tls.version),
-            user = now.login.as_deref(),
+            user = self.0.user(now),
             normalised = transfer.framing.was_mended().then_some(true),
             "message accepted"
         );

@@ -156,7 +156,7 @@ impl Driver {
                 talk.waiting = None;
                 if mode(&state.session) != Mode::Content {
                     talk.content = None;
-                    self.client.place.entitle(self.client.trusted() || dialogue(state).login.is_some());
+                    self.client.place.entitle(self.client.entitled(dialogue(state)));
                 }
                 consumed == 0
             }

@@ -15,7 +15,6 @@ use crate::mail::Reply;
 use crate::submission::auth::Verdict;
 use crate::submission::sasl::{self, Credentials, Exchange, Mechanism, SaslError, Step};
 use crate::submission::scram::{ClientFirst, ScramError, Waiting, fresh_nonce};
-use crate::submission::serve::peer_key;
 use crate::submission::{ListenerAuth, ListenerTls};
 
 /// See the module.
@@ -64,7 +63,12 @@ impl Login {
             return Err(out_of_order("not in a transaction"));
         }
         if self.0.offers_auth() {
-            return Ok(());
+            // Whoever lacks it has nothing to gain here but guesses.
+            return if self.0.lacks_certificate() {
+                Err(reply(535, 7, 8, "a client certificate that is listed is needed first"))
+            } else {
+                Ok(())
+            };
         }
         let with_tls = self.0.listener.auth != ListenerAuth::None
             && self.0.listener.tls == ListenerTls::StartTls
@@ -113,7 +117,7 @@ impl Login {
     async fn check(&self, credentials: Credentials, state: &mut SmtpContext) {
         let name = credentials.name.clone();
         let (shared, options) = (&self.0.shared, &self.0.options);
-        let from = peer_key(self.0.peer.ip());
+        let from = self.0.network();
         let verdict = shared.authenticator.check(&options.lockout, &options.users, credentials, from).await;
         match verdict {
             Verdict::Accepted(user) => self.accept(user, state),
@@ -129,7 +133,7 @@ impl Login {
     /// SCRAM's first message is here: goes on with the user's salt, or with that of nobody.
     async fn look_up(&self, first: ClientFirst, state: &mut SmtpContext) {
         let (shared, options) = (&self.0.shared, &self.0.options);
-        let from = peer_key(self.0.peer.ip());
+        let from = self.0.network();
         if let Err(wait) = shared.authenticator.admit(&options.lockout, &first.name, from).await {
             return self.put_off(wait, state);
         }
@@ -144,7 +148,7 @@ impl Login {
     /// SCRAM's last message is here.
     async fn verify(&self, waiting: &Waiting, message: &[u8], state: &mut SmtpContext) {
         let (shared, options) = (&self.0.shared, &self.0.options);
-        let from = peer_key(self.0.peer.ip());
+        let from = self.0.network();
         match waiting.finish(message) {
             Ok((user, end)) => {
                 shared.authenticator.accepted(&options.lockout, &waiting.name, from);
@@ -174,6 +178,11 @@ impl Login {
 
     fn accept(&self, user: String, state: &mut SmtpContext) {
         let (listener, client) = (&self.0.listener.name, self.0.peer.ip());
+        let Some(connection) = self.0.connect_as(&user) else {
+            self.count("busy", state);
+            return self.fail(&self.0.crowded(&user, 454), state);
+        };
+        dialogue(state).connection = Some(connection);
         let mechanism = self.count("granted", state);
         tracing::info!(listener, %client, user, mechanism, "authenticated");
         state.session.mode = None;

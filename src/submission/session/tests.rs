@@ -4,4 +4,5 @@ mod auth;
 mod content;
 mod limits;
 mod order;
+mod rights;
 mod support;

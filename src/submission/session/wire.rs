@@ -5,6 +5,7 @@
 
 use std::fmt;
 use std::io;
+use std::net::IpAddr;
 use std::ops::Deref;
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
@@ -18,15 +19,53 @@ use tokio::io::ReadBuf;
 
 use crate::net::tcp::Stream;
 use crate::net::tls::{ServerFacts, ServerTls};
+use crate::net::world::Clock;
+use crate::submission::certificates::{Certificates, Shown};
 use crate::submission::scram::Binding;
 
 type Accepted = (Box<dyn Stream>, TlsSession);
 
 /// The handshake, and what is known of the session then.
-async fn accept(tls: Arc<ServerTls>, stream: Box<dyn Stream>) -> io::Result<Accepted> {
-    let stream = tls.acceptor().accept(stream).await?;
-    let session = TlsSession::of(stream.get_ref().1);
+async fn accept(
+    tls: Arc<ServerTls>,
+    asking: Option<Asking>,
+    stream: Box<dyn Stream>,
+) -> io::Result<Accepted> {
+    let acceptor = if asking.is_some() { tls.asking_acceptor() } else { tls.acceptor() };
+    let stream = acceptor.accept(stream).await?;
+    let connection = stream.get_ref().1;
+    let session = TlsSession {
+        facts: ServerFacts::of(connection),
+        binding: binding(connection),
+        certificate: asking.and_then(|asking| asking.judge(connection)),
+    };
     Ok((Box::new(stream), session))
+}
+
+/// What judges a certificate that a client is asked for.
+pub(super) struct Asking {
+    pub(super) certificates: Arc<Certificates>,
+    pub(super) clock: Arc<dyn Clock>,
+    /// For the log.
+    pub(super) listener: String,
+    pub(super) client: IpAddr,
+}
+
+impl Asking {
+    /// Also of a resumed session: by the lists and the hour of now.
+    fn judge(&self, connection: &ServerConnection) -> Option<Shown> {
+        let shown = self.certificates.judge(connection.peer_certificates()?, self.clock.now())?;
+        let Self { listener, client, .. } = self;
+        match &shown.user {
+            Ok(user) => {
+                tracing::debug!(listener, %client, user, sha256 = %shown.sha256, "client certificate shown")
+            }
+            Err(why) => {
+                tracing::info!(listener, %client, why, sha256 = %shown.sha256, "client certificate does not count");
+            }
+        }
+        Some(shown)
+    }
 }
 
 /// A TLS session with a client.
@@ -36,12 +75,8 @@ pub(in crate::submission) struct TlsSession {
     pub(super) facts: ServerFacts,
     /// What SCRAM binds a login to, where the session has that.
     pub(super) binding: Option<Binding>,
-}
-
-impl TlsSession {
-    fn of(session: &ServerConnection) -> Self {
-        Self { facts: ServerFacts::of(session), binding: binding(session) }
-    }
+    /// The client's certificate, if one was asked for and shown.
+    pub(super) certificate: Option<Shown>,
 }
 
 impl Deref for TlsSession {
@@ -65,6 +100,7 @@ pub(super) type TlsFacts = Arc<OnceLock<TlsSession>>;
 pub(super) struct Wire {
     state: State,
     tls: Option<Arc<ServerTls>>,
+    asking: Option<Asking>,
     facts: TlsFacts,
 }
 
@@ -79,8 +115,13 @@ enum State {
 
 impl Wire {
     /// A connection in clear text that can be encrypted if `tls` is given.
-    pub(super) fn new(stream: Box<dyn Stream>, tls: Option<Arc<ServerTls>>, facts: TlsFacts) -> Self {
-        Self { state: State::Clear(stream), tls, facts }
+    pub(super) fn new(
+        stream: Box<dyn Stream>,
+        tls: Option<Arc<ServerTls>>,
+        asking: Option<Asking>,
+        facts: TlsFacts,
+    ) -> Self {
+        Self { state: State::Clear(stream), tls, asking, facts }
     }
 
     /// The stream, after the handshake if there is one to be waited for.
@@ -150,7 +191,7 @@ impl MayBeTls for Wire {
     fn encrypt(mut self: Pin<&mut Self>) {
         let state = std::mem::replace(&mut self.state, State::Broken);
         if let (State::Clear(stream), Some(tls)) = (state, self.tls.take()) {
-            self.state = State::Handshake(Mutex::new(Box::pin(accept(tls, stream))));
+            self.state = State::Handshake(Mutex::new(Box::pin(accept(tls, self.asking.take(), stream))));
         }
     }
 

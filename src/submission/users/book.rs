@@ -28,6 +28,10 @@ pub(in crate::submission) struct Book {
     hash: Option<PasswordHash>,
     verifier: Option<Verifier>,
     stand_in: Option<StandIn>,
+    /// Everybody has a SCRAM line.
+    everybody_scram: bool,
+    /// Somebody has no argon2id line.
+    somebody_without_hash: bool,
 }
 
 #[derive(Default)]
@@ -60,6 +64,9 @@ impl Book {
                 book.add(line).map_err(|what| (number, what))?;
             }
         }
+        // Asked for each connection; there may be very many users.
+        book.everybody_scram = book.users.values().all(|user| user.verifier.is_some());
+        book.somebody_without_hash = book.users.values().any(|user| user.hash.is_none());
         Ok(book)
     }
 
@@ -106,6 +113,11 @@ impl Book {
         self.stand_in.is_some()
     }
 
+    /// Whether everybody can.
+    pub(in crate::submission) fn everybody_scram(&self) -> bool {
+        self.everybody_scram
+    }
+
     /// Those who cannot log in by SCRAM, in order.
     pub(in crate::submission) fn without_scram(&self) -> Vec<&str> {
         let mut names: Vec<&str> =
@@ -121,9 +133,9 @@ impl Book {
         let hash = user.and_then(|user| user.hash.as_ref()).or(self.hash.as_ref());
         let hash_fits =
             hash.map(|hash| Argon2::default().verify_password(&credentials.password, hash).is_ok());
-        let some_without_hash = self.users.values().any(|user| user.hash.is_none());
         let verifier = user.and_then(|user| user.verifier.as_ref()).or(self.verifier.as_ref());
-        let verifier_fits = verifier.filter(|_| some_without_hash).map(|v| v.fits(&credentials.password));
+        let verifier_fits =
+            verifier.filter(|_| self.somebody_without_hash).map(|v| v.fits(&credentials.password));
         let fits = |user: &&User| if user.hash.is_some() { hash_fits } else { verifier_fits } == Some(true);
         user.filter(fits).map(|user| user.name.clone())
     }

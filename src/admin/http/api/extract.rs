@@ -112,17 +112,13 @@ impl<T: DeserializeOwned> Cursor<T> {
     }
 }
 
-impl<T: Serialize> Serialize for Cursor<T> {
-    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.serialize_str(&self.render())
-    }
-}
-
-impl<'de, T: DeserializeOwned> Deserialize<'de> for Cursor<T> {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        let text = String::deserialize(deserializer)?;
-        Self::parse(&text).ok_or_else(|| D::Error::custom("cursor is none that this list gave out"))
-    }
+/// Where a page begins; an empty text is the beginning.
+pub(super) fn cursor<'de, D: Deserializer<'de>, T: DeserializeOwned>(
+    deserializer: D,
+) -> Result<Option<Cursor<T>>, D::Error> {
+    let text = Option::<String>::deserialize(deserializer)?.filter(|text| !text.is_empty());
+    let wrong = || D::Error::custom("cursor is none that this list gave out");
+    text.map(|text| Cursor::parse(&text).ok_or_else(wrong)).transpose()
 }
 
 /// A value that reads itself from text.

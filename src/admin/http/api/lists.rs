@@ -8,7 +8,7 @@ use serde::Deserialize;
 
 use super::super::super::protocol::evidence::{EvidenceAnswer, EvidenceRequest, named};
 use super::super::super::protocol::{Answer, RemovedView, Request};
-use super::extract::{Asked, Cursor, Limit, Named, Told};
+use super::extract::{Asked, Cursor, Limit, Named, Told, cursor};
 use super::policies::Nothing;
 use super::{Page, Reply, Routes, Site, bad, found, refused};
 use crate::mail::{Destination, Mailbox};
@@ -39,6 +39,7 @@ struct EvidenceQuery {
     since: Option<Timestamp>,
     until: Option<Timestamp>,
     limit: Limit,
+    #[serde(deserialize_with = "cursor")]
     cursor: Option<Cursor<EvidenceCursor>>,
 }
 
@@ -63,6 +64,7 @@ async fn evidence(State(site): State<Arc<Site>>, Asked(asked): Asked<EvidenceQue
 #[serde(default, deny_unknown_fields)]
 struct SuppressionsQuery {
     limit: Limit,
+    #[serde(deserialize_with = "cursor")]
     cursor: Option<Cursor<Mailbox>>,
 }
 

@@ -124,8 +124,10 @@ impl<T: Serialize> Page<T> {
 
 /// 200 with this in it.
 fn found(value: &impl Serialize) -> Reply {
-    let text = serde_json::to_vec(value)
+    let mut text = serde_json::to_vec(value)
         .map_err(|error| Problem::new(StatusCode::INTERNAL_SERVER_ERROR, "internal", error.to_string()))?;
+    // For whoever reads it on a terminal.
+    text.push(b'\n');
     Ok(json(text))
 }
 

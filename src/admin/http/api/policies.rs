@@ -13,7 +13,7 @@ use super::super::super::protocol::policies::{ForgottenView, PolicyView, Refresh
 use super::super::super::protocol::{Answer, Request, whereto};
 use super::super::guard::Access;
 use super::super::problem::Problem;
-use super::extract::{Asked, Cursor, Limit, Named, Told};
+use super::extract::{Asked, Cursor, Limit, Named, Told, cursor};
 use super::{Page, Reply, Routes, Site, bad, found, refused};
 use crate::mail::Domain;
 use crate::store::ChangeFilter;
@@ -39,6 +39,7 @@ pub(super) struct Nothing {}
 #[serde(default, deny_unknown_fields)]
 struct ListQuery {
     limit: Limit,
+    #[serde(deserialize_with = "cursor")]
     cursor: Option<Cursor<Domain>>,
 }
 
@@ -95,6 +96,7 @@ struct ChangesQuery {
     domain: Option<Domain>,
     since: Option<Timestamp>,
     limit: Limit,
+    #[serde(deserialize_with = "cursor")]
     cursor: Option<Cursor<u64>>,
 }
 

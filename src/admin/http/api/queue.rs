@@ -12,7 +12,7 @@ use super::super::super::protocol::{
     ActCursor, ActOutcome, Answer, QueueAction, QueueFilter, QueueState, Request,
 };
 use super::super::problem::Problem;
-use super::extract::{Asked, Cursor, Limit, Named, Told};
+use super::extract::{Asked, Cursor, Limit, Named, Told, cursor};
 use super::{Page, Reply, Routes, Site, bad, found, refused};
 use crate::mail::Destination;
 use crate::queue::{ItemId, QueueId};
@@ -46,6 +46,7 @@ struct ItemsQuery {
     error: Option<String>,
     history: bool,
     limit: Limit,
+    #[serde(deserialize_with = "cursor")]
     cursor: Option<Cursor<ItemId>>,
 }
 
@@ -112,7 +113,7 @@ struct Order {
     reason: Option<String>,
     #[serde(default)]
     dry_run: bool,
-    #[serde(default)]
+    #[serde(default, deserialize_with = "cursor")]
     cursor: Option<Cursor<ActCursor>>,
 }
 

@@ -11,7 +11,7 @@ use super::super::super::protocol::reports::{
 };
 use super::super::super::protocol::{Answer, Request};
 use super::super::problem::Problem;
-use super::extract::{Asked, Cursor, Limit, Named, Told, from_text};
+use super::extract::{Asked, Cursor, Limit, Named, Told, cursor, from_text};
 use super::{Page, Reply, Routes, Site, bad, found, refused};
 use crate::mail::Domain;
 
@@ -48,6 +48,7 @@ struct ListQuery {
     domain: Option<Domain>,
     failed: bool,
     limit: Limit,
+    #[serde(deserialize_with = "cursor")]
     cursor: Option<Cursor<(Date, Domain)>>,
 }
 
@@ -96,7 +97,7 @@ struct SendOrder {
     domain: Option<Domain>,
     #[serde(default)]
     again: bool,
-    #[serde(default)]
+    #[serde(default, deserialize_with = "cursor")]
     cursor: Option<Cursor<(Date, Domain)>>,
 }
 
@@ -115,6 +116,7 @@ async fn send(State(site): State<Arc<Site>>, Told(order): Told<SendOrder>) -> Re
 #[serde(default, deny_unknown_fields)]
 struct TargetsQuery {
     limit: Limit,
+    #[serde(deserialize_with = "cursor")]
     cursor: Option<Cursor<String>>,
 }
 

@@ -4,6 +4,7 @@ use std::sync::{Arc, Mutex, OnceLock};
 use std::time::Duration;
 
 use futures_util::future::BoxFuture;
+use rustls::pki_types::PrivateKeyDer;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio_util::sync::CancellationToken;
 
@@ -16,6 +17,7 @@ use crate::store::{Body, Health, NewMessage, QueueError};
 use crate::submission::auth::Authenticator;
 use crate::submission::intake::{Inbox, InboxBody};
 use crate::submission::places::Holder;
+use crate::submission::quota::Quotas;
 use crate::submission::session::{Client, Shared, hold, no_facts};
 use crate::submission::{ListenerAuth, ListenerOptions, ListenerTls, Options, Users};
 
@@ -136,6 +138,10 @@ pub(super) struct Setting {
     pub listener: ListenerOptions,
     pub peer: &'static str,
     pub nameless: bool,
+    /// Shared by all sessions of a test.
+    pub quotas: Quotas,
+    /// With what the client comes.
+    pub identity: Option<&'static rcgen::CertifiedKey<rcgen::KeyPair>>,
     pub tls: Option<Arc<ServerTls>>,
     pub queue: Arc<FakeQueue>,
     pub shutdown: CancellationToken,
@@ -153,6 +159,8 @@ impl Setting {
             listener,
             peer: "192.0.2.9:4711",
             nameless: false,
+            quotas: Quotas::new(tokio::time::Instant::now()),
+            identity: None,
             tls: None,
             queue: Arc::default(),
             shutdown: CancellationToken::new(),
@@ -176,7 +184,7 @@ impl Setting {
     pub(super) fn connect(&self) -> Talk {
         let (ours, theirs) = tokio::io::duplex(256 << 10);
         self.run(Box::new(theirs));
-        Talk { io: Box::new(ours), read: Vec::new(), binding: None }
+        Talk { io: Box::new(ours), read: Vec::new(), binding: None, identity: self.identity }
     }
 
     /// Begins the session on any stream.
@@ -188,6 +196,7 @@ impl Setting {
             prefetch: Arc::new(move |domain: &Domain| prefetched.lock().unwrap().push(domain.clone())),
             authenticator: Authenticator::default(),
             chatter: Default::default(),
+            quotas: self.quotas.clone(),
             metrics: crate::metrics::Metrics::new(),
             shutdown: self.shutdown.clone(),
         };
@@ -198,6 +207,7 @@ impl Setting {
             peer: self.peer.parse().unwrap(),
             nameless: self.nameless,
             place: Holder::default(),
+            seat: None,
             tls: self.tls.clone(),
             facts: no_facts(),
         };
@@ -238,6 +248,7 @@ pub(super) struct Talk {
     read: Vec<u8>,
     /// What SCRAM binds a login to.
     pub binding: Option<[u8; 32]>,
+    identity: Option<&'static rcgen::CertifiedKey<rcgen::KeyPair>>,
 }
 
 impl Talk {
@@ -345,13 +356,19 @@ impl Talk {
         let config = rustls::ClientConfig::builder_with_provider(provider)
             .with_protocol_versions(versions)
             .unwrap()
-            .with_root_certificates(roots)
-            .with_no_client_auth();
+            .with_root_certificates(roots);
+        let config = match self.identity {
+            None => config.with_no_client_auth(),
+            Some(identity) => {
+                let key = PrivateKeyDer::try_from(identity.signing_key.serialize_der()).unwrap();
+                config.with_client_auth_cert(vec![identity.cert.der().clone()], key).unwrap()
+            }
+        };
         let name = "relay.example.org".try_into().unwrap();
         let stream = tokio_rustls::TlsConnector::from(Arc::new(config)).connect(name, self.io).await.unwrap();
         let session = stream.get_ref().1;
         let binding = session.export_keying_material([0; 32], b"EXPORTER-Channel-Binding", Some(b"")).ok();
-        Self { io: Box::new(stream), read: Vec::new(), binding }
+        Self { io: Box::new(stream), read: Vec::new(), binding, identity: self.identity }
     }
 }
 
