@@ -238,8 +238,6 @@ fn confirmation(site: &Page, visit: &Visit, asked: &Asked<'_>) -> Response {
     let fitting = asked.fields.text("scope") == "fitting";
     let body = html! {
         h1 { (title) }
-        p { @if fitting { "Those that fit: " (in_words(asked.fields)) "." } @else { "Those that were ticked." } }
-        p { (consequence(asked.action)) }
         @if asked.wrong { p.note.failed role="alert" { "That was not the number." } }
         form.confirm action="/queue/act" method="post" {
             (coded(visit, asked.fields.text("back")))
@@ -250,6 +248,10 @@ fn confirmation(site: &Page, visit: &Visit, asked: &Asked<'_>) -> Response {
             input type="hidden" name="step" value=(step);
             input type="hidden" name="counted" value=(asked.counted_at);
             input type="hidden" name="count" value=(asked.count);
+            p.text {
+                @if fitting { "Those that fit: " (in_words(asked.fields)) ". " } @else { "Those that were ticked. " }
+                (consequence(asked.action))
+            }
             @if asked.step == Step::Written {
                 p { label for="number" { "Write down how many: " (asked.count) }
                     input #number name="number" inputmode="numeric" required autocomplete="off" autofocus; }

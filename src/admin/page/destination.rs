@@ -81,11 +81,14 @@ pub(super) async fn show(State(site): State<Arc<Page>>, Extension(visit): Extens
                     }
                 }
             }
+            @if let Some(last) = last_failure(&entries) {
+                p.note.odd { strong { "The last attempt failed: " } (words(last)) }
+            }
             @match &explained {
                 Some(Some(Ok(Answer::Explained(explained)))) => (explain::show(explained)),
                 Some(Some(Err(text))) => p.note.failed { (words(text)) },
                 Some(Some(Ok(other))) => p.note.failed { (words(&unexpected(other))) },
-                Some(None) => p.note { "The answer takes longer than a page may wait. What was found is kept: explain again, or ask " code { "stsrelay explain " (name(&text)) } "." },
+                Some(None) => p.note { "The answer takes longer than a page may wait, or too many ask at the same time. Explain again, or ask " code { "stsrelay explain " (name(&text)) } "." },
                 None => p.note { "Another site led here, so nobody was asked. Press “Explain again”." },
             }
         }
@@ -106,7 +109,8 @@ fn domain_of(destination: &Destination) -> Option<Domain> {
     }
 }
 
-async fn policy(site: &Page, domain: &Domain) -> Option<CachedPolicy> {
+/// What is cached of it.
+pub(super) async fn policy(site: &Page, domain: &Domain) -> Option<CachedPolicy> {
     match site.ask(Request::PolicyShow { domain: domain.clone() }).await {
         Ok(Answer::Policies { entries, .. }) => entries.into_iter().next(),
         _ => None,
@@ -126,6 +130,14 @@ async fn noticed(site: &Page, domain: &Domain) -> Vec<Noticed> {
         }
         _ => Vec::new(),
     }
+}
+
+/// What was said last to somebody who still waits.
+fn last_failure(entries: &[QueueEntry]) -> Option<&str> {
+    let tried = entries.iter().filter_map(|entry| Some((entry.history.last()?.at, entry)));
+    let (_, entry) = tried.max_by_key(|(at, _)| *at)?;
+    let waits = entry.recipients.iter().find(|recipient| recipient.state == "pending")?;
+    waits.last.as_deref()
 }
 
 fn freeze_told(frozen: &FrozenTotal, now: Timestamp) -> Markup {
@@ -320,12 +332,12 @@ fn forget_confirmation(site: &Page, visit: &Visit, text: &str) -> Response {
     let back = link("/destination", [("name", text)]);
     let body = html! {
         h1 { "Forget the policy of " (name(text)) "?" }
-        p { "The next message asks anew. If DNS or the policy host cannot be trusted at that moment, mail may go without the protection that this policy gives now." }
         form.confirm action="/destination/act" method="post" {
             (coded(visit, &back))
             input type="hidden" name="name" value=(text);
             input type="hidden" name="action" value="forget";
             input type="hidden" name="step" value="seen";
+            p.text { "The next message asks anew. If DNS or the policy host cannot be trusted at that moment, mail may go without the protection that this policy gives now." }
             p.buttons { button.danger type="submit" { "Forget it" } a href=(back) { "No, go back" } }
         }
     };

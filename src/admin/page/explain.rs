@@ -20,13 +20,15 @@ const RECORDS_MAX: usize = 20;
 
 /// All of it.
 pub(super) fn show(explained: &Explanation) -> Markup {
+    // What a host shows is known only when somebody connected to it.
     let (tone, word) = match explained.conclusion.mail {
-        Fate::Goes => ("fine", "goes"),
-        Fate::Waits => ("odd", "waits"),
-        Fate::Bounces => ("bad", "bounces"),
+        Fate::Goes if explained.connected => ("fine", "Mail goes: "),
+        Fate::Goes => ("quiet", "Mail goes, as far as is known without connecting: "),
+        Fate::Waits => ("odd", "Mail waits: "),
+        Fate::Bounces => ("bad", "Mail bounces: "),
     };
     html! {
-        p class={ "verdict " (tone) } { strong { "Mail " (word) ": " } (words(&explained.conclusion.text)) }
+        p class={ "verdict " (tone) } { strong { (word) } (words(&explained.conclusion.text)) }
         @if let Some(pause) = &explained.pause {
             p.note { "At present queued mail is not tried"
                 @if let Some(until) = pause.until { " until " (exactly(until, explained.at)) }

@@ -81,7 +81,8 @@ pub(super) async fn ask(State(page): State<Arc<Page>>, mut request: Request, nex
         },
     };
     let is_get = request.method().is_safe();
-    let led_here = request.headers().get("sec-fetch-site").is_some_and(|site| site == "cross-site");
+    let from = request.headers().get("sec-fetch-site").map(HeaderValue::as_bytes);
+    let led_here = from.is_some_and(|site| !matches!(site, b"same-origin" | b"none"));
     let visit = Visit {
         access,
         session,

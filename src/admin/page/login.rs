@@ -90,6 +90,8 @@ fn form(page: &Page, to: &str, said: Option<&str>) -> Response {
             @if let Some(said) = said { p.note.failed role="alert" { (said) } }
             @if needed {
                 form action="/login" method="post" {
+                    // For password managers, which keep passwords by name.
+                    input type="text" name="user" value="operator" autocomplete="username" hidden;
                     label for="token" { "Token" }
                     input #token type="password" name="token" required autocomplete="current-password"
                         autofocus aria-describedby="which";

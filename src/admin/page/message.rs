@@ -13,7 +13,7 @@ use super::form::link;
 use super::gate::{Visit, redirect};
 use super::queue::{buttons, sender, state};
 use super::shell::{Tab, badge, coded, page, refusal, trouble};
-use super::text::{count, exactly, name, octets, when, words};
+use super::text::{count, counted, exactly, name, octets, when, words};
 use super::{Page, destinations, evidence, unexpected};
 use crate::admin::protocol::evidence::EvidenceRequest;
 use crate::admin::protocol::{Answer, QueueEntry, QueueFilter, Request, TlsAsk};
@@ -202,7 +202,7 @@ fn item(entry: &QueueEntry, visit: &Visit, now: Timestamp) -> Markup {
             }
             @if !entry.history.is_empty() {
                 details {
-                    summary { (count(entry.history.len() as u64)) " attempts in short" }
+                    summary { (counted(entry.history.len() as u64, "attempt", "attempts")) " in short" }
                     ol.attempts { @for record in entry.history.iter().rev() { (short(record, now)) } }
                 }
             }

@@ -13,7 +13,7 @@ use super::form::link;
 use super::gate::Visit;
 use super::plot::{Columns, Part, bar, parts};
 use super::shell::{Tab, badge, page, trouble};
-use super::text::{count, counted, name, octets, share, span, when, words};
+use super::text::{count, counted, name, octets, round, share, when, words};
 use super::{changes, destinations};
 use crate::admin::history::{Column, Counts, Range, sum};
 use crate::admin::protocol::changes::ChangesRequest;
@@ -130,10 +130,10 @@ fn health(
 
 /// What came in, went out, waits and was given up, over time.
 fn flow(range: Range, columns: &[Column]) -> Markup {
-    let (width, clock) = match range {
-        Range::Hour => ("a minute", "%H:%M"),
-        Range::Day => ("15 minutes", "%H:%M"),
-        Range::Month => ("6 hours", "%b %d, %H:%M"),
+    let (width, clock, axis) = match range {
+        Range::Hour => ("a minute", "%H:%M", "%H:%M"),
+        Range::Day => ("15 minutes", "%H:%M", "%H:%M"),
+        Range::Month => ("6 hours", "%b %d, %H:%M", "%b %d"),
     };
     let series: [(&str, &str, &str, Of); 4] = [
         ("Taken in", "recipients", "in", Counts::accepted),
@@ -153,12 +153,13 @@ fn flow(range: Range, columns: &[Column]) -> Markup {
                         columns: columns.iter().map(|column| (column.from, column.counts.as_ref().map(of))).collect(),
                         width,
                         clock,
+                        axis,
                     }.show())
                 }
             }
             (figures(range, columns))
             p.quiet.fine-print {
-                "Times are UTC. Hatched: not known, since the relay did not run. Kept over restarts; reports and bounces of the relay are among what is delivered."
+                "Times are UTC. Grey: not known, the relay did not run. The relay's own reports and bounces are among what is delivered."
             }
         }
     }
@@ -257,7 +258,7 @@ fn queue(totals: &QueueTotals, now: Timestamp) -> Markup {
             @if all > 0 {
                 table.plain.bars {
                     caption { "By age" }
-                    thead.aside { tr { th scope="col" { "Age" } th scope="col" {} th scope="col" { "Items" } } }
+                    thead.aside { tr { th scope="col" { "Age" } th scope="col" { "Bar" } th scope="col" { "Items" } } }
                     tbody {
                         @for (at, age) in totals.ages.iter().enumerate() {
                             tr {
@@ -270,7 +271,7 @@ fn queue(totals: &QueueTotals, now: Timestamp) -> Markup {
                 }
                 table.plain.bars {
                     caption { "By destination" }
-                    thead.aside { tr { th scope="col" { "Destination" } th scope="col" {} th scope="col" { "Items" } } }
+                    thead.aside { tr { th scope="col" { "Destination" } th scope="col" { "Bar" } th scope="col" { "Items" } } }
                     tbody {
                         @for total in totals.destinations.iter().take(SHORT) {
                             tr {
@@ -299,7 +300,7 @@ fn queue(totals: &QueueTotals, now: Timestamp) -> Markup {
 
 /// What an age class covers.
 fn age_name(totals: &QueueTotals, at: usize) -> String {
-    let below = |at: usize| totals.ages.get(at).and_then(|age| age.below).map(|below| span(below.into()));
+    let below = |at: usize| totals.ages.get(at).and_then(|age| age.below).map(|below| round(below.into()));
     let before = at.checked_sub(1).and_then(below);
     match (before, below(at)) {
         (None, Some(below)) => format!("under {below}"),

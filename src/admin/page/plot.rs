@@ -27,6 +27,8 @@ pub(super) struct Columns<'a> {
     pub width: &'a str,
     /// How instants are told at this range.
     pub clock: &'a str,
+    /// The same, shorter, below the columns.
+    pub axis: &'a str,
 }
 
 impl Columns<'_> {
@@ -82,7 +84,7 @@ impl Columns<'_> {
                     }
                 }
                 div.axis aria-hidden="true" {
-                    @for (from, _) in ends.into_iter().flatten() { span { (self.told(*from)) } }
+                    @for (from, _) in ends.into_iter().flatten() { span { (from.strftime(self.axis)) } }
                 }
             }
         }
@@ -184,6 +186,7 @@ mod tests {
             columns: counts.iter().enumerate().map(|(n, count)| (from(n as i64), *count)).collect(),
             width: "a minute",
             clock: "%H:%M",
+            axis: "%H:%M",
         }
     }
 

@@ -11,7 +11,7 @@ use maud::{Markup, html};
 use super::form::{Fields, link};
 use super::gate::{Visit, read_only};
 use super::shell::{Tab, badge, coded, mistake, page, pager, trouble};
-use super::text::{count, name, octets, span, when, words};
+use super::text::{count, name, octets, round, when, words};
 use super::{Page, destinations, unexpected};
 use crate::admin::protocol::{Answer, EntryState, QueueEntry, QueueFilter, QueueState, Request};
 use crate::mail::Destination;
@@ -110,7 +110,7 @@ fn filters(query: &Fields, narrowed: bool) -> Markup {
             option value="" { "any" }
             @for age in AGES {
                 @let value = age.to_string();
-                option value=(value) selected[value == chosen] { (span(age)) }
+                option value=(value) selected[value == chosen] { (round(age)) }
             }
         }
     };
@@ -183,7 +183,7 @@ fn row(entry: &QueueEntry, now: Timestamp, ticked: bool) -> Markup {
                 (name(first))
                 @if entry.recipients.len() > 1 { span.quiet { " and " (count(entry.recipients.len() as u64 - 1)) " more" } }
             }
-            td role="cell" data-label="Received" { (when(entry.received_at, now)) ", " span.quiet { (octets(entry.size)) } }
+            td role="cell" data-label="Received" { (when(entry.received_at, now)) ", " span.quiet.size { (octets(entry.size)) } }
             td role="cell" data-label="Next try" {
                 @match entry.next_attempt {
                     None => "when released",
@@ -254,8 +254,8 @@ pub(super) fn in_words(fields: &Fields) -> Markup {
             "null" => ("from", html! { "the null sender" }),
             "domain" => ("to", destinations::to(value)),
             "state" => ("state", name(value)),
-            "older" => ("older than", html! { (span(value.parse().unwrap_or(0))) }),
-            "newer" => ("younger than", html! { (span(value.parse().unwrap_or(0))) }),
+            "older" => ("older than", html! { (round(value.parse().unwrap_or(0))) }),
+            "newer" => ("younger than", html! { (round(value.parse().unwrap_or(0))) }),
             _ => ("whose last error has", words(value)),
         })
         .collect();

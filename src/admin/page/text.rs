@@ -97,6 +97,16 @@ pub(super) fn span(seconds: u64) -> String {
     }
 }
 
+/// A round number of seconds: `10 min`, `1 h`, `2 days`.
+pub(super) fn round(seconds: u64) -> String {
+    match seconds {
+        86_400 => "1 day".to_owned(),
+        _ if seconds > 0 && seconds.is_multiple_of(86_400) => format!("{} days", seconds / 86_400),
+        _ if seconds > 0 && seconds.is_multiple_of(3600) => format!("{} h", seconds / 3600),
+        _ => span(seconds),
+    }
+}
+
 /// `2026-01-31 12:00:05 UTC`
 pub(super) fn instant(at: Timestamp) -> String {
     at.strftime("%Y-%m-%d %H:%M:%S UTC").to_string()
@@ -162,6 +172,7 @@ mod tests {
             ("0".into(), "999".into(), "1,000".into(), "1,234,567".into())
         );
         assert_eq!(counted(1, "item", "items"), "1 item");
+        assert_eq!([600, 3600, 86_400, 172_800, 90].map(round), ["10 min", "1 h", "1 day", "2 days", "90 s"]);
         assert_eq!(
             (octets(999), octets(12_345), octets(12_345_678)),
             ("999 B".into(), "12 kB".into(), "12.3 MB".into())

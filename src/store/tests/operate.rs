@@ -142,6 +142,10 @@ async fn a_survey_counts_by_destination_and_state() {
         .map(|total| (total.destination.to_string(), total.active, total.deferred, total.held, total.oldest))
         .collect();
     assert_eq!(rows, [("d0.example".into(), 1, 1, 1, at(0)), ("d1.example".into(), 2, 0, 0, at(60))]);
+    assert_eq!(survey.ages, [5, 0, 0, 0, 0]);
+    // Received a minute apart: the classes end where they say.
+    assert_eq!(queue.survey(at(3_600 + 60)).await.unwrap().ages, [3, 2, 0, 0, 0]);
+    assert_eq!(queue.survey(at(200_000)).await.unwrap().ages, [0, 0, 0, 0, 5]);
 }
 
 #[tokio::test]
