@@ -10,8 +10,8 @@
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, HashMap};
 use std::net::IpAddr;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::Duration;
 
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
@@ -35,14 +35,31 @@ struct Taken {
     next: u64,
     /// In order of arrival.
     by_age: BTreeMap<u64, Arc<Standing>>,
+    /// How many strangers stay that share an address.
+    crowds: HashMap<IpAddr, Weak<AtomicUsize>>,
+}
+
+impl Taken {
+    fn crowd(&mut self, address: IpAddr) -> Arc<AtomicUsize> {
+        if self.crowds.len() > 2 * self.by_age.len() + CROWDS_KEPT {
+            self.crowds.retain(|_, crowd| crowd.strong_count() > 0);
+        }
+        let known = self.crowds.get(&address).and_then(Weak::upgrade);
+        known.unwrap_or_else(|| {
+            let crowd = Arc::default();
+            self.crowds.insert(address, Arc::downgrade(&crowd));
+            crowd
+        })
+    }
 }
 
 /// What the holder of a place is doing.
 #[derive(Debug)]
 struct Standing {
     begun: Instant,
-    /// What stands for its address.
-    address: IpAddr,
+    /// Those of its address, it among them while it is counted.
+    crowd: Arc<AtomicUsize>,
+    counted: AtomicBool,
     /// It may submit.
     entitled: AtomicBool,
     /// Milliseconds from `begun` to when a command began to be waited for; [`BUSY`] while none is.
@@ -51,6 +68,23 @@ struct Standing {
 }
 
 const BUSY: u64 = u64::MAX;
+/// Addresses of the past that are not worth looking for.
+const CROWDS_KEPT: usize = 64;
+
+impl Standing {
+    /// A stranger who stays, or not (any more).
+    fn count(&self, counts: bool) {
+        match (self.counted.swap(counts, Ordering::Relaxed), counts) {
+            (false, true) => {
+                self.crowd.fetch_add(1, Ordering::Relaxed);
+            }
+            (true, false) => {
+                self.crowd.fetch_sub(1, Ordering::Relaxed);
+            }
+            _ => {}
+        }
+    }
+}
 
 /// A place that is held until dropped.
 pub(super) struct Place {
@@ -81,14 +115,16 @@ impl Places {
             }
         };
         let permit = permit.expect("the semaphore is never closed");
+        let mut taken = lock(&self.taken);
         let standing = Arc::new(Standing {
             begun: self.begun,
-            address,
+            crowd: taken.crowd(address),
+            counted: AtomicBool::new(false),
             entitled: AtomicBool::new(false),
             silent_since: AtomicU64::new(BUSY),
             leave: CancellationToken::new(),
         });
-        let mut taken = lock(&self.taken);
+        standing.count(true);
         let number = taken.next;
         taken.next += 1;
         taken.by_age.insert(number, Arc::clone(&standing));
@@ -99,11 +135,10 @@ impl Places {
     fn ask_one_to_leave(&self) -> bool {
         let taken = lock(&self.taken);
         let staying = || taken.by_age.values().filter(|standing| !standing.leave.is_cancelled());
-        let strangers = || staying().filter(|standing| !standing.entitled.load(Ordering::Relaxed));
-        let mut crowds: HashMap<IpAddr, usize> = HashMap::new();
-        strangers().for_each(|standing| *crowds.entry(standing.address).or_default() += 1);
         // In order of age, so the first of the smallest is the oldest.
-        let stranger = strangers().min_by_key(|standing| Reverse(crowds.get(&standing.address)));
+        let stranger = staying()
+            .filter(|standing| !standing.entitled.load(Ordering::Relaxed))
+            .min_by_key(|standing| Reverse(standing.crowd.load(Ordering::Relaxed)));
         let now = millis(self.begun.elapsed());
         let silent = |standing: &&Arc<Standing>| {
             let since = standing.silent_since.load(Ordering::Relaxed);
@@ -112,7 +147,12 @@ impl Places {
         let leaving = stranger.or_else(|| {
             staying().filter(silent).min_by_key(|standing| standing.silent_since.load(Ordering::Relaxed))
         });
-        leaving.inspect(|standing| standing.leave.cancel()).is_some()
+        leaving
+            .inspect(|standing| {
+                standing.leave.cancel();
+                standing.count(false);
+            })
+            .is_some()
     }
 }
 
@@ -124,6 +164,7 @@ impl Place {
 
 impl Drop for Place {
     fn drop(&mut self) {
+        self.standing.count(false);
         lock(&self.taken).by_age.remove(&self.number);
     }
 }
@@ -133,7 +174,8 @@ impl Default for Holder {
     fn default() -> Self {
         Self(Arc::new(Standing {
             begun: Instant::now(),
-            address: IpAddr::from([0, 0, 0, 0]),
+            crowd: Arc::default(),
+            counted: AtomicBool::new(false),
             entitled: AtomicBool::new(true),
             silent_since: AtomicU64::new(BUSY),
             leave: CancellationToken::new(),
@@ -145,6 +187,7 @@ impl Holder {
     /// The client may submit, or may not (any more).
     pub(super) fn entitle(&self, entitled: bool) {
         self.0.entitled.store(entitled, Ordering::Relaxed);
+        self.0.count(!entitled && !self.0.leave.is_cancelled());
     }
 
     pub(super) fn is_entitled(&self) -> bool {
