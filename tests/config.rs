@@ -57,6 +57,22 @@ fn login(next_hop: &str, file: &str, more: &str) -> String {
 #[test]
 fn each_bad_configuration_is_one_line_and_starts_nothing() {
     let rows: &[(&str, String, &str)] = &[
+        (
+            "HTTP nowhere",
+            with("http = \"8025\""),
+            "stsrelay.toml: admin.http: \"8025\" is no address with a port such as 127.0.0.1:8025, and not unix:/PATH",
+        ),
+        (
+            "HTTP on a socket somewhere",
+            with("http = \"unix:var/http.sock\""),
+            "stsrelay.toml: admin.http: \"unix:var/http.sock\": a path that begins with / comes after unix:",
+        ),
+        (
+            "HTTP for everybody",
+            with("http = \"[::]:8025\""),
+            "stsrelay.toml: admin.http: [::]:8025 can be reached from elsewhere; set admin.token_file, or listen on \
+             127.0.0.1",
+        ),
         // Shapes.
         (
             "a mistyped key",

@@ -67,3 +67,36 @@ fn the_package_has_the_version_of_the_program() {
     let expected = format!("stsrelay ({}-", env!("CARGO_PKG_VERSION"));
     assert!(changelog.starts_with(&expected), "config/debian/changelog: {changelog}");
 }
+
+#[test]
+fn every_extension_has_the_tests_that_its_table_names() {
+    let text = fs::read_to_string(root().join("config/operating.md")).expect("readable");
+    let (section, _) = text.split_once("## Under attack").expect("the heading is there");
+    let section = section.split("## What clients may say").nth(1).expect("the heading is there");
+    let mut code = String::new();
+    sources(&root().join("src"), &mut code);
+    sources(&root().join("tests"), &mut code);
+    let mut tests = 0;
+    // Names of tests are sentences; other words in backquotes are not.
+    for name in section.split('`').skip(1).step_by(2).filter(|word| word.matches('_').count() > 3) {
+        assert!(code.contains(&format!("fn {name}(")), "no such test: {name}");
+        tests += 1;
+    }
+    assert!(tests > 20, "{tests}");
+    // Each keyword that EHLO can name has a row.
+    let commands = fs::read_to_string(root().join("src/submission/session/commands.rs")).expect("readable");
+    let hello = commands.split("fn hello").nth(1).and_then(|rest| rest.split("fn starttls").next());
+    let hello = hello.expect("the reply to EHLO");
+    let words = hello.split(|c: char| !c.is_ascii_alphanumeric());
+    let upper = |word: &&str| {
+        word.len() > 2
+            && word.chars().all(|c| c.is_ascii_uppercase() || c.is_ascii_digit())
+            && word.chars().any(|c| c.is_ascii_uppercase())
+    };
+    let keywords: Vec<&str> =
+        words.filter(upper).filter(|word| !["RCPTMAX", "RFC", "TLS"].contains(word)).collect();
+    assert!(keywords.len() > 9, "{keywords:?}");
+    for keyword in keywords {
+        assert!(section.contains(&format!("| `{keyword}` ")), "no row for {keyword}");
+    }
+}

@@ -144,3 +144,32 @@ async fn a_machine_submits_by_its_certificate_until_it_is_taken_off_the_list() {
     ask(nobody, "554 5.7.1").await;
     ask(by_name.to_owned(), "250").await;
 }
+
+#[tokio::test]
+async fn what_a_user_may_do_is_configured_and_refusals_name_user_and_message() {
+    let rules = "[[auth.user]]\nname = \"alice\"\nsenders = [\"home.test\"]\ncheck_from = true\n\
+                 messages_per_hour = 1\n";
+    let world = world(rules).await;
+    let mut client = implicit(&world).await;
+    assert!(client.say(&format!("AUTH PLAIN {}", plain("alice", "secret"))).await.starts_with("235"));
+    let refused = client.say("MAIL FROM:<a@elsewhere.test>").await;
+    assert!(refused.starts_with("550 5.7.1 alice may not send as <a@elsewhere.test>"), "{refused}");
+    let spoofed = message("mine").replace("a@home.test", "a@elsewhere.test");
+    let refused = client.submit("a@home.test", &["b@away.test"], &spoofed).await;
+    assert!(refused.starts_with("550 5.7.1 From may not be <a@elsewhere.test>"), "{refused}");
+    // RFC 4954 §5: whom the client claims the message to be from is not believed, and not passed on.
+    let accepted =
+        client.submit("<a@home.test> AUTH=root@home.test", &["b@away.test"], &message("mine")).await;
+    queue_id(&accepted);
+    let limited = client.say("MAIL FROM:<a@home.test>").await;
+    assert!(limited.starts_with("450 4.7.1 alice may submit 1 messages an hour"), "{limited}");
+    let arrivals = world.arrivals(0, 1).await;
+    assert!(!arrivals[0].mail.contains("AUTH="), "{}", arrivals[0].mail);
+    let log = world.daemon.log();
+    let line = |what: &str| {
+        log.lines().find(|line| line.contains(what)).unwrap_or_else(|| panic!("{what}: {log}")).to_owned()
+    };
+    let (command, content) = (line("command refused"), line("message refused"));
+    assert!(command.contains("alice") && command.contains("550 5.7.1"), "{command}");
+    assert!(content.contains("alice") && content.contains("queue_id="), "{content}");
+}

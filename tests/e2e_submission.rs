@@ -4,9 +4,11 @@ mod support;
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
+use hickory_proto::rr::RecordType;
 
 use support::client::{Client, message, queue_id};
 use support::daemon::HOSTNAME;
+use support::dns::Fault;
 use support::mx::Arrival;
 use support::world::World;
 
@@ -206,6 +208,80 @@ async fn chunks_and_pipelined_commands_arrive_like_any_message() {
     assert!(client.reply().await.starts_with("250"));
     assert!(client.reply().await.starts_with("221"));
     assert!(world.arrivals(0, 2).await[1].text().ends_with("\r\n.dot\r\n"));
+}
+
+#[tokio::test]
+async fn addresses_and_parameters_go_on_to_the_letter() {
+    let world = world().await;
+    world.farm.hosts[0].adjust(|behaviour| behaviour.extensions.push("DSN".to_owned()));
+    let mut client = Client::connect(world.daemon.smarthost).await;
+    let literal = format!("<LITERAL@[{}]>", world.farm.hosts[0].ip);
+    for (from, to, mail, rcpt) in [
+        (
+            r#"<"a\ \"b\" <c>"@home.test> SIZE=99 RET=HDRS ENVID=x+2By"#,
+            r#"<"Two  Words"@AWAY.test> NOTIFY=FAILURE,DELAY ORCPT=rfc822;Two+2BWords@first.test"#,
+            r#"MAIL FROM:<"a\ \"b\" <c>"@home.test>"#,
+            r#"RCPT TO:<"Two  Words"@away.test>"#,
+        ),
+        (
+            "<User+Tag@home.test>",
+            "<User+Tag@away.test>",
+            "MAIL FROM:<User+Tag@home.test>",
+            "RCPT TO:<User+Tag@away.test>",
+        ),
+        (
+            "<grüße@bücher.test> SMTPUTF8",
+            "<ünï@away.test>",
+            "MAIL FROM:<grüße@xn--bcher-kva.test>",
+            "RCPT TO:<ünï@away.test>",
+        ),
+        ("<>", literal.as_str(), "MAIL FROM:<>", literal.as_str()),
+    ] {
+        let before = world.farm.hosts[0].accepted().len();
+        queue_id(&client.submit(from, &[to], &message("letters")).await);
+        let arrival = world.arrivals(0, before + 1).await.pop().expect("it arrived");
+        assert!(arrival.mail.starts_with(mail), "{}", arrival.mail);
+        assert!(arrival.rcpts[0].contains(rcpt), "{:?}", arrival.rcpts);
+        for word in
+            from.split(' ').skip(1).filter(|word| word.starts_with("RET=") || word.starts_with("ENVID="))
+        {
+            assert!(arrival.mail.contains(word), "{word}: {}", arrival.mail);
+        }
+        for word in to.split(' ').filter(|word| word.starts_with("NOTIFY=") || word.starts_with("ORCPT=")) {
+            assert!(arrival.rcpts[0].contains(word), "{word}: {:?}", arrival.rcpts);
+        }
+        assert_eq!(arrival.mail.contains(" SMTPUTF8"), from.contains(" SMTPUTF8"), "{}", arrival.mail);
+    }
+}
+
+#[tokio::test]
+async fn chunks_with_stray_line_ends_reach_a_host_without_chunking_as_one_message() {
+    let world = world().await;
+    // By BDAT, where stray line ends are mended on every listener.
+    let mut client = Client::connect(world.daemon.smarthost).await;
+    client.say("MAIL FROM:<a@home.test>").await;
+    client.say("RCPT TO:<b@away.test>").await;
+    let content = "Subject: one\n\nwords\n.\nMAIL FROM:<evil@home.test>\r\n.\r\nDATA\r.\r";
+    client.send(format!("BDAT {} LAST\r\n{content}", content.len()).as_bytes()).await;
+    queue_id(&client.reply().await);
+    world.drained().await;
+    let arrivals = world.farm.hosts[0].accepted();
+    assert_eq!(arrivals.len(), 1);
+    let text = arrivals[0].text();
+    let wanted = "Subject: one\r\n\r\nwords\r\n.\r\nMAIL FROM:<evil@home.test>\r\n.\r\nDATA\r\n.\r\n";
+    assert!(text.ends_with(wanted), "{text}");
+    assert!(!arrivals[0].chunked, "the host knows DATA alone");
+}
+
+#[tokio::test]
+async fn a_name_server_that_says_nothing_delays_no_reply() {
+    let world = world().await;
+    world.dns.fault("away.test", RecordType::MX, Some(Fault::Silence));
+    let begun = std::time::Instant::now();
+    let mut client = Client::connect(world.daemon.smarthost).await;
+    queue_id(&client.submit("a@home.test", &["b@away.test"], &message("prompt")).await);
+    // RFC 6409 §5.3 gives two minutes; nothing is waited for here.
+    assert!(begun.elapsed() < std::time::Duration::from_secs(10), "{:?}", begun.elapsed());
 }
 
 #[tokio::test]

@@ -15,7 +15,6 @@ PACKAGES=(
   openssl                           # test CA
   python3 python3-dkim python3-nacl python3-dnspython # helpers, DKIM verification
   curl jq procps iproute2
-  curl procps iproute2
   chromium chromium-driver python3-selenium # the status page
   systemd strace                    # systemd-analyze; what the daemon asks of the kernel
   mmdebstrap dpkg-dev groff-base lintian # the package, in a root of its own

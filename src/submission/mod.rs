@@ -14,6 +14,7 @@
 pub mod auth;
 mod bind;
 mod certificates;
+mod chatter;
 pub mod intake;
 mod lockout;
 mod options;

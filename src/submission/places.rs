@@ -1,13 +1,15 @@
 //! Places for connections: never more than there are, and never all of them for those who only wait.
 //!
-//! When every place is taken, the next connection gets that of the one that can best do without: first
-//! the oldest client that has shown no right to submit yet, then the one among the others that has been
-//! silent longest between two commands, from [`SILENT_MIN`] on. A client that is sending a message, or
+//! When every place is taken, the next connection gets that of the one that can best do without: first of
+//! the clients that have shown no right to submit yet, the oldest of those whose address has most such; then
+//! the one among the rest that has been silent longest between two commands, from [`SILENT_MIN`] on. A client that is sending a message, or
 //! waits for us, is never asked to leave. So ten thousand idle connections keep nobody out, and a
 //! client that submits at once is served whoever else is connected.
 //! Called by `serve` (taking places) and the session's driver (what a client is doing).
 
-use std::collections::BTreeMap;
+use std::cmp::Reverse;
+use std::collections::{BTreeMap, HashMap};
+use std::net::IpAddr;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -39,6 +41,8 @@ struct Taken {
 #[derive(Debug)]
 struct Standing {
     begun: Instant,
+    /// What stands for its address.
+    address: IpAddr,
     /// It may submit.
     entitled: AtomicBool,
     /// Milliseconds from `begun` to when a command began to be waited for; [`BUSY`] while none is.
@@ -68,7 +72,7 @@ impl Places {
 
     /// A place; waits for one if there is none and nobody can do without. Those who wait are served in
     /// the order they came. The flag tells that somebody was asked to leave.
-    pub(super) async fn enter(&self) -> (Place, bool) {
+    pub(super) async fn enter(&self, address: IpAddr) -> (Place, bool) {
         let (permit, asked) = match self.free.clone().try_acquire_owned() {
             Ok(permit) => (Ok(permit), false),
             Err(_) => {
@@ -79,6 +83,7 @@ impl Places {
         let permit = permit.expect("the semaphore is never closed");
         let standing = Arc::new(Standing {
             begun: self.begun,
+            address,
             entitled: AtomicBool::new(false),
             silent_since: AtomicU64::new(BUSY),
             leave: CancellationToken::new(),
@@ -94,7 +99,11 @@ impl Places {
     fn ask_one_to_leave(&self) -> bool {
         let taken = lock(&self.taken);
         let staying = || taken.by_age.values().filter(|standing| !standing.leave.is_cancelled());
-        let stranger = staying().find(|standing| !standing.entitled.load(Ordering::Relaxed));
+        let strangers = || staying().filter(|standing| !standing.entitled.load(Ordering::Relaxed));
+        let mut crowds: HashMap<IpAddr, usize> = HashMap::new();
+        strangers().for_each(|standing| *crowds.entry(standing.address).or_default() += 1);
+        // In order of age, so the first of the smallest is the oldest.
+        let stranger = strangers().min_by_key(|standing| Reverse(crowds.get(&standing.address)));
         let now = millis(self.begun.elapsed());
         let silent = |standing: &&Arc<Standing>| {
             let since = standing.silent_since.load(Ordering::Relaxed);
@@ -124,6 +133,7 @@ impl Default for Holder {
     fn default() -> Self {
         Self(Arc::new(Standing {
             begun: Instant::now(),
+            address: IpAddr::from([0, 0, 0, 0]),
             entitled: AtomicBool::new(true),
             silent_since: AtomicU64::new(BUSY),
             leave: CancellationToken::new(),
@@ -172,6 +182,10 @@ mod tests {
 
     use super::*;
 
+    fn address(last: u8) -> IpAddr {
+        IpAddr::from([192, 0, 2, last])
+    }
+
     fn leaves(place: &Place) -> bool {
         place.holder().asked_to_leave().now_or_never().is_some()
     }
@@ -179,7 +193,7 @@ mod tests {
     /// Somebody waits for a place, and is left waiting.
     fn knock(places: &Places) -> impl Future<Output = (Place, bool)> {
         let places = places.clone();
-        let mut waiting = Box::pin(async move { places.enter().await });
+        let mut waiting = Box::pin(async move { places.enter(address(9)).await });
         assert!((&mut waiting).now_or_never().is_none());
         waiting
     }
@@ -187,10 +201,10 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn the_oldest_stranger_goes_first_and_the_entitled_stay() {
         let places = Places::new(3);
-        let (entitled, _) = places.enter().await;
+        let (entitled, _) = places.enter(address(1)).await;
         entitled.holder().entitle(true);
-        let (older, _) = places.enter().await;
-        let (younger, asked) = places.enter().await;
+        let (older, _) = places.enter(address(1)).await;
+        let (younger, asked) = places.enter(address(1)).await;
         assert!(!asked);
         let first = knock(&places);
         assert_eq!([leaves(&entitled), leaves(&older), leaves(&younger)], [false, true, false]);
@@ -208,11 +222,26 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
+    async fn who_shares_an_address_with_many_goes_before_older_ones_who_do_not() {
+        let places = Places::new(6);
+        let mut held = Vec::new();
+        for of in [1, 2, 2, 3, 3, 3] {
+            held.push(places.enter(address(of)).await.0);
+        }
+        let mut waiting = Vec::new();
+        for expected in [3, 1, 4, 0, 2, 5] {
+            waiting.push(knock(&places));
+            assert!(leaves(&held[expected]), "{expected}");
+            assert_eq!(held.iter().filter(|place| leaves(place)).count(), waiting.len());
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
     async fn among_the_entitled_the_one_silent_longest_goes_but_only_after_a_while() {
         let places = Places::new(3);
         let mut held = Vec::new();
         for _ in 0..3 {
-            let (place, _) = places.enter().await;
+            let (place, _) = places.enter(address(1)).await;
             place.holder().entitle(true);
             held.push(place);
         }

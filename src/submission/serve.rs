@@ -19,6 +19,7 @@ use tokio::time::{Instant, sleep, timeout};
 use tokio_util::sync::CancellationToken;
 
 use super::auth::Authenticator;
+use super::chatter::Chatter;
 use super::intake::Inbox;
 use super::places::{Holder, Place, Places};
 use super::proxy::{self, Speaker};
@@ -151,7 +152,7 @@ impl Hall {
                 return None;
             }
         }
-        let (place, asked) = self.places.enter().await;
+        let (place, asked) = self.places.enter(seat.key).await;
         if asked {
             metrics.turned_away(&client.listener.name, "evicted");
         }
@@ -189,7 +190,9 @@ async fn introduce(client: &mut Client, stream: &mut TcpStream) -> bool {
         Err(_) => "no PROXY header in time".to_owned(),
     };
     let listener = &client.listener.name;
-    tracing::warn!(listener, proxy = %client.peer.ip(), error, "proxy does not say whom it speaks for");
+    if client.shared.chatter.allows() {
+        tracing::warn!(listener, proxy = %client.peer.ip(), error, "proxy does not say whom it speaks for");
+    }
     false
 }
 
@@ -221,9 +224,9 @@ impl Sessions {
     ) -> Self {
         let authenticator = Authenticator::default();
         let metrics = Metrics::default();
+        let (inbox, chatter) = (Arc::new(queue), Chatter::default());
         let quotas = Quotas::new(Instant::now());
-        let shared =
-            Shared { inbox: Arc::new(queue), clock, prefetch, authenticator, quotas, metrics, shutdown };
+        let shared = Shared { inbox, clock, prefetch, authenticator, chatter, quotas, metrics, shutdown };
         Self { shared: Arc::new(shared), options, tls }
     }
 
@@ -292,7 +295,9 @@ fn is_the_peers(error: &io::Error) -> bool {
 /// Says 421 without waiting; on a TLS listener the connection is just closed.
 fn turn_away(client: &Client, stream: &TcpStream, why: &str) {
     let (listener, address) = (&client.listener.name, client.peer.ip());
-    tracing::info!(listener, client = %address, why, "connection turned away");
+    if client.shared.chatter.allows() {
+        tracing::info!(listener, client = %address, why, "connection turned away");
+    }
     if client.listener.tls != ListenerTls::Implicit {
         let _ = stream.try_write(format!("421 4.7.0 {why}\r\n").as_bytes());
     }

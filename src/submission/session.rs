@@ -33,6 +33,7 @@ use self::gate::Gate;
 use self::lines::{AuthLine, AuthLines, Line, Lines};
 use self::wire::{TlsFacts, Wire};
 use super::auth::Authenticator;
+use super::chatter::Chatter;
 use super::intake::Inbox;
 use super::places::Holder;
 use super::quota::{Connection, Quotas, Reservation};
@@ -63,6 +64,7 @@ pub(super) struct Shared {
     /// Told of every accepted recipient's domain, so that its policy is known before the first try.
     pub prefetch: Arc<dyn Fn(&Domain) + Send + Sync>,
     pub authenticator: Authenticator,
+    pub chatter: Chatter,
     pub quotas: Quotas,
     pub metrics: Metrics,
     pub shutdown: CancellationToken,
@@ -147,11 +149,14 @@ pub(super) async fn hold(stream: Box<dyn Stream>, local: Option<SocketAddr>, cli
     let connection = ConnectionInfo::new(local, client.peer.to_string());
     let service =
         (Builder + Setup { client: client.clone() }).build_with_driver(Driver { client: client.clone() });
-    let (listener, peer) = (&client.listener.name, client.peer);
+    let (listener, peer, chatter) = (&client.listener.name, client.peer, &client.shared.chatter);
     tracing::debug!(listener, client = %peer.ip(), port = peer.port(), "client connected");
     match service.handle(Ok(Box::new(wire)), connection).await {
         Ok(()) => tracing::debug!(listener, client = %peer.ip(), "client left"),
-        Err(error) => tracing::info!(listener, client = %peer.ip(), %error, "connection broke"),
+        Err(error) if chatter.allows() => {
+            tracing::info!(listener, client = %peer.ip(), %error, "connection broke");
+        }
+        Err(_) => {}
     }
 }
 

@@ -154,3 +154,53 @@ where
         debug!(%error, "an HTTP connection ended");
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use axum::routing::get;
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _, duplex};
+    use tokio::time::Instant;
+
+    use super::*;
+
+    /// What a client is told that says this, and for how long it is listened to.
+    async fn told(said: Vec<u8>) -> (String, Duration) {
+        let (mut ours, theirs) = duplex(1 << 20);
+        let (begun, shutdown) = (Instant::now(), CancellationToken::new());
+        let router = Router::new().route("/", get(async || "here"));
+        let serve = converse(theirs, Peer::Local, router, &shutdown);
+        let client = async {
+            let _ = ours.write_all(&said).await;
+            let mut answer = String::new();
+            let _ = ours.read_to_string(&mut answer).await;
+            answer
+        };
+        let ((), answer) = tokio::join!(serve, client);
+        (answer, begun.elapsed())
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn who_says_nothing_or_no_end_is_not_waited_for() {
+        let whole = b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n".to_vec();
+        for (said, answered) in [
+            (Vec::new(), false),
+            (b"GET / HT".to_vec(), false),
+            (b"GET / HTTP/1.1\r\nHost: localhost\r\nX-Slow: ".to_vec(), false),
+            // Answered, and then idle.
+            (whole, true),
+        ] {
+            let (answer, after) = told(said).await;
+            assert_eq!(answer.ends_with("here"), answered, "{answer}");
+            assert!(after <= HEAD_WITHIN + Duration::from_secs(1), "{after:?}");
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_head_without_end_is_refused() {
+        let mut said = b"GET / HTTP/1.1\r\nHost: localhost\r\nX-Long: ".to_vec();
+        said.resize(HEAD_BYTES_MAX + 1024, b'x');
+        let (answer, after) = told(said).await;
+        assert!(answer.starts_with("HTTP/1.1 431 "), "{answer}");
+        assert!(after < HEAD_WITHIN, "{after:?}");
+    }
+}

@@ -88,7 +88,7 @@ pub(super) async fn show(State(site): State<Arc<Page>>, Extension(visit): Extens
                 Some(Some(Ok(Answer::Explained(explained)))) => (explain::show(explained)),
                 Some(Some(Err(text))) => p.note.failed { (words(text)) },
                 Some(Some(Ok(other))) => p.note.failed { (words(&unexpected(other))) },
-                Some(None) => p.note { "The answer takes longer than a page may wait. What was found is kept: explain again, or ask " code { "stsrelay explain " (name(&text)) } "." },
+                Some(None) => p.note { "The answer takes longer than a page may wait, or too many ask at the same time. Explain again, or ask " code { "stsrelay explain " (name(&text)) } "." },
                 None => p.note { "Another site led here, so nobody was asked. Press “Explain again”." },
             }
         }

@@ -15,7 +15,7 @@ use super::shell::{Tab, badge, page, pager, trouble};
 use super::text::{count, name, when, words};
 use super::{Page, destination};
 use crate::admin::protocol::{DestinationTotal, FrozenTotal};
-use crate::mail::Domain;
+use crate::mail::{Destination, Domain};
 use crate::sts::{CachedPolicy, Mode};
 
 /// Destinations of a page.
@@ -96,7 +96,8 @@ pub(super) async fn show(State(site): State<Arc<Page>>, Extension(visit): Extens
                     } }
                     tbody role="rowgroup" {
                         @for ((destination, row), own) in rows.iter().zip(&own) {
-                            (one(destination, row.policy.or(own.as_ref()), row, now))
+                            @let waits = Destination::parse(destination).ok().and_then(|to| site.facts.waits(&to));
+                            (one(destination, row.policy.or(own.as_ref()), row, waits.as_deref(), now))
                         }
                     }
                 }
@@ -110,7 +111,13 @@ pub(super) async fn show(State(site): State<Arc<Page>>, Extension(visit): Extens
     page(&site, &visit, Tab::Destinations, "Destinations", body)
 }
 
-fn one(destination: &str, policy: Option<&CachedPolicy>, row: &Row<'_>, now: Timestamp) -> Markup {
+fn one(
+    destination: &str,
+    policy: Option<&CachedPolicy>,
+    row: &Row<'_>,
+    waits: Option<&str>,
+    now: Timestamp,
+) -> Markup {
     let held = policy.and_then(|policy| policy.held.as_ref());
     let failing = policy.and_then(|policy| policy.trouble.as_ref());
     let expired = held.is_some_and(|held| held.is_expired(now));
@@ -141,6 +148,9 @@ fn one(destination: &str, policy: Option<&CachedPolicy>, row: &Row<'_>, now: Tim
                     Some(items) => a href=(link("/queue", [("domain", destination)])) { (count(items.items)) },
                 }
             }
+        }
+        @if let Some(waits) = waits {
+            tr.why role="row" { td role="cell" colspan="6" { (badge("odd", "waits")) " " (words(waits)) } }
         }
         @if let Some(trouble) = failing {
             tr.why role="row" { td role="cell" colspan="6" {

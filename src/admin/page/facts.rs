@@ -11,6 +11,7 @@ use super::super::answer::AdminHandles;
 use super::super::history::{Column, Range};
 use super::super::protocol::{Answer, Request};
 use crate::delivery::HostStanding;
+use crate::mail::Destination;
 use crate::sts::CachedPolicy;
 
 /// See the file's header.
@@ -23,6 +24,8 @@ pub(super) trait Facts: Send + Sync + 'static {
     fn columns(&self, range: Range) -> Vec<Column>;
     /// Hosts that could not be talked to.
     fn hosts(&self, max: usize) -> Vec<HostStanding>;
+    /// What keeps mail to a destination waiting beside its schedule: its hosts, or a pause it asked for.
+    fn waits(&self, destination: &Destination) -> Option<String>;
     /// When the listeners' certificate ends; `None` without one, or when it does not tell.
     fn certificate_ends(&self) -> Option<Timestamp>;
     /// Cached policies of domains whose name holds `find`, after this one, in order of name; at most `max`.
@@ -48,6 +51,10 @@ impl Facts for Live {
 
     fn hosts(&self, max: usize) -> Vec<HostStanding> {
         self.0.traffic.hosts(max)
+    }
+
+    fn waits(&self, destination: &Destination) -> Option<String> {
+        self.0.traffic.held(destination, self.now()).map(|held| held.text)
     }
 
     fn certificate_ends(&self) -> Option<Timestamp> {

@@ -221,6 +221,16 @@ async fn what_others_say_is_escaped_made_visible_and_cut_on_every_page() {
 }
 
 #[tokio::test]
+async fn destinations_tell_their_policy_their_mail_and_what_they_wait_for() {
+    let told = Site::open(Made::plenty()).look("/destinations?find=example.net").await;
+    for words in
+        ["enforce", "20260101", "in 60 min", "fetch failed", "404", "frozen", "it refused the connection"]
+    {
+        assert!(told.body.contains(words), "{words}: {}", told.body);
+    }
+}
+
+#[tokio::test]
 async fn nonsense_is_refused_in_words() {
     let site = Site::open(Made::plenty());
     for path in [
@@ -407,8 +417,10 @@ async fn destinations_are_frozen_thawed_fetched_and_forgotten() {
 async fn other_sites_links_have_nobody_asked() {
     let site = Site::open(Made::plenty());
     let path = "/destination?name=example.net&connect=yes";
-    let told = site.send("GET", path, &[("sec-fetch-site", "cross-site")], "").await;
-    assert!(told.body.contains("nobody was asked"), "{}", told.body);
+    for from in ["cross-site", "same-site"] {
+        let told = site.send("GET", path, &[("sec-fetch-site", from)], "").await;
+        assert!(told.body.contains("nobody was asked"), "{}", told.body);
+    }
     assert!(!site.made.asked().iter().any(|request| matches!(request, Request::Explain { .. })));
     site.look(path).await;
     assert!(

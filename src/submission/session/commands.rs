@@ -57,6 +57,7 @@ impl Client {
         now.refusals = now.refusals.saturating_add(1);
         let (listener, client, user) = (&self.listener.name, self.peer.ip(), self.user(now));
         match now.refusals {
+            ..=REFUSALS_LOGGED_MAX if !self.shared.chatter.allows() => {}
             ..REFUSALS_LOGGED_MAX => tracing::info!(listener, %client, user, %reply, "command refused"),
             REFUSALS_LOGGED_MAX => {
                 tracing::info!(listener, %client, user, %reply, "command refused; more of this session are not told");
@@ -93,7 +94,9 @@ impl Client {
     /// RFC 2920 §3.1: a client that does not wait where it must may be speaking for two.
     pub(super) fn cut_off(&self, state: &mut SmtpContext) {
         let (listener, client) = (&self.listener.name, self.peer.ip());
-        tracing::warn!(listener, %client, "input before our reply, connection closed");
+        if self.shared.chatter.allows() {
+            tracing::warn!(listener, %client, "input before our reply, connection closed");
+        }
         reset(state);
         state.session.say_last(554, "5.5.0", "input before our reply, closing the connection");
     }

@@ -17,7 +17,7 @@ use crate::admin::protocol::{
 };
 use crate::delivery::HostStanding;
 use crate::delivery::explain::facts::Explanation;
-use crate::mail::{Domain, Mailbox};
+use crate::mail::{Destination, Domain, Mailbox};
 use crate::metrics::Totals;
 use crate::queue::AttemptRecord;
 use crate::queue::evidence::{
@@ -519,6 +519,13 @@ impl Facts for Arc<Made> {
             cause: self.words("it refused the connection"),
         };
         (0..if self.is_nothing() { 0 } else { 9 }).map(host).take(max).collect()
+    }
+
+    fn waits(&self, destination: &Destination) -> Option<String> {
+        let waits = !self.is_nothing() && destination.to_string().ends_with("example.net");
+        waits.then(|| {
+            self.words("host mx.example.net is not tried until 12:10 because it refused the connection")
+        })
     }
 
     fn certificate_ends(&self) -> Option<Timestamp> {

@@ -195,6 +195,7 @@ impl Setting {
             clock: Arc::new(Noon),
             prefetch: Arc::new(move |domain: &Domain| prefetched.lock().unwrap().push(domain.clone())),
             authenticator: Authenticator::default(),
+            chatter: Default::default(),
             quotas: self.quotas.clone(),
             metrics: crate::metrics::Metrics::new(),
             shutdown: self.shutdown.clone(),
