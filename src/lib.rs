@@ -57,7 +57,7 @@
 //! `mail`, `smtp`, `route`, `sts`, `dane`, `tlsrpt`, `dsn`, `tlspolicy`, `queue` and
 //! `submission::lockout`, `sasl`, `senders`, `certificates`, `delivery::judge`, `hosts`, `pace`, `static_route`, `turns`, `limits`, `throttle` and `net::dns::validation` are pure: no clock, no disk, no network; bytes, facts and `now` come in.
 //! samotop is named in `submission` alone, sled and rustix in `store`, hickory in `net::dns`, reqwest in
-//! `net::https`, axum and maud in `admin`, prometheus-client in `metrics`, mail-auth in `reporting`, mail-parser and rawzip in `tlsrpt`.
+//! `net::https`, axum, hyper and maud in `admin`, prometheus-client in `metrics`, mail-auth in `reporting`, mail-parser and rawzip in `tlsrpt`.
 //!
 //! # Invariants
 //!
