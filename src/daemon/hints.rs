@@ -3,6 +3,7 @@
 use std::io::{self, Write as _};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
+use crate::admin::HttpAddress;
 use crate::config::{Loaded, LogFormat};
 
 /// Prints on standard error, unless a service manager reads it or the log there is for programs.
@@ -12,16 +13,21 @@ pub(super) fn print(loaded: &Loaded, addresses: &[(String, SocketAddr)]) {
         return;
     }
     let program = std::env::args().next().unwrap_or_else(|| "stsrelay".to_owned());
-    let text = text(&program, &loaded.file.display().to_string(), addresses);
+    let page = match &loaded.config.admin.http {
+        Some(HttpAddress::Tcp(address)) => Some(*address),
+        Some(HttpAddress::Unix(_)) | None => None,
+    };
+    let text = text(&program, &loaded.file.display().to_string(), addresses, page);
     // A closed standard error is no reason to stop relaying.
     let _ = io::stderr().write_all(text.as_bytes());
 }
 
-fn text(program: &str, file: &str, addresses: &[(String, SocketAddr)]) -> String {
+fn text(program: &str, file: &str, addresses: &[(String, SocketAddr)], page: Option<SocketAddr>) -> String {
     let Some((_, first)) = addresses.first() else { return String::new() };
     let to = reachable(*first);
     let (host, port, place) = (to.ip(), to.port(), to);
     let places: Vec<String> = addresses.iter().map(|(name, address)| format!("{address} ({name})")).collect();
+    let page = page.map(|page| format!("  http://{}/ in a browser\n", reachable(page))).unwrap_or_default();
     format!(
         "\n\
          Submit mail to {}. From this host, for example:\n\
@@ -32,6 +38,7 @@ fn text(program: &str, file: &str, addresses: &[(String, SocketAddr)]) -> String
          \x20 {program} queue list --config {file}\n\
          \x20 {program} policy list --config {file}\n\
          \x20 {program} config show --config {file}\n\
+         {page}\
          Postfix: postconf -e 'relayhost = [{host}]:{port}'\n\
          Ctrl-C stops after what is under way; nothing accepted is lost.\n\n",
         places.join(", ")
@@ -58,10 +65,12 @@ mod tests {
             ("smarthost".to_owned(), "0.0.0.0:2525".parse().unwrap()),
             ("tls".to_owned(), "[::1]:465".parse().unwrap()),
         ];
-        let text = text("target/release/stsrelay", "a.toml", &addresses);
+        let page = "0.0.0.0:8025".parse().ok();
+        let text = text("target/release/stsrelay", "a.toml", &addresses, page);
+        assert!(text.contains("  http://127.0.0.1:8025/ in a browser\nPostfix"), "{text}");
         assert!(text.contains("0.0.0.0:2525 (smarthost), [::1]:465 (tls)"), "{text}");
         assert!(text.contains("--server 127.0.0.1 --port 2525"), "{text}");
         assert!(text.lines().all(|line| line.chars().count() <= 100), "{text}");
-        assert_eq!(super::text("x", "y", &[]), "");
+        assert_eq!(super::text("x", "y", &[], None), "");
     }
 }
