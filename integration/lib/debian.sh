@@ -4,18 +4,31 @@
 
 # debian_base: makes the packed root, or finds the one of an earlier run.
 debian_base() {
-  local codename cache=${STSRELAY_CACHE:-$W}
+  local codename mirror cache=${STSRELAY_CACHE:-$W}
   codename=$(sed -n 's/^VERSION_CODENAME=//p' /etc/os-release)
   export DEBIAN_BASE=$cache/debian-$codename.tar
   [ ! -e "$DEBIAN_BASE" ] || return 0
   echo 'making a Debian root (about a minute)'
   mkdir -p "$cache" || return
+  mirror=$(debian_mirror "$codename")
+  if [ -z "$mirror" ]; then
+    apt-get -q update >"$W/log/apt-update.log" 2>&1
+    mirror=$(debian_mirror "$codename")
+  fi
+  [ -n "$mirror" ] || { echo "no source of Debian $codename in this machine's apt configuration" >&2; return 1; }
   if ! mmdebstrap --variant=minbase --include=systemd,ca-certificates,postfix,apt "$codename" "$cache/new.tar" \
-    "${DEBIAN_MIRROR:-http://deb.debian.org/debian}" >"$W/log/mmdebstrap.log" 2>&1 </dev/null; then
+    "$mirror" >"$W/log/mmdebstrap.log" 2>&1 </dev/null; then
     tail -n 20 "$W/log/mmdebstrap.log" >&2
     return 1
   fi
   mv "$cache/new.tar" "$DEBIAN_BASE"
+}
+
+# debian_mirror CODENAME: where this machine has its own packages from.
+debian_mirror() {
+  # shellcheck disable=SC2016
+  apt-get indextargets --format '$(REPO_URI)' 'Created-By: Packages' "Codename: $1" 'Origin: Debian' 'Component: main' |
+    head -n 1
 }
 
 # root_start HOSTNAME: unpacks it to $R and starts an init there; everything ends with that.
