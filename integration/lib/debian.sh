@@ -15,16 +15,15 @@ debian_base() {
     apt-get -q update >"$W/log/apt-update.log" 2>&1
     mirror=$(debian_mirror "$codename")
   fi
-  [ -n "$mirror" ] || { echo "no source of Debian $codename in this machine's apt configuration" >&2; return 1; }
   if ! mmdebstrap --variant=minbase --include=systemd,ca-certificates,postfix,apt "$codename" "$cache/new.tar" \
-    "$mirror" >"$W/log/mmdebstrap.log" 2>&1 </dev/null; then
+    ${mirror:+"$mirror"} >"$W/log/mmdebstrap.log" 2>&1 </dev/null; then
     tail -n 20 "$W/log/mmdebstrap.log" >&2
     return 1
   fi
   mv "$cache/new.tar" "$DEBIAN_BASE"
 }
 
-# debian_mirror CODENAME: where this machine has its own packages from.
+# debian_mirror CODENAME: where this machine has its own packages from; where it cannot tell, mmdebstrap knows a place.
 debian_mirror() {
   # shellcheck disable=SC2016
   apt-get indextargets --format '$(REPO_URI)' 'Created-By: Packages' "Codename: $1" 'Origin: Debian' 'Component: main' |
