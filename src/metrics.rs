@@ -525,6 +525,7 @@ mod tests {
         let open = metrics.connection("smarthost");
         metrics.turned_away("smarthost", "limit");
         metrics.login("submission", "PLAIN", "refused");
+        metrics.limited("submission", "messages");
         metrics.accepted("smarthost", 1000, 2, Duration::from_millis(3));
         metrics.refused("smarthost", 550);
         metrics.attempt("deferred", "mta-sts enforce");
@@ -561,6 +562,7 @@ mod tests {
             "stsrelay_connections_begun_total{listener=\"smarthost\"} 1",
             "stsrelay_connections_refused_total{listener=\"smarthost\",reason=\"limit\"} 1",
             "stsrelay_logins_total{listener=\"submission\",mechanism=\"PLAIN\",result=\"refused\"} 1",
+            "stsrelay_limit_refusals_total{listener=\"submission\",limit=\"messages\"} 1",
             "stsrelay_messages_accepted_total{listener=\"smarthost\"} 1",
             "stsrelay_accepted_octets_total{listener=\"smarthost\"} 1000",
             "stsrelay_accepted_recipients_total{listener=\"smarthost\"} 2",
